@@ -1,0 +1,3 @@
+"""Tradewind: a crypto trading system that Apache Airflow orchestrates."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,222 @@
+"""What jobs may ask of the outside world. Adapters satisfy these Protocols; `wiring.py` alone chooses the adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Protocol
+
+from .types import (
+    Balance,
+    Bars,
+    BookTop,
+    ClosedTrade,
+    Decision,
+    ExchangeOrder,
+    Fill,
+    Instrument,
+    Intent,
+    Latch,
+    Order,
+    OrderState,
+    Position,
+    Prediction,
+    RegimeState,
+    SentimentState,
+    TradingMode,
+    Verdict,
+)
+
+
+class Clock(Protocol):
+    """Wall time, or the paper market's clock in the demo and in tests."""
+
+    def now(self) -> datetime:
+        """The present moment, aware, UTC."""
+        ...
+
+
+class Metrics(Protocol):
+    def count(self, name: str, value: int = 1, **tags: str) -> None: ...
+    def gauge(self, name: str, value: float, **tags: str) -> None: ...
+    def timing_ms(self, name: str, value_ms: float, **tags: str) -> None: ...
+
+
+class Alerts(Protocol):
+    def raise_alert(self, severity: str, key: str, title: str, body: str) -> None:
+        """Put an alert into the outbox. `severity`: info, warning, critical. `key` deduplicates. Never blocks on a channel."""
+        ...
+
+
+# --------------------------------------------------------------------------------------------------------- market data
+class MarketData(Protocol):
+    """An exchange's public side."""
+
+    def instruments(self, symbols: Sequence[str]) -> dict[str, Instrument]: ...
+
+    def candles(self, symbol: str, timeframe: str, start_ms: int, end_ms: int, *, bulk: bool = False) -> Bars:
+        """Bars with start_ms <= open_time < end_ms as the exchange reports them, the unfinished one included.
+
+        Pages until the range is covered. `bulk` calls yield to trading calls under the shared rate limit.
+        Raises ExchangeUnreachable or RateLimited (retry), BadCandle never: validation is `core.candles`' work.
+        """
+        ...
+
+    def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]: ...
+
+    def clock_offset_ms(self) -> float:
+        """Exchange's time minus ours, over the fastest of a few round trips."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CandleGap:
+    """Missing bars of one series: the open times from `start_ms` to `end_ms`, end excluded."""
+
+    symbol: str
+    timeframe: str
+    start_ms: int
+    end_ms: int
+
+
+class MarketStore(Protocol):
+    """Candles and what is known of them, in PostgreSQL."""
+
+    def insert_candles(self, bars: Sequence[Bars]) -> int:
+        """Insert with ON CONFLICT DO NOTHING; returns how many bars were new. A differing stored bar is kept, the
+        difference recorded as a correction."""
+        ...
+
+    def read_bars(self, symbols: Sequence[str], timeframe: str, start_ms: int, end_ms: int) -> dict[str, Bars]:
+        """Bars in [start_ms, end_ms) for every symbol, one query; a symbol without any has length-0 columns."""
+        ...
+
+    def read_last_bars(self, symbols: Sequence[str], timeframe: str, end_ms: int, count: int) -> dict[str, Bars]:
+        """The last `count` bars opened before end_ms for every symbol, one query."""
+        ...
+
+    def find_gaps(self, wanted: Mapping[tuple[str, str], tuple[int, int]]) -> list[CandleGap]:
+        """Missing ranges of every (symbol, timeframe) inside its wanted [start_ms, end_ms), head and tail included."""
+        ...
+
+    def last_open_ms(self, symbols: Sequence[str], timeframe: str) -> dict[str, int]: ...
+
+
+class KnownEmpty(Protocol):
+    """Ranges that the exchange answered as empty, remembered with an expiry. Losing them costs requests, never truth."""
+
+    def filter_unknown(self, gaps: Sequence[CandleGap]) -> list[CandleGap]: ...
+    def remember(self, gap: CandleGap, ttl_s: float) -> None: ...
+    def entries(self) -> list[CandleGap]: ...
+
+
+class StateStore(Protocol):
+    """Regimes and sentiment: states that the chain reads."""
+
+    def insert_regimes(self, states: Sequence[RegimeState], params_hash: str) -> int: ...
+    def last_regimes(self, symbols: Sequence[str], before: datetime, params_hash: str) -> dict[str, RegimeState]: ...
+    def sentiment_as_of(self, symbols: Sequence[str], as_of: datetime) -> dict[str, SentimentState]: ...
+
+
+# ------------------------------------------------------------------------------------------------------------- trading
+@dataclass(frozen=True, slots=True)
+class BracketLegs:
+    """One bracket list to send: entry, then stop and target for what it filled."""
+
+    list_client_id: str
+    entry: Order
+    stop: Order
+    target: Order
+
+
+class TradingExchange(Protocol):
+    """An exchange's private side. Every call names our client order ids; none retries a send by itself.
+
+    Raises OutcomeUnknown when the exchange may or may not have acted: ask by client order id, never resend blindly.
+    Raises OrderRejected with the exchange's reason when it certainly did not.
+    """
+
+    def send_bracket(self, legs: BracketLegs, instrument: Instrument) -> list[ExchangeOrder]: ...
+
+    def send_protection(self, stop: Order, target: Order, instrument: Instrument) -> list[ExchangeOrder]:
+        """A new OCO of stop and target."""
+        ...
+
+    def send_order(self, order: Order, instrument: Instrument) -> ExchangeOrder: ...
+    def cancel_list(self, symbol: str, list_client_id: str) -> list[ExchangeOrder]: ...
+    def cancel_order(self, symbol: str, client_order_id: str) -> ExchangeOrder: ...
+
+    def find_order(self, symbol: str, client_order_id: str) -> ExchangeOrder | None:
+        """None when the exchange answers that it does not know the id."""
+        ...
+
+    def open_orders(self, symbols: Sequence[str]) -> list[ExchangeOrder]: ...
+    def fills_since(self, symbol: str, since: datetime) -> list[Fill]: ...
+    def balances(self) -> dict[str, Balance]: ...
+    def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]: ...
+    def instruments(self, symbols: Sequence[str]) -> dict[str, Instrument]: ...
+
+
+class TradingStore(Protocol):
+    """The ledger: decisions, orders, fills, positions, latch, equity. Rows of a decision are inserted, never updated."""
+
+    # decisions
+    def insert_predictions(self, bar: datetime, rows: Sequence[Mapping[str, Any]]) -> int: ...
+    def predictions(self, bar: datetime) -> dict[str, Mapping[str, Any]]: ...
+    def insert_verdicts(self, bar: datetime, rows: Mapping[str, Sequence[Verdict]]) -> int: ...
+    def verdicts(self, bar: datetime) -> dict[str, tuple[Verdict, ...]]: ...
+    def insert_decisions(self, decisions: Iterable[Decision]) -> int: ...
+    def decisions(self, bar: datetime) -> list[Decision]: ...
+    def intent(self, intent_id: str) -> Intent: ...
+
+    # orders and fills
+    def plan_orders(self, orders: Sequence[Order]) -> list[Order]:
+        """Commit the rows before anything is sent; rows that exist are returned as they are, unchanged."""
+        ...
+
+    def move_order(self, client_order_id: str, to: OrderState, *, at: datetime, **detail: Any) -> Order:
+        """One allowed step of the order's life, with an event row; a forbidden one raises LedgerMismatch."""
+        ...
+
+    def order(self, client_order_id: str) -> Order | None: ...
+    def orders_in(self, states: Sequence[OrderState]) -> list[Order]: ...
+    def orders_of(self, position_id: str) -> list[Order]: ...
+    def insert_fills(self, fills: Sequence[Fill]) -> int: ...
+    def fills_of(self, position_id: str) -> list[Fill]: ...
+
+    # positions
+    def open_position(self, position: Position) -> None: ...
+    def save_position(self, position: Position, event: str, at: datetime, **detail: Any) -> None: ...
+    def position(self, position_id: str) -> Position | None: ...
+    def live_positions(self) -> list[Position]: ...
+    def closed_trades(self, since: datetime) -> list[ClosedTrade]: ...
+    def position_lock(self, position_id: str) -> AbstractContextManager[bool]:
+        """A PostgreSQL advisory lock, held by one task at a time; yields False when someone else holds it."""
+        ...
+
+    # safety
+    def latch(self) -> Latch: ...
+    def set_latch(self, mode: TradingMode, reason: str, at: datetime, *, actor: str) -> Latch:
+        """Tighten or open the latch and write its history row in one transaction. Tightening never loosens: a HALTED
+        latch stays HALTED until `resume`."""
+        ...
+
+    def beat(self, name: str, at: datetime) -> None: ...
+    def heartbeats(self) -> dict[str, datetime]: ...
+    def record_equity(self, kind: str, at: datetime, equity_quote: Decimal, **detail: Any) -> None: ...
+    def day_open_equity(self, day: datetime) -> Decimal | None: ...
+    def peak_equity(self) -> Decimal | None: ...
+
+
+class PredictionModel(Protocol):
+    """A loaded, verified champion: one batch for all symbols."""
+
+    version: str
+    trained_until: datetime
+
+    def predict(
+        self, rows: Mapping[str, tuple[datetime, Any]], regimes: Mapping[str, RegimeState]
+    ) -> dict[str, Prediction]: ...
