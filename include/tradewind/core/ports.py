@@ -9,6 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Protocol
 
+from .params import StrategyParams
 from .types import (
     Balance,
     Bars,
@@ -220,3 +221,48 @@ class PredictionModel(Protocol):
     def predict(
         self, rows: Mapping[str, tuple[datetime, Any]], regimes: Mapping[str, RegimeState]
     ) -> dict[str, Prediction]: ...
+
+
+class ModelStore(Protocol):
+    """Immutable model versions: artefacts by URL, states and gates in PostgreSQL."""
+
+    def champion(self) -> PredictionModel | None:
+        """The champion, verified against its manifest and kept for the process. None when there is none.
+
+        Raises ModelUnavailable when it is corrupt or was trained on other features than the code's.
+        """
+        ...
+
+
+class Ports(Protocol):
+    """Everything a job may reach, built lazily by `wiring.Wiring`: a job touches only what it names.
+
+    Each attribute is made on first use and lives as long as the process's wiring.
+    """
+
+    @property
+    def account(self) -> str: ...
+    @property
+    def symbols(self) -> tuple[str, ...]: ...
+    @property
+    def params(self) -> StrategyParams: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def metrics(self) -> Metrics: ...
+    @property
+    def alerts(self) -> Alerts: ...
+    @property
+    def market_data(self) -> MarketData: ...
+    @property
+    def market_store(self) -> MarketStore: ...
+    @property
+    def known_empty(self) -> KnownEmpty: ...
+    @property
+    def state_store(self) -> StateStore: ...
+    @property
+    def exchange(self) -> TradingExchange: ...
+    @property
+    def trading_store(self) -> TradingStore: ...
+    @property
+    def model_store(self) -> ModelStore: ...

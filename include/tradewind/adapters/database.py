@@ -1,0 +1,61 @@
+"""One PostgreSQL database, reached through a small pool that survives a restart of the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import ConnectionPool
+
+Connection = psycopg.Connection[DictRow]
+
+
+class Database:
+    """Connections whose rows are dicts and whose times are UTC; made on first use, so forking before is harmless."""
+
+    def __init__(self, dsn: str, *, max_connections: int = 4) -> None:
+        self._dsn = dsn
+        self._max_connections = max_connections
+
+    @cached_property
+    def _pool(self) -> ConnectionPool[Connection]:
+        return ConnectionPool(
+            self._dsn,
+            min_size=0,
+            max_size=self._max_connections,
+            open=True,
+            timeout=15,
+            max_idle=60,
+            check=ConnectionPool.check_connection,
+            kwargs={"row_factory": dict_row, "options": "-c timezone=UTC", "application_name": "tradewind"},
+        )
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A connection in one transaction: committed at the end, rolled back on any exception."""
+        with self._pool.connection() as connection:
+            yield connection
+
+    def rows(self, sql: str, params: Any = None) -> list[dict[str, Any]]:
+        """All rows of one bound query."""
+        with self.transaction() as connection:
+            return connection.execute(sql, params).fetchall()
+
+    def row(self, sql: str, params: Any = None) -> dict[str, Any] | None:
+        """The first row of one bound query, or None."""
+        with self.transaction() as connection:
+            return connection.execute(sql, params).fetchone()
+
+    def execute(self, sql: str, params: Any = None) -> int:
+        """Run one bound statement in its own transaction; returns the number of rows it touched."""
+        with self.transaction() as connection:
+            return connection.execute(sql, params).rowcount
+
+    def close(self) -> None:
+        if "_pool" in self.__dict__:
+            self._pool.close()
+            del self.__dict__["_pool"]
