@@ -44,6 +44,17 @@ from __future__ import annotations
 class TradewindError(Exception):
     """Base of all. The message says what happened and what to do."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Task runners carry exceptions between processes; the default would call __init__ with the message alone.
+        return (_rebuild, (type(self), self.args, self.__dict__))
+
+
+def _rebuild(cls: type[TradewindError], args: tuple[object, ...], state: dict[str, object]) -> TradewindError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
 
 # --- retry -----------------------------------------------------------------------------------------------------------
 
