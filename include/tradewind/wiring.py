@@ -1,0 +1,139 @@
+"""The only place that builds adapters from settings.
+
+`Wiring` satisfies `core.ports.Ports`: each adapter is made on first use, so that a task pays only for what it names.
+Imports are inside the properties for the same reason: the status app never loads ccxt, a market task never loads models.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from .core.params import StrategyParams
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from .adapters.alerts import OutboxAlerts
+    from .adapters.ccxt_client import CcxtClient
+    from .adapters.database import Database
+    from .adapters.model_store import PgModelStore
+    from .adapters.signal_store import PgSignalStore
+    from .adapters.trading_store import PgTradingStore
+    from .core.ports import Clock, KnownEmpty, MarketData, MarketStore, Metrics, TradingExchange
+
+
+class Wiring:
+    """All adapters of one deployment, built lazily from its settings."""
+
+    def __init__(self, settings: Settings, params: StrategyParams | None = None) -> None:
+        self.settings = settings
+        self.params = params or StrategyParams()
+
+    @property
+    def account(self) -> str:
+        return self.settings.account_id
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        return self.settings.symbols
+
+    # ------------------------------------------------------------------------------------------------------- servers
+    @cached_property
+    def database(self) -> Database:
+        """Our own database, verified to belong to this deployment."""
+        from .adapters.database import Database
+        from .adapters.migrations import verify_identity
+
+        database = Database(self.settings.database_url.get_secret_value())
+        verify_identity(database, self.settings.identity)
+        return database
+
+    @cached_property
+    def redis(self) -> Redis:
+        from redis import Redis
+
+        return Redis.from_url(
+            self.settings.cache_url.get_secret_value(), socket_timeout=2.0, socket_connect_timeout=2.0
+        )
+
+    @cached_property
+    def clock(self) -> Clock:
+        from .adapters.clock import PaperClock, WallClock
+
+        if self.settings.mode == "demo":
+            return PaperClock(self.settings.exchange_url, self.settings.exchange_admin_token.get_secret_value())
+        return WallClock()
+
+    # -------------------------------------------------------------------------------------------------- observability
+    @cached_property
+    def metrics(self) -> Metrics:
+        from .adapters.metrics import NullMetrics, StatsdMetrics
+
+        if not self.settings.statsd_host:
+            return NullMetrics()
+        return StatsdMetrics(self.settings.statsd_host, self.settings.statsd_port)
+
+    @cached_property
+    def alerts(self) -> OutboxAlerts:
+        from .adapters.alerts import OutboxAlerts
+
+        return OutboxAlerts(self.database)
+
+    # ---------------------------------------------------------------------------------------------------- market data
+    @cached_property
+    def client(self) -> CcxtClient:
+        from .adapters.ccxt_client import client_from_settings
+
+        return client_from_settings(self.settings, self.redis)
+
+    @cached_property
+    def market_data(self) -> MarketData:
+        from .adapters.ccxt_exchange import CcxtMarketData
+
+        return CcxtMarketData(self.client)
+
+    @cached_property
+    def market_store(self) -> MarketStore:
+        from .adapters.market_store import PgMarketStore
+
+        return PgMarketStore(self.database)
+
+    @cached_property
+    def known_empty(self) -> KnownEmpty:
+        from .adapters.cache import RedisKnownEmpty
+
+        return RedisKnownEmpty(self.redis)
+
+    @cached_property
+    def state_store(self) -> PgSignalStore:
+        from .adapters.signal_store import PgSignalStore
+
+        return PgSignalStore(self.database)
+
+    # -------------------------------------------------------------------------------------------------------- trading
+    @cached_property
+    def exchange(self) -> TradingExchange:
+        from .adapters.ccxt_trading import CcxtTrading
+
+        return CcxtTrading(self.client, account=self.account)
+
+    @cached_property
+    def trading_store(self) -> PgTradingStore:
+        from .adapters.trading_store import PgTradingStore
+
+        return PgTradingStore(self.database, account=self.account, strategy_version=self.params.strategy_version)
+
+    @cached_property
+    def model_store(self) -> PgModelStore:
+        from .adapters.model_store import PgModelStore
+
+        return PgModelStore(self.database, self.settings.model_url)
+
+    def close(self) -> None:
+        """Give back what was opened: pools and sockets of those adapters that were used."""
+        if "database" in self.__dict__:
+            self.database.close()
+        if "redis" in self.__dict__:
+            self.redis.close()
