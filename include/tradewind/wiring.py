@@ -1,7 +1,7 @@
 """The only place that builds adapters from settings.
 
 `Wiring` satisfies `core.ports.Ports`: each adapter is made on first use, so that a task pays only for what it names.
-Imports are inside the properties for the same reason: the status app never loads ccxt, a market task never loads models.
+Imports are inside the properties for the same reason: the status app never loads ccxt, a market task never models.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import httpx
 
-from ..errors import ExchangeUnreachable
+from tradewind.errors import ExchangeUnreachable
 
 
 class WallClock:
