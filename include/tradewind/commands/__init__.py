@@ -1,0 +1,1 @@
+"""The groups of `./tradewind` commands, each imported only when it runs."""

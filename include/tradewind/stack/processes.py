@@ -1,0 +1,162 @@
+"""Processes of ours: started in a session of their own, recognised later, ended with all that they forked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tradewind.errors import PortTaken
+
+LOCALHOST = "127.0.0.1"
+# The kernel's start time is exact, but psutil adds the boot time, which moves when the machine's clock is corrected.
+_START_TOLERANCE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessMark:
+    """A process recognised by its id and start time, so that a reused id is never taken for it."""
+
+    pid: int
+    started_s: float
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessMark:
+        """Mark a process that lives now. Raises psutil.NoSuchProcess."""
+        return cls(pid, psutil.Process(pid).create_time())
+
+    def alive(self) -> bool:
+        """Whether this very process still runs; a zombie does not."""
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.started_s) < _START_TOLERANCE_S
+            return same and bool(process.status() != psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return False
+
+    def session(self) -> list[ProcessMark]:
+        """Every living process of the session that this process leads or led.
+
+        A process id is not given out again while a session bears it, so members found after the leader's death are
+        its descendants, wherever they were re-parented.
+        """
+        members = []
+        for pid in psutil.pids():
+            try:
+                if os.getsid(pid) != self.pid:
+                    continue
+                mark = ProcessMark.of(pid)
+            except (ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+                continue
+            if mark.started_s > self.started_s - _START_TOLERANCE_S and mark.alive():
+                members.append(mark)
+        return members
+
+
+def spawn(
+    argv: Sequence[str | Path],
+    *,
+    log: Path,
+    env: Mapping[str, str],
+    cwd: Path | None = None,
+    user: int | None = None,
+    group: int | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a process as the leader of its own session, its output appended to `log`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [str(part) for part in argv],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=dict(env),
+            cwd=cwd,
+            user=user,
+            group=group,
+            extra_groups=[] if user is not None else None,
+            start_new_session=True,
+        )
+
+
+def end_sessions(
+    leaders: Iterable[ProcessMark], *, first: signal.Signals = signal.SIGTERM, grace_s: float = 20.0
+) -> None:
+    """End the leaders, and then whatever they left in their sessions; returns when none of it lives.
+
+    The leader alone gets the first signal, because servers end their own children in order; members that outlive
+    `grace_s`, or their leader, are killed.
+    """
+    marks = list(leaders)
+    for mark in marks:
+        if mark.alive():
+            _send(mark, first)
+    deadline = time.monotonic() + grace_s
+    while time.monotonic() < deadline and any(mark.alive() for mark in marks):
+        time.sleep(0.05)
+    _reap(marks)
+    # Orphans first get the chance to end by themselves: a forked worker notices its parent's death within moments.
+    for sign, wait_s in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 10.0)):
+        rest = [member for mark in marks for member in mark.session()]
+        if not rest:
+            return
+        for member in rest:
+            _send(member, sign)
+        limit = time.monotonic() + wait_s
+        while time.monotonic() < limit and any(member.alive() for member in rest):
+            time.sleep(0.05)
+        _reap([*marks, *rest])
+
+
+def _send(mark: ProcessMark, sign: signal.Signals) -> None:
+    if mark.alive():
+        try:
+            os.kill(mark.pid, sign)
+        except ProcessLookupError:
+            return
+
+
+def _reap(marks: Iterable[ProcessMark]) -> None:
+    """Collect those that were our own children: as zombies they would still hold their process ids."""
+    for mark in marks:
+        try:
+            os.waitpid(mark.pid, os.WNOHANG)
+        except ChildProcessError:
+            continue
+
+
+def free_port() -> int:
+    """A TCP port on 127.0.0.1 that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind((LOCALHOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def require_port(port: int, setting: str, what: str) -> None:
+    """Raise PortTaken, naming the setting, when another program listens on the port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOCALHOST, port))
+        except OSError as error:
+            raise PortTaken(
+                f"port {port} on {LOCALHOST} is taken, and the {what} needs it: "
+                f"set {setting} to a free one, for example {setting}={free_port()}"
+            ) from error
+
+
+def accepts_connections(port: int) -> bool:
+    """Whether something listens on the port now."""
+    try:
+        with socket.create_connection((LOCALHOST, port), timeout=1.0):
+            return True
+    except OSError:
+        return False

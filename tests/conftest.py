@@ -1,0 +1,134 @@
+"""Real servers for the tests: one PostgreSQL and one Valkey a session, a fresh database a test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+from psycopg import sql
+
+from tradewind.adapters.migrations import migrate
+from tradewind.stack.postgres import EmbeddedPostgres
+from tradewind.stack.processes import ProcessMark, end_sessions, free_port
+from tradewind.stack.valkey import EmbeddedValkey
+
+_PREFIX = "tradewind-tests-"
+_numbers = itertools.count()
+# What a developer's shell or .env says must not decide how a test ends.
+for _name in [name for name in os.environ if name.startswith(("TRADEWIND_", "AIRFLOW"))]:
+    del os.environ[_name]
+
+
+def _remove_left_over_servers() -> None:
+    """End servers of test runs that were killed: their owner's process is gone, their own is known by id and time."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            pid, started = (directory / "owner").read_text().split()
+            if ProcessMark(int(pid), float(started)).alive():
+                continue
+            leaders = []
+            for line in (directory / "servers").read_text().splitlines():
+                server_pid, server_started = line.split()
+                leaders.append(ProcessMark(int(server_pid), float(server_started)))
+        except (FileNotFoundError, PermissionError, ValueError):
+            continue
+        end_sessions(leaders, first=signal.SIGINT, grace_s=10)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def server_dir() -> Iterator[Path]:
+    """A directory for the session's servers that an unprivileged user can reach, unlike pytest's own."""
+    _remove_left_over_servers()
+    directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    directory.chmod(0o711)
+    owner = ProcessMark.of(os.getpid())
+    (directory / "owner").write_text(f"{owner.pid} {owner.started_s}")
+    (directory / "servers").touch()
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _record(directory: Path, pid: int) -> None:
+    mark = ProcessMark.of(pid)
+    with (directory / "servers").open("a") as servers:
+        servers.write(f"{mark.pid} {mark.started_s}\n")
+
+
+@pytest.fixture(scope="session")
+def postgres_server(server_dir: Path) -> Iterator[EmbeddedPostgres]:
+    """The session's PostgreSQL, without fsync."""
+    server = EmbeddedPostgres(server_dir / "postgres", free_port(), password=secrets.token_hex(8), durable=False)
+    process = server.launch()
+    _record(server_dir, process.pid)
+    server.wait()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def valkey_server(server_dir: Path) -> Iterator[EmbeddedValkey]:
+    """The session's Valkey."""
+    server = EmbeddedValkey(server_dir / "valkey", free_port(), password=secrets.token_hex(8))
+    process = server.launch()
+    _record(server_dir, process.pid)
+    server.wait()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def _template(postgres_server: EmbeddedPostgres) -> str:
+    """The name of a database with our whole schema and no identity; cloned, never used."""
+    _create(postgres_server, "tradewind_template")
+    migrate(postgres_server.url("tradewind_template"))
+    return "tradewind_template"
+
+
+def _create(server: EmbeddedPostgres, name: str, template: str = "template0") -> None:
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+        )
+
+
+def _drop(server: EmbeddedPostgres, name: str) -> None:
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def postgres_url(postgres_server: EmbeddedPostgres, _template: str) -> Iterator[str]:
+    """A fresh database with our schema, dropped after the test."""
+    name = f"test_{next(_numbers)}"
+    _create(postgres_server, name, _template)
+    yield postgres_server.url(name)
+    _drop(postgres_server, name)
+
+
+@pytest.fixture
+def empty_postgres_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
+    """A fresh database without any table, dropped after the test."""
+    name = f"empty_{next(_numbers)}"
+    _create(postgres_server, name)
+    yield postgres_server.url(name)
+    _drop(postgres_server, name)
+
+
+@pytest.fixture
+def valkey_url(valkey_server: EmbeddedValkey) -> Iterator[str]:
+    """The session's Valkey, flushed before and after."""
+    client = redis.Redis.from_url(valkey_server.url())
+    client.flushall()
+    yield valkey_server.url()
+    client.flushall()
+    client.close()
