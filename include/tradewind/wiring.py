@@ -60,10 +60,16 @@ class Wiring:
 
     @cached_property
     def clock(self) -> Clock:
-        from .adapters.clock import PaperClock, WallClock
+        from .adapters.clock import PaperClock
 
         if self.settings.mode == "demo":
             return PaperClock(self.settings.exchange_url, self.settings.exchange_admin_token.get_secret_value())
+        return self.wall
+
+    @cached_property
+    def wall(self) -> Clock:
+        from .adapters.clock import WallClock
+
         return WallClock()
 
     # -------------------------------------------------------------------------------------------------- observability

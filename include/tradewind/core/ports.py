@@ -33,7 +33,12 @@ from .types import (
 
 
 class Clock(Protocol):
-    """Wall time, or the paper market's clock in the demo and in tests."""
+    """Wall time, or the paper market's clock in the demo and in tests.
+
+    Two clocks are in use. `Ports.clock` is the market's: which bar is closed, how old a bar is, which UTC day it is,
+    when an order was planned or filled. `Ports.wall` is the machine's: heartbeats, time-outs, unprotected seconds, and
+    the proof that an order is unknown to the exchange. They agree except where the paper market is stepped.
+    """
 
     def now(self) -> datetime:
         """The present moment, aware, UTC."""
@@ -248,6 +253,8 @@ class Ports(Protocol):
     def params(self) -> StrategyParams: ...
     @property
     def clock(self) -> Clock: ...
+    @property
+    def wall(self) -> Clock: ...
     @property
     def metrics(self) -> Metrics: ...
     @property
