@@ -1,0 +1,1 @@
+"""Replay and report: the decision chain over stored bars, with another clock."""
