@@ -14,8 +14,8 @@ between the two lines leaves an order that must be asked for by its id, never on
 
 An unknown outcome is resolved by asking the exchange for the client order id. That it does not know the id proves
 absence only after the request can no longer be accepted: its timestamp + recvWindow + 5 s. A proven absent entry is
-EXPIRED and never sent again; an absent stop, target or exit is EXPIRED too, and the need behind it is met by a new order
-of the next generation.
+EXPIRED and never sent again; an absent stop, target or exit is EXPIRED too, and the need behind it is met by a new
+order of the next generation.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from .types import ExchangeOrder, Order, OrderRole, OrderState
@@ -59,7 +59,7 @@ _LEG_LETTERS: Final[Mapping[str, str]] = {
 _OUR_ID: Final = re.compile(r"^tw[estxl][0-9a-f]{32}$")
 
 
-class ForbiddenMove(ValueError):  # noqa: N818 - it names the fact
+class ForbiddenMove(ValueError):
     """An observation contradicts what the ledger holds as final: reconcile before anything else."""
 
 
@@ -101,7 +101,7 @@ def _bar_ms(bar: datetime) -> int:
 def intent_id(account: str, strategy_version: str, symbol: str, bar: datetime) -> str:
     """The name of the entry decided for one symbol and bar, and of the position it opens: readable and unique."""
     digest = _digest("intent", account, strategy_version, symbol, _bar_ms(bar))
-    return f"{symbol.replace('/', '').replace(':', '-')}-{bar:%Y%m%dT%H%M}-{digest[:12]}"
+    return f"{symbol.replace('/', '').replace(':', '-')}-{bar.astimezone(UTC):%Y%m%dT%H%M}-{digest[:12]}"
 
 
 def client_order_id(
@@ -109,8 +109,8 @@ def client_order_id(
 ) -> str:
     """The id an order is sent under: derived, so that a repeated task finds its own order instead of sending another.
 
-    "tw", a letter for the leg, 128 bits in hex: 35 characters of Binance's ``[a-zA-Z0-9-_]{1,36}``. `bar` is the decision
-    bar's open; any time zone names the same moment.
+    "tw", a letter for the leg, 128 bits in hex: 35 characters of Binance's ``[a-zA-Z0-9-_]{1,36}``. `bar` is the
+    decision bar's open; any time zone names the same moment.
     """
     digest = _digest(account, strategy_version, symbol, _bar_ms(bar), lot, leg.value, generation)
     return f"{ID_PREFIX}{_LEG_LETTERS[leg.value]}{digest[:32]}"
@@ -132,8 +132,8 @@ def is_ours(client_id: str | None) -> bool:
 class Resolution:
     """What may be concluded about an order whose outcome was unknown.
 
-    `state` is None while the answer must be awaited. `next_generation` is set when the order certainly never arrived and
-    its need (protecting or leaving a position that is still held) must be met by a new order.
+    `state` is None while the answer must be awaited. `next_generation` is set when the order certainly never arrived
+    and its need (protecting or leaving a position that is still held) must be met by a new order.
     """
 
     state: OrderState | None

@@ -1,0 +1,271 @@
+"""From an intent to the order rows: the bracket of an entry, the protection of what is held, the exit.
+
+An entry is one bracket list a lot: a marketable LIMIT, filled whole or not at all (FOK), whose fill places a STOP_LOSS
+(market, so that it cannot be jumped over) and a LIMIT_MAKER target as one-cancels-other. Where both lots exceed the
+minimum notional there are two, the first with its target at +1R, so that the partial take-profit rests at the exchange.
+
+Everything here is exact: prices on the tick, quantities on the step, both `Decimal`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import ROUND_FLOOR, Decimal
+from typing import Final
+
+from .orders import client_order_id, list_client_id
+from .params import Geometry, StrategyParams
+from .ports import BracketLegs
+from .positions import round_to_tick, sign_of
+from .types import BracketLot, Instrument, Intent, Order, OrderRole, OrderState, Position, Side
+
+ENTRY_TYPE: Final = "LIMIT"  # the adapter sends it with timeInForce FOK
+STOP_TYPE: Final = "STOP_LOSS"
+TARGET_TYPE: Final = "LIMIT_MAKER"
+EXIT_TYPE: Final = "MARKET"
+
+ZERO: Final = Decimal(0)
+ONE: Final = Decimal(1)
+
+
+def decimal_of(value: float) -> Decimal:
+    """The decimal a float prints as: 0.1 gives 0.1, not its binary expansion."""
+    return Decimal(repr(value))
+
+
+def floor_to_step(quantity: Decimal, step_size: Decimal) -> Decimal:
+    """The largest multiple of the step that is not above `quantity`, exact; never below zero."""
+    if quantity <= 0:
+        return ZERO
+    return (quantity / step_size).to_integral_value(ROUND_FLOOR) * step_size
+
+
+def held_after_fee(quantity: Decimal, instrument: Instrument) -> Decimal:
+    """What can be sold of a buy of `quantity`, when the taker commission is taken from the base: floored to the step."""
+    return floor_to_step(quantity * (ONE - instrument.taker_fee_frac), instrument.step_size)
+
+
+# -------------------------------------------------------------------------------------------------------------- prices
+def entry_limit_price(
+    side: Side, reference: Decimal, atr_quote: float, params: StrategyParams, instrument: Instrument
+) -> Decimal:
+    """`entry_through_atr_frac` of an ATR through the reference price, rounded to the tick that is less far through."""
+    through = decimal_of(atr_quote) * decimal_of(params.entry_through_atr_frac)
+    price = reference + sign_of(side) * through
+    return round_to_tick(price, instrument.tick_size, up=side is Side.SHORT)
+
+
+def initial_stop_price(
+    side: Side, reference: Decimal, atr_quote: float, geometry: Geometry, instrument: Instrument
+) -> Decimal:
+    """`stop_atr` ATR against the reference, rounded away from it. May be <= 0 for absurd ATRs: sizing refuses that."""
+    distance = decimal_of(atr_quote) * decimal_of(geometry.stop_atr)
+    return round_to_tick(reference - sign_of(side) * distance, instrument.tick_size, up=side is Side.SHORT)
+
+
+def target_price(side: Side, reference: Decimal, stop: Decimal, target_r: float, instrument: Instrument) -> Decimal:
+    """`target_r` times the distance between reference and stop beyond the reference, rounded away from it."""
+    distance = abs(reference - stop) * decimal_of(target_r)
+    return round_to_tick(reference + sign_of(side) * distance, instrument.tick_size, up=side is Side.LONG)
+
+
+# ---------------------------------------------------------------------------------------------------------------- lots
+def is_tradable(quantity: Decimal, price: Decimal, instrument: Instrument) -> bool:
+    """Is an order of this quantity at this price over the exchange's minimum quantity and notional?"""
+    return quantity > 0 and quantity >= instrument.min_quantity and quantity * price >= instrument.min_notional_quote
+
+
+def split_lots(
+    quantity: Decimal,
+    side: Side,
+    reference: Decimal,
+    stop: Decimal,
+    geometry: Geometry,
+    params: StrategyParams,
+    instrument: Instrument,
+) -> tuple[BracketLot, ...]:
+    """One lot, or two where each one's legs stay tradable after the commission even at the least favourable price."""
+    final_target = target_price(side, reference, stop, geometry.target_r, instrument)
+    whole = (BracketLot(0, quantity, final_target),)
+    first = floor_to_step(quantity * decimal_of(params.partial_frac), instrument.step_size)
+    second = quantity - first
+    lowest = min(stop, reference)
+    for part in (first, second):
+        if not is_tradable(held_after_fee(part, instrument), lowest, instrument):
+            return whole
+    first_target = target_price(side, reference, stop, params.partial_target_r, instrument)
+    if first_target == final_target:
+        return whole
+    return (BracketLot(0, first, first_target), BracketLot(1, second, final_target))
+
+
+# -------------------------------------------------------------------------------------------------------------- orders
+def _order(
+    *,
+    account: str,
+    strategy_version: str,
+    position_id: str,
+    symbol: str,
+    bar: datetime,
+    role: OrderRole,
+    is_buy: bool,
+    lot: int,
+    generation: int,
+    order_type: str,
+    quantity: Decimal,
+    price: Decimal | None,
+    stop_price: Decimal | None,
+    list_id: str | None,
+    now: datetime,
+    reason: str = "",
+) -> Order:
+    return Order(
+        client_order_id=client_order_id(account, strategy_version, symbol, bar, lot, role, generation),
+        account=account,
+        position_id=position_id,
+        symbol=symbol,
+        role=role,
+        is_buy=is_buy,
+        lot=lot,
+        generation=generation,
+        order_type=order_type,
+        quantity=quantity,
+        price=price,
+        stop_price=stop_price,
+        list_client_id=list_id,
+        state=OrderState.PLANNED,
+        exchange_order_id=None,
+        filled_quantity=ZERO,
+        planned_at=now,
+        sent_at=None,
+        updated_at=now,
+        reason=reason,
+    )
+
+
+def plan_entry(intent: Intent, instrument: Instrument, now: datetime) -> list[BracketLegs]:
+    """The bracket lists of an intent, one a lot, generation 0: rows to commit before anything is sent.
+
+    The legs' quantity is what can be sold after the commission; where the exchange sizes them itself from the proceeds
+    (OPOCO) it is the expected one, and the fills decide.
+    """
+    is_buy = intent.side is Side.LONG
+    lists = []
+    for lot in intent.lots:
+        list_id = list_client_id(intent.account, intent.strategy_version, intent.symbol, intent.bar, lot.lot, 0)
+        legs = {}
+        for role, order_type, quantity, price, stop in (
+            (OrderRole.ENTRY, ENTRY_TYPE, lot.quantity, intent.entry_limit_price, None),
+            (OrderRole.STOP, STOP_TYPE, held_after_fee(lot.quantity, instrument), None, intent.stop_price),
+            (OrderRole.TARGET, TARGET_TYPE, held_after_fee(lot.quantity, instrument), lot.target_price, None),
+        ):
+            legs[role] = _order(
+                account=intent.account,
+                strategy_version=intent.strategy_version,
+                position_id=intent.intent_id,
+                symbol=intent.symbol,
+                bar=intent.bar,
+                role=role,
+                is_buy=is_buy if role is OrderRole.ENTRY else not is_buy,
+                lot=lot.lot,
+                generation=0,
+                order_type=order_type,
+                quantity=quantity,
+                price=price,
+                stop_price=stop,
+                list_id=list_id,
+                now=now,
+            )
+        lists.append(BracketLegs(list_id, legs[OrderRole.ENTRY], legs[OrderRole.STOP], legs[OrderRole.TARGET]))
+    return lists
+
+
+def plan_protection(
+    position: Position,
+    lot: int,
+    quantity: Decimal,
+    stop_price: Decimal,
+    target: Decimal,
+    generation: int,
+    instrument: Instrument,
+    now: datetime,
+    reason: str = "",
+) -> tuple[Order, Order] | None:
+    """A new one-cancels-other pair (stop, target) for `quantity` of one lot, floored to the step.
+
+    `quantity` comes from fills. None when it is too small for the exchange to hold: dust.
+    """
+    amount = floor_to_step(quantity, instrument.step_size)
+    if not is_tradable(amount, min(stop_price, target), instrument):
+        return None
+    list_id = list_client_id(
+        position.account, position.strategy_version, position.symbol, position.bar, lot, generation
+    )
+    pair = [
+        _order(
+            account=position.account,
+            strategy_version=position.strategy_version,
+            position_id=position.position_id,
+            symbol=position.symbol,
+            bar=position.bar,
+            role=role,
+            is_buy=position.side is Side.SHORT,
+            lot=lot,
+            generation=generation,
+            order_type=order_type,
+            quantity=amount,
+            price=price,
+            stop_price=stop,
+            list_id=list_id,
+            now=now,
+            reason=reason,
+        )
+        for role, order_type, price, stop in (
+            (OrderRole.STOP, STOP_TYPE, None, stop_price),
+            (OrderRole.TARGET, TARGET_TYPE, target, None),
+        )
+    ]
+    return pair[0], pair[1]
+
+
+def plan_exit(
+    position: Position,
+    lot: int,
+    quantity: Decimal,
+    price: Decimal,
+    generation: int,
+    instrument: Instrument,
+    now: datetime,
+    reason: str,
+) -> Order | None:
+    """A market order that leaves `quantity` of one lot; `price` (the bid, or the ask for a short) only tells dust.
+
+    None when what is held is too small for the exchange to trade.
+    """
+    amount = floor_to_step(quantity, instrument.step_size)
+    if not is_tradable(amount, price, instrument):
+        return None
+    return _order(
+        account=position.account,
+        strategy_version=position.strategy_version,
+        position_id=position.position_id,
+        symbol=position.symbol,
+        bar=position.bar,
+        role=OrderRole.EXIT,
+        is_buy=position.side is Side.SHORT,
+        lot=lot,
+        generation=generation,
+        order_type=EXIT_TYPE,
+        quantity=amount,
+        price=None,
+        stop_price=None,
+        list_id=None,
+        now=now,
+        reason=reason,
+    )
+
+
+def next_generation(orders: Sequence[Order], lot: int) -> int:
+    """The generation after the newest one of a lot, over all its orders: ids are never used twice."""
+    return max((order.generation for order in orders if order.lot == lot), default=-1) + 1
