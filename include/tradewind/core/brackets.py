@@ -42,7 +42,7 @@ def floor_to_step(quantity: Decimal, step_size: Decimal) -> Decimal:
 
 
 def held_after_fee(quantity: Decimal, instrument: Instrument) -> Decimal:
-    """What can be sold of a buy of `quantity`, when the taker commission is taken from the base: floored to the step."""
+    """What can be sold of a bought `quantity` once the taker commission has been taken from it, floored to the step."""
     return floor_to_step(quantity * (ONE - instrument.taker_fee_frac), instrument.step_size)
 
 
