@@ -8,6 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tradewind.adapters.database import Database
 from tradewind.adapters.migrations import migrate, read_migrations, verify_identity
 from tradewind.errors import IdentityMismatch, MigrationError, StoreUnavailable
 
@@ -25,7 +26,7 @@ def test_the_shipped_schema_applies_once(empty_postgres_url: str) -> None:
     applied = migrate(empty_postgres_url, DEMO)
     assert applied == [migration.name for migration in read_migrations()]
     assert migrate(empty_postgres_url, DEMO) == []
-    verify_identity(empty_postgres_url, DEMO)
+    verify_identity(Database(empty_postgres_url), DEMO)
 
 
 def test_later_migrations_follow(empty_postgres_url: str, two: Path) -> None:
@@ -78,14 +79,14 @@ def test_another_deployment_is_refused_and_changes_nothing(empty_postgres_url: s
     with pytest.raises(IdentityMismatch, match="mode is 'demo', wanted 'live'"):
         migrate(empty_postgres_url, live, directory=two)
     with pytest.raises(IdentityMismatch):
-        verify_identity(empty_postgres_url, live)
+        verify_identity(Database(empty_postgres_url), live)
     with psycopg.connect(empty_postgres_url) as connection:
         assert connection.execute("SELECT to_regclass('third')").fetchone() == (None,)
 
 
 def test_an_unstamped_database_is_refused(empty_postgres_url: str) -> None:
     with pytest.raises(IdentityMismatch, match="no identity"):
-        verify_identity(empty_postgres_url, DEMO)
+        verify_identity(Database(empty_postgres_url), DEMO)
 
 
 def test_no_server_is_worth_a_retry_and_its_password_stays_secret() -> None:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
+from tradewind.adapters.database import Database
 from tradewind.errors import IdentityMismatch, MigrationError, StoreUnavailable
 
 SQL_DIR = Path(__file__).resolve().parent.parent / "sql"
@@ -93,8 +95,9 @@ def migrate(dsn: str, identity: Mapping[str, str] | None = None, directory: Path
         try:
             with connection.transaction():
                 connection.execute(_BOOKKEEPING)
-            if identity is not None:
-                _check_identity(connection, identity)
+            row = connection.execute(_IDENTITY).fetchone()
+            if identity is not None and row is not None:
+                _compare(row[0], identity)
             pending = _pending(connection, migrations)
             for migration in pending:
                 try:
@@ -110,25 +113,16 @@ def migrate(dsn: str, identity: Mapping[str, str] | None = None, directory: Path
     return [migration.name for migration in pending]
 
 
-def verify_identity(dsn: str, identity: Mapping[str, str]) -> None:
+def verify_identity(database: Database, identity: Mapping[str, str]) -> None:
     """Refuse a database that is not this deployment's: IdentityMismatch when its stamp differs or is missing."""
-    try:
-        connection = psycopg.connect(dsn, autocommit=True, connect_timeout=10)
-    except psycopg.OperationalError as error:
-        raise StoreUnavailable(f"cannot connect to the database: {_without_secrets(error, dsn)}") from None
-    with connection:
-        exists = connection.execute("SELECT to_regclass('deployment')").fetchone()
-        if exists is None or exists[0] is None or not _check_identity(connection, identity):
-            raise IdentityMismatch("the database bears no identity yet: run ./tradewind up once, which stamps it")
-
-
-def _check_identity(connection: psycopg.Connection[tuple[object, ...]], identity: Mapping[str, str]) -> bool:
-    """Whether the database is stamped; raises IdentityMismatch when it is stamped with another identity."""
-    row = connection.execute(_IDENTITY).fetchone()
+    exists = database.row("SELECT to_regclass('deployment') IS NOT NULL AS exists")
+    row = database.row(_IDENTITY) if exists and exists["exists"] else None
     if row is None:
-        return False
-    stamped = row[0]
-    assert isinstance(stamped, dict)
+        raise IdentityMismatch("the database bears no identity yet: run ./tradewind up once, which stamps it")
+    _compare(row["identity"], identity)
+
+
+def _compare(stamped: Mapping[str, str], identity: Mapping[str, str]) -> None:
     wrong = sorted(key for key in stamped.keys() | identity.keys() if stamped.get(key) != identity.get(key))
     if wrong:
         differences = ", ".join(f"{key} is {stamped.get(key)!r}, wanted {identity.get(key)!r}" for key in wrong)
@@ -136,14 +130,12 @@ def _check_identity(connection: psycopg.Connection[tuple[object, ...]], identity
             f"this database belongs to another deployment ({differences}): "
             "set TRADEWIND_DATABASE_URL or TRADEWIND_HOME_DIR to one of its own"
         )
-    return True
 
 
-def _pending(connection: psycopg.Connection[tuple[object, ...]], migrations: list[Migration]) -> list[Migration]:
+def _pending(connection: psycopg.Connection[TupleRow], migrations: list[Migration]) -> list[Migration]:
     known = {migration.version: migration for migration in migrations}
     applied = set()
     for version, name, sha256 in connection.execute(_APPLIED):
-        assert isinstance(version, int)
         if version not in known:
             raise MigrationError(f"the database has migration {name}, which this code does not know: update the code")
         if known[version].sha256 != sha256:

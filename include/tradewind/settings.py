@@ -1,0 +1,314 @@
+"""The only reader of the environment.
+
+A setting comes, in this order, from `TRADEWIND_<NAME>` in the environment, from `.env` beside the repository, from a
+secret file named `tradewind_<name>` in `.tradewind/secrets/` or `/run/secrets/`, or from its default here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from tradewind.errors import BadSetting
+
+PROJECT_DIR = Path(__file__).resolve().parents[2]
+PREFIX = "TRADEWIND_"
+LIVE_CONFIRMATION = "yes-real-money"
+_RUN_SECRETS = Path("/run/secrets")
+# Made by `stack.secrets` for processes of the stack itself; no task ever needs them.
+STACK_ONLY = frozenset(
+    {
+        "postgres_password",
+        "airflow_database_url",
+        "airflow_database_password",
+        "paper_database_url",
+        "paper_database_password",
+        "airflow_fernet_key",
+        "airflow_jwt_secret",
+        "airflow_secret_key",
+        "airflow_password",
+        "api_read_token",
+        "api_control_token",
+        "api_session_key",
+    }
+)
+_PLACEHOLDERS = ("changeme", "change-me", "example", "default", "password", "secret", "your-", "xxx")
+_SHORTEST_LIVE_SECRET = 16
+
+Mode = Literal["demo", "paper", "testnet", "live"]
+Strings = Annotated[tuple[str, ...], NoDecode]
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode]
+Port = Annotated[int, Field(ge=1, le=65535)]
+NO_SECRET = SecretStr("")
+
+
+class Settings(BaseSettings):
+    """What this deployment is and where its servers are. Frozen; addresses that were not given are derived."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, validate_default=True
+    )
+
+    # What is traded, and with whose money.
+    mode: Mode = Field("demo", examples=["demo", "paper", "testnet", "live"])
+    exchange: Literal["binance"] = Field("binance", examples=["binance"])
+    market_type: Literal["spot", "usdm"] = Field("spot", examples=["spot", "usdm"])
+    symbols: Strings = Field(
+        ("BTC/USDT", "ETH/USDT", "SOL/USDT", "BNB/USDT", "XRP/USDT"), examples=["BTC/USDT,ETH/USDT"]
+    )
+    quote_currency: str = Field("USDT", pattern=r"^[A-Z0-9]{2,10}$", examples=["USDT"])
+    account_id: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,40}$", examples=["main"])
+    live_trading: str = Field("", examples=[LIVE_CONFIRMATION])
+    max_capital_quote: Decimal | None = Field(None, gt=0, examples=["5000"])
+    paper_capital_quote: Decimal = Field(Decimal(10_000), gt=0, examples=["10000"])
+
+    # The paper exchange's market.
+    market: str = Field("", pattern=r"^(|synthetic|public|replay:.+)$", examples=["synthetic", "replay:/data/candles"])
+    market_seed: int = Field(7, ge=0, examples=["7"])
+    market_structure_frac: float = Field(1.0, ge=0, le=1, examples=["1.0"])
+
+    # State and servers.
+    home_dir: Path = Field(PROJECT_DIR / ".tradewind", examples=["/var/lib/tradewind"])
+    database_url: SecretStr = Field(NO_SECRET, examples=["postgresql://user:password@db.example:5432/tradewind_live"])
+    paper_database_url: SecretStr = Field(NO_SECRET, examples=["postgresql://user:password@db.example:5432/paper"])
+    airflow_database_url: SecretStr = Field(NO_SECRET, examples=["postgresql://user:password@db.example:5432/airflow"])
+    cache_url: SecretStr = Field(NO_SECRET, examples=["redis://:password@cache.example:6379/0"])
+    exchange_url: str = Field("", pattern=r"^(|https?://.+)$", examples=["http://127.0.0.1:8100"])
+    exchange_api_key: SecretStr = Field(NO_SECRET, examples=["<the key that the exchange gave you>"])
+    exchange_api_secret: SecretStr = Field(NO_SECRET, examples=["<the secret that the exchange gave you>"])
+    exchange_admin_token: SecretStr = Field(NO_SECRET, examples=["<made by ./tradewind secrets init>"])
+    model_url: str = Field("", pattern=r"^(|[a-z0-9+]+://.+)$", examples=["file:///var/lib/tradewind/models"])
+    history_months: int = Field(6, ge=1, le=120, examples=["6"])
+
+    # News.
+    news_feeds: Strings = Field((), examples=["https://news.example/rss,file:///srv/feed.xml"])
+    gemini_api_key: SecretStr = Field(NO_SECRET, examples=["<a key from Google AI Studio>"])
+    gemini_model: str = Field("gemini-2.5-flash", min_length=1, examples=["gemini-2.5-flash"])
+
+    # Who watches, and who may ask.
+    statsd_host: str = Field("", examples=["127.0.0.1"])
+    statsd_port: Port = Field(8125, examples=["8125"])
+    alert_urls: Secrets = Field((), examples=["tgram://bottoken/ChatID"])
+    dead_man_url: SecretStr = Field(NO_SECRET, examples=["https://hc-ping.example/uuid"])
+    api_read_token: SecretStr = Field(NO_SECRET, examples=["<made by ./tradewind secrets init>"])
+    api_control_token: SecretStr = Field(NO_SECRET, examples=["<made by ./tradewind secrets init>"])
+    api_session_key: SecretStr = Field(NO_SECRET, examples=["<made by ./tradewind secrets init>"])
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", examples=["INFO"])
+
+    # Ports of the embedded stack, all on 127.0.0.1.
+    postgres_port: Port = Field(5543, examples=["5543"])
+    cache_port: Port = Field(6390, examples=["6390"])
+    exchange_port: Port = Field(8100, examples=["8100"])
+    airflow_port: Port = Field(8080, examples=["8080"])
+    scheduler_health_port: Port = Field(8974, examples=["8974"])
+    status_port: Port = Field(8090, examples=["8090"])
+
+    # Airflow.
+    airflow_url: str = Field("", pattern=r"^(|https?://.+)$", examples=["http://127.0.0.1:8080"])
+    airflow_username: str = Field("admin", min_length=1, examples=["admin"])
+    airflow_password: SecretStr = Field(NO_SECRET, examples=["<made by ./tradewind secrets init>"])
+
+    # Generated once by `stack.secrets`.
+    postgres_password: SecretStr = NO_SECRET
+    database_password: SecretStr = NO_SECRET
+    paper_database_password: SecretStr = NO_SECRET
+    airflow_database_password: SecretStr = NO_SECRET
+    cache_password: SecretStr = NO_SECRET
+    paper_api_key: SecretStr = NO_SECRET
+    paper_api_secret: SecretStr = NO_SECRET
+    airflow_fernet_key: SecretStr = NO_SECRET
+    airflow_jwt_secret: SecretStr = NO_SECRET
+    airflow_secret_key: SecretStr = NO_SECRET
+
+    @field_validator("symbols", "news_feeds", "alert_urls", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("home_dir")
+    @classmethod
+    def _make_absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _check_and_derive(self) -> Self:
+        self._check_symbols()
+        self._derive()
+        if self.mode == "live":
+            self._check_live()
+        return self
+
+    @property
+    def is_paper_exchange(self) -> bool:
+        """Whether orders go to our own paper exchange, so that no real money can move."""
+        return self.mode in ("demo", "paper")
+
+    @property
+    def uses_embedded_database(self) -> bool:
+        return "database_url" not in self.model_fields_set
+
+    @property
+    def uses_embedded_cache(self) -> bool:
+        return "cache_url" not in self.model_fields_set
+
+    @property
+    def uses_embedded_exchange(self) -> bool:
+        return self.is_paper_exchange and "exchange_url" not in self.model_fields_set
+
+    @property
+    def secrets_dir(self) -> Path:
+        return self.home_dir / "secrets"
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What the database is stamped with; another deployment's database is refused by it."""
+        identity = {
+            "mode": self.mode,
+            "exchange": self.exchange,
+            "market_type": self.market_type,
+            "market": self.market,
+        }
+        if self.market == "synthetic":
+            return identity | {"seed": str(self.market_seed), "structure": str(self.market_structure_frac)}
+        return identity if self.mode == "demo" else identity | {"account": self.account_id}
+
+    def environment(self) -> dict[str, str]:
+        """`TRADEWIND_*` variables from which another process of this deployment reads the same settings.
+
+        Left out are the stack's own secrets, which no task needs, and whatever the secret files say as well.
+        """
+        given = {"mode", "home_dir", "account_id", "market"} | self.model_fields_set
+        texts = {name: _text(getattr(self, name)) for name in sorted(given - STACK_ONLY)}
+        return {PREFIX + name.upper(): text for name, text in texts.items() if self._secret_file(name) != text}
+
+    def _secret_file(self, name: str) -> str | None:
+        path = self.secrets_dir / (PREFIX + name.upper()).lower()
+        return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+
+    def _check_symbols(self) -> None:
+        if not self.symbols:
+            raise BadSetting("TRADEWIND_SYMBOLS", "names no symbol", _example("symbols"))
+        for symbol in self.symbols:
+            base, slash, quote_currency = symbol.partition("/")
+            if not (slash and base.isalnum() and base.isupper()) or quote_currency != self.quote_currency:
+                problem = f"{symbol!r} is not a pair against {self.quote_currency}, such as BTC/{self.quote_currency}"
+                raise BadSetting("TRADEWIND_SYMBOLS", problem, _example("symbols"))
+        if len(set(self.symbols)) != len(self.symbols):
+            raise BadSetting("TRADEWIND_SYMBOLS", "names a symbol twice", _example("symbols"))
+
+    def _derive(self) -> None:
+        """Fill what was not given. The model is frozen for everybody else, so this writes past its guard."""
+        default_market = {"demo": "synthetic", "paper": "public"}.get(self.mode, "exchange")
+        if not self.is_paper_exchange and self.market:
+            problem = f"is {self.market!r}, but {self.mode} trades the exchange's own market"
+            raise BadSetting("TRADEWIND_MARKET", problem, "TRADEWIND_MODE=demo with TRADEWIND_MARKET=synthetic")
+        if self.mode == "demo" and self.market == "public":
+            problem = "is 'public', but the demo's market must not depend on the internet"
+            raise BadSetting("TRADEWIND_MARKET", problem, "TRADEWIND_MODE=paper")
+        local_exchange = f"http://127.0.0.1:{self.exchange_port}" if self.is_paper_exchange else ""
+        derived: dict[str, Any] = {
+            "market": default_market,
+            "account_id": self.mode,
+            "exchange_url": local_exchange,
+            "airflow_url": f"http://127.0.0.1:{self.airflow_port}",
+            "model_url": (self.home_dir / self.mode / "models").as_uri(),
+            "database_url": self._embedded_database("tradewind", self.database_password),
+            "cache_url": SecretStr(
+                f"redis://:{quote(self.cache_password.get_secret_value(), safe='')}@127.0.0.1:{self.cache_port}/0"
+            ),
+            "paper_database_url": self._sibling_database("tradewind_paper", self.paper_database_password),
+            "airflow_database_url": self._sibling_database("airflow", self.airflow_database_password),
+        }
+        if self.is_paper_exchange:
+            derived |= {"exchange_api_key": self.paper_api_key, "exchange_api_secret": self.paper_api_secret}
+        for name, value in derived.items():
+            if name not in self.model_fields_set or not getattr(self, name):
+                object.__setattr__(self, name, value)
+
+    def _embedded_database(self, name: str, password: SecretStr) -> SecretStr:
+        database = f"{name}_{self.mode}"
+        secret = quote(password.get_secret_value(), safe="")
+        return SecretStr(f"postgresql://{database}:{secret}@127.0.0.1:{self.postgres_port}/{database}")
+
+    def _sibling_database(self, name: str, password: SecretStr) -> SecretStr:
+        """On the same server as ours, wherever that is."""
+        if self.uses_embedded_database:
+            return self._embedded_database(name, password)
+        parts = urlsplit(self.database_url.get_secret_value())
+        return SecretStr(urlunsplit(parts._replace(path=f"/{name}_{self.mode}")))
+
+    def _check_live(self) -> None:
+        if self.live_trading != LIVE_CONFIRMATION:
+            problem = "mode live trades real money and needs this confirmation"
+            raise BadSetting("TRADEWIND_LIVE_TRADING", problem, f"TRADEWIND_LIVE_TRADING={LIVE_CONFIRMATION}")
+        if self.max_capital_quote is None:
+            problem = "mode live needs a cap on the equity that it may use"
+            raise BadSetting("TRADEWIND_MAX_CAPITAL_QUOTE", problem, "TRADEWIND_MAX_CAPITAL_QUOTE=5000")
+        for name in ("exchange_api_key", "exchange_api_secret", "api_read_token", "api_control_token"):
+            value = getattr(self, name).get_secret_value()
+            if len(value) < _SHORTEST_LIVE_SECRET or any(word in value.lower() for word in _PLACEHOLDERS):
+                problem = "mode live refuses a missing, short or default secret"
+                raise BadSetting(PREFIX + name.upper(), problem, _example(name))
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings of this process.
+
+    Parameters
+    ----------
+    overrides : fields given by the caller (the command line), stronger than any other source.
+
+    Raises
+    ------
+    BadSetting : a value is missing or wrong, or a `TRADEWIND_` variable is no setting.
+    """
+    env_file = PROJECT_DIR / ".env"
+    in_file = {name: value for name, value in dotenv_values(env_file).items() if value is not None}
+    _refuse_unknown({**in_file, **os.environ})
+    home = overrides.get("home_dir") or os.environ.get(PREFIX + "HOME_DIR") or in_file.get(PREFIX + "HOME_DIR")
+    home_dir = Path(home or PROJECT_DIR / ".tradewind").expanduser().absolute()
+    # The weaker directory first: a secret of the deployment wins over the container platform's.
+    secrets_dirs = [directory for directory in (_RUN_SECRETS, home_dir / "secrets") if directory.is_dir()]
+    try:
+        return Settings(_env_file=env_file, _secrets_dir=secrets_dirs or None, **overrides)
+    except ValidationError as error:
+        raise _bad_setting(error) from None
+
+
+def _refuse_unknown(environment: dict[str, str]) -> None:
+    """A misspelt limit must not silently become the default."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in sorted(environment):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            close = difflib.get_close_matches(name.upper(), known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "remove it"
+            raise BadSetting(name, f"is no setting of Tradewind; {hint}", _example("mode"))
+
+
+def _bad_setting(error: ValidationError) -> BadSetting:
+    """The first problem of pydantic's, in our form and without the value."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    name = str(first["loc"][0]) if first["loc"] else "mode"
+    return BadSetting(PREFIX + name.upper(), first["msg"][:1].lower() + first["msg"][1:], _example(name))
+
+
+def _example(name: str) -> str:
+    field = Settings.model_fields[name]
+    value = field.examples[0] if field.examples else field.default
+    return f"{PREFIX}{name.upper()}={value}"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(_text(part) for part in value)
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)

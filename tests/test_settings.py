@@ -1,0 +1,182 @@
+"""Settings: where they come from, what they refuse, and that a refusal says what to do without telling a secret."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from tradewind import settings as settings_module
+from tradewind.errors import BadSetting
+from tradewind.settings import Settings, load_settings
+from tradewind.stack.secrets import init_secrets
+
+LIVE = {
+    "TRADEWIND_MODE": "live",
+    "TRADEWIND_LIVE_TRADING": "yes-real-money",
+    "TRADEWIND_MAX_CAPITAL_QUOTE": "5000",
+    "TRADEWIND_EXCHANGE_API_KEY": "k" * 64,
+    "TRADEWIND_EXCHANGE_API_SECRET": "s" * 64,
+    "TRADEWIND_API_READ_TOKEN": "r" * 32,
+    "TRADEWIND_API_CONTROL_TOKEN": "c" * 32,
+}
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project directory of the test's own, so that a developer's .env plays no part."""
+    monkeypatch.setattr(settings_module, "PROJECT_DIR", tmp_path)
+    monkeypatch.setenv("TRADEWIND_HOME_DIR", str(tmp_path / "home"))
+    return tmp_path
+
+
+def test_the_defaults_are_a_demo_on_the_embedded_stack() -> None:
+    settings = load_settings()
+    assert (settings.mode, settings.market, settings.account_id) == ("demo", "synthetic", "demo")
+    assert settings.exchange_url == "http://127.0.0.1:8100"
+    assert settings.database_url.get_secret_value().endswith("@127.0.0.1:5543/tradewind_demo")
+    assert settings.paper_database_url.get_secret_value().endswith("/tradewind_paper_demo")
+    assert settings.airflow_database_url.get_secret_value().endswith("/airflow_demo")
+    assert settings.uses_embedded_database
+    assert settings.uses_embedded_cache
+    assert settings.uses_embedded_exchange
+    assert settings.max_capital_quote is None
+
+
+def test_environment_beats_env_file_beats_secret_file(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets_dir = project / "home" / "secrets"
+    secrets_dir.mkdir(parents=True)
+    (secrets_dir / "tradewind_gemini_api_key").write_text("from-secret-file\n")
+    assert load_settings().gemini_api_key.get_secret_value() == "from-secret-file"
+    (project / ".env").write_text("TRADEWIND_GEMINI_API_KEY=from-env-file\nOTHER=1\n")
+    assert load_settings().gemini_api_key.get_secret_value() == "from-env-file"
+    monkeypatch.setenv("TRADEWIND_GEMINI_API_KEY", "from-environment")
+    assert load_settings().gemini_api_key.get_secret_value() == "from-environment"
+    monkeypatch.setenv("TRADEWIND_GEMINI_API_KEY", "")
+    assert load_settings().gemini_api_key.get_secret_value() == "from-env-file"
+    assert load_settings(gemini_api_key="from-caller").gemini_api_key.get_secret_value() == "from-caller"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("TRADEWIND_MODE", "real", "demo"),
+        ("TRADEWIND_POSTGRES_PORT", "99999", "65535"),
+        ("TRADEWIND_POSTGRES_PORT", "abc", "integer"),
+        ("TRADEWIND_SYMBOLS", "BTCUSDT", "BTCUSDT"),
+        ("TRADEWIND_SYMBOLS", "BTC/USDT,BTC/USDT", "twice"),
+        ("TRADEWIND_SYMBOLS", ",", "no symbol"),
+        ("TRADEWIND_MARKET", "replay:", "pattern"),
+        ("TRADEWIND_MARKET", "public", "internet"),
+        ("TRADEWIND_MARKET_STRUCTURE_FRAC", "1.5", "less than or equal to 1"),
+        ("TRADEWIND_PAPER_CAPITAL_QUOTE", "-1", "greater than 0"),
+        ("TRADEWIND_PAPER_CAPITAL_QUOTE", "nan", "finite"),
+        ("TRADEWIND_LOG_LEVEL", "LOUD", "DEBUG"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_problem_and_an_example(
+    name: str, value: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(BadSetting) as caught:
+        load_settings()
+    assert caught.value.setting == name
+    assert problem in caught.value.problem
+    assert "TRADEWIND_" in caught.value.example
+
+
+def test_the_examples_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, field in Settings.model_fields.items():
+        for example in field.examples or []:
+            if name in ("mode", "home_dir"):
+                continue
+            monkeypatch.setenv(f"TRADEWIND_{name.upper()}", example)
+            load_settings()
+            monkeypatch.delenv(f"TRADEWIND_{name.upper()}")
+
+
+def test_a_misspelt_setting_is_refused_with_the_right_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRADEWIND_MAX_CAPTIAL_QUOTE", "5000")
+    with pytest.raises(BadSetting, match="did you mean TRADEWIND_MAX_CAPITAL_QUOTE"):
+        load_settings()
+
+
+def test_live_starts_with_everything_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in LIVE.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert settings.max_capital_quote == Decimal(5000)
+    assert settings.exchange_url == ""
+    assert not settings.uses_embedded_exchange
+
+
+@pytest.mark.parametrize("missing", sorted(LIVE.keys() - {"TRADEWIND_MODE"}))
+def test_live_refuses_to_start_without(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in LIVE.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv(missing)
+    with pytest.raises(BadSetting) as caught:
+        load_settings()
+    assert caught.value.setting == missing
+
+
+@pytest.mark.parametrize("value", ["changeme-changeme-changeme", "hunter2"])
+def test_live_refuses_a_default_secret_without_showing_it(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, good in LIVE.items():
+        monkeypatch.setenv(name, good)
+    monkeypatch.setenv("TRADEWIND_EXCHANGE_API_SECRET", value)
+    with pytest.raises(BadSetting, match="TRADEWIND_EXCHANGE_API_SECRET") as caught:
+        load_settings()
+    assert value not in str(caught.value)
+
+
+def test_live_never_takes_the_paper_keys(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    init_secrets(project / "home")
+    assert load_settings().exchange_api_key.get_secret_value()
+    for name, value in LIVE.items():
+        if "EXCHANGE" not in name:
+            monkeypatch.setenv(name, value)
+    with pytest.raises(BadSetting, match="TRADEWIND_EXCHANGE_API_KEY"):
+        load_settings()
+
+
+def test_identities_of_deployments_differ() -> None:
+    demo = load_settings()
+    others = [load_settings(market_seed=8), load_settings(mode="paper"), load_settings(mode="testnet")]
+    others += [load_settings(mode="testnet", account_id="b"), load_settings(market="replay:/data")]
+    identities = [str(settings.identity) for settings in [demo, *others]]
+    assert len(set(identities)) == len(identities)
+    assert load_settings(account_id="another-run").identity == demo.identity
+
+
+def test_a_child_process_reads_the_same_settings(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    init_secrets(project / "home")
+    parent = load_settings(market_seed=9, symbols=("BTC/USDT",), exchange_port=9100, account_id="run-1")
+    environment = parent.environment()
+    assert not any(parent.database_password.get_secret_value() in value for value in environment.values())
+    monkeypatch.delenv("TRADEWIND_HOME_DIR")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings().model_dump() == parent.model_dump()
+
+
+def test_external_servers_replace_the_embedded_ones() -> None:
+    settings = load_settings(database_url="postgresql://me:pw@db:5432/mine?sslmode=require", cache_url="redis://c/0")
+    assert not settings.uses_embedded_database
+    assert not settings.uses_embedded_cache
+    airflow = settings.airflow_database_url.get_secret_value()
+    assert airflow == "postgresql://me:pw@db:5432/airflow_demo?sslmode=require"
+
+
+def test_no_secret_shows_in_print_and_nothing_changes_later(project: Path) -> None:
+    made = init_secrets(project / "home")
+    assert made
+    assert init_secrets(project / "home") == []
+    settings = load_settings()
+    for path in (project / "home" / "secrets").iterdir():
+        assert path.stat().st_mode & 0o077 == 0
+        assert path.read_text() not in repr(settings)
+    with pytest.raises(ValidationError):
+        settings.mode = "live"
