@@ -1,4 +1,4 @@
-"""What a run of the chain leaves behind, whether it was replayed, rehearsed on paper or live: trades, equity, funnel."""
+"""What a run of the chain leaves behind, be it replay, paper or live: trades, equity, funnel."""
 
 from __future__ import annotations
 
