@@ -11,12 +11,15 @@ from typing import Any, Protocol
 
 from .params import StrategyParams
 from .types import (
+    Article,
+    ArticleScore,
     Balance,
     Bars,
     BookTop,
     ClosedTrade,
     Decision,
     ExchangeOrder,
+    FeedState,
     Fill,
     Instrument,
     Intent,
@@ -26,6 +29,7 @@ from .types import (
     Position,
     Prediction,
     RegimeState,
+    ScoredArticle,
     SentimentState,
     TradingMode,
     Verdict,
@@ -125,6 +129,48 @@ class StateStore(Protocol):
     def insert_regimes(self, states: Sequence[RegimeState], params_hash: str) -> int: ...
     def last_regimes(self, symbols: Sequence[str], before: datetime, params_hash: str) -> dict[str, RegimeState]: ...
     def sentiment_as_of(self, symbols: Sequence[str], as_of: datetime) -> dict[str, SentimentState]: ...
+
+
+# ---------------------------------------------------------------------------------------------------------------- news
+class NewsFeeds(Protocol):
+    """The news, from wherever it is configured to come."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    def fetch(self, name: str, state: FeedState | None, now: datetime) -> tuple[list[Article], FeedState]:
+        """What a feed holds now, and what to remember for its next request; nothing when it has not changed.
+
+        Raises NewsUnavailable when it does not answer or answers with something that is no feed.
+        """
+        ...
+
+
+class ArticleScorer(Protocol):
+    """Reads articles and says what each means for prices."""
+
+    @property
+    def name(self) -> str: ...
+
+    def score(self, articles: Sequence[Article]) -> dict[str, float]:
+        """Scores in [-1, 1] by article id. An article without a valid score is absent: dropped, never guessed.
+
+        Raises NewsUnavailable when the scorer does not answer at all.
+        """
+        ...
+
+
+class NewsStore(Protocol):
+    """Articles, their scores, the aggregates made of them, and the state of the feeds, in PostgreSQL."""
+
+    def insert_articles(self, articles: Sequence[Article]) -> int: ...
+    def recent_articles(self, since: datetime) -> list[Article]: ...
+    def unscored_articles(self, scorer: str, since: datetime, limit: int) -> list[Article]: ...
+    def insert_scores(self, scores: Sequence[ArticleScore]) -> int: ...
+    def scored_articles(self, scorer: str, since: datetime, as_of: datetime) -> list[ScoredArticle]: ...
+    def insert_sentiment(self, states: Sequence[SentimentState]) -> int: ...
+    def feed_states(self, feeds: Sequence[str]) -> dict[str, FeedState]: ...
+    def save_feed_state(self, state: FeedState) -> None: ...
 
 
 # ------------------------------------------------------------------------------------------------------------- trading
@@ -267,6 +313,12 @@ class Ports(Protocol):
     def known_empty(self) -> KnownEmpty: ...
     @property
     def state_store(self) -> StateStore: ...
+    @property
+    def news_store(self) -> NewsStore: ...
+    @property
+    def news_feeds(self) -> NewsFeeds: ...
+    @property
+    def article_scorer(self) -> ArticleScorer: ...
     @property
     def exchange(self) -> TradingExchange: ...
     @property

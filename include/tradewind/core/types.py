@@ -142,6 +142,47 @@ class SentimentState:
 
 
 @dataclass(frozen=True, slots=True)
+class Article:
+    """One news item, its text as a feed gave it: data to be scored, never instruction and never markup to be rendered."""
+
+    article_id: str  # from the normalised title and link: see core/sentiment.py
+    feed: str
+    title: str
+    summary: str
+    link: str
+    symbols: tuple[str, ...]  # those its text names; none means news about the market as a whole
+    published_at: datetime
+    seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ArticleScore:
+    """What a scorer thought of one article: -1 (bad for the price) to 1 (good). Knowable from `scored_at` on."""
+
+    article_id: str
+    scorer: str
+    score: float
+    scored_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredArticle:
+    article: Article
+    score: ArticleScore
+
+
+@dataclass(frozen=True, slots=True)
+class FeedState:
+    """What is remembered of a feed for its next conditional request."""
+
+    feed: str
+    etag: str | None = None
+    last_modified: str | None = None
+    fetched_at: datetime | None = None  # the last success
+    last_error: str | None = None  # of the newest attempt; None when that succeeded
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """Calibrated probabilities of the three label classes for one symbol and bar, and what an entry is worth in R."""
 

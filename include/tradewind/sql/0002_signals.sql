@@ -24,6 +24,8 @@ CREATE TABLE articles (
     published_at timestamptz NOT NULL,
     seen_at      timestamptz NOT NULL
 );
+CREATE INDEX articles_by_time ON articles (seen_at);
+CREATE INDEX articles_by_publication ON articles (published_at);
 
 -- A score is knowable at scored_at, not at publication.
 CREATE TABLE article_scores (

@@ -46,19 +46,23 @@ CREATE TABLE equity (
     PRIMARY KEY (account, kind, at)
 );
 
+-- The outbox of alerts. The same key within the hour counts as a repeat of the row that is there.
 CREATE TABLE alerts (
-    alert_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    severity   text        NOT NULL CHECK (severity IN ('info', 'warning', 'critical')),
-    key        text        NOT NULL,
-    title      text        NOT NULL,
-    body       text        NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT now(),
-    repeats    integer     NOT NULL DEFAULT 0,
-    sent_at    timestamptz,
-    attempts   integer     NOT NULL DEFAULT 0,
-    last_error text
+    alert_id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    severity        text        NOT NULL CHECK (severity IN ('info', 'warning', 'critical')),
+    key             text        NOT NULL,
+    title           text        NOT NULL,
+    body            text        NOT NULL,
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    last_seen_at    timestamptz NOT NULL DEFAULT now(),
+    repeats         integer     NOT NULL DEFAULT 0,
+    sent_at         timestamptz,
+    attempts        integer     NOT NULL DEFAULT 0,
+    last_attempt_at timestamptz,
+    last_error      text
 );
 CREATE INDEX alerts_unsent ON alerts (created_at) WHERE sent_at IS NULL;
+CREATE INDEX alerts_by_key ON alerts (key, last_seen_at DESC);
 
 CREATE TABLE audit (
     audit_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
