@@ -1,4 +1,4 @@
-"""Sends the outbox of alerts through apprise. Only the process that sends imports this: apprise is slow to load."""
+"""Sends the outbox of alerts through apprise. One process does so; those that raise alerts need nothing of this."""
 
 from __future__ import annotations
 
@@ -89,8 +89,7 @@ class AlertDispatcher:
         for alert in claimed:
             title = f"[{alert['severity']}] {alert['title']}"
             repeats = f"\n(seen {alert['repeats'] + 1} times)" if alert["repeats"] else ""
-            body = f"{alert['body']}{repeats}
-{alert['created_at']:%Y-%m-%d %H:%M UTC}"
+            body = f"{alert['body']}{repeats}\n{alert['created_at']:%Y-%m-%d %H:%M UTC}"
             if self._send(title, body, alert["severity"]):
                 self._database.execute(_SENT, (alert["alert_id"],))
                 sent += 1
