@@ -65,6 +65,9 @@ class StrategyParams:
     sentiment_max_age_s: float = 7200.0
     natr_min_frac: float = 0.0005
     natr_max_frac: float = 0.05
+    completeness_window_bars: int = 96
+    max_missing_bars: int = 0
+    volume_window_bars: int = 96
     min_volume_ratio: float = 0.3
     cooldown_bars: int = 4
     max_consecutive_losses: int = 5
@@ -84,6 +87,7 @@ class StrategyParams:
     # Size and costs.
     risk_frac: float = 0.01
     max_bar_volume_frac: float = 0.02
+    min_risk_share_frac: float = 0.1  # an entry that may risk less of a full slot is not worth its costs
     fee_frac: float = 0.001
     spread_bps: float = 2.0
     slippage_bps: float = 2.0
