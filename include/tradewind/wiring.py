@@ -6,6 +6,7 @@ Imports are inside the properties for the same reason: the status app never load
 
 from __future__ import annotations
 
+from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,10 @@ class Wiring:
     @property
     def symbols(self) -> tuple[str, ...]:
         return self.settings.symbols
+
+    @property
+    def max_capital_quote(self) -> Decimal | None:
+        return self.settings.max_capital_quote
 
     # ------------------------------------------------------------------------------------------------------- servers
     @cached_property

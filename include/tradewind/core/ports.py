@@ -187,9 +187,14 @@ class BracketLegs:
 class TradingExchange(Protocol):
     """An exchange's private side. Every call names our client order ids; none retries a send by itself.
 
+    `recv_window_s` is how long after its timestamp a request may still be accepted.
+
     Raises OutcomeUnknown when the exchange may or may not have acted: ask by client order id, never resend blindly.
     Raises OrderRejected with the exchange's reason when it certainly did not.
     """
+
+    @property
+    def recv_window_s(self) -> float: ...
 
     def send_bracket(self, legs: BracketLegs, instrument: Instrument) -> list[ExchangeOrder]: ...
 
@@ -212,55 +217,179 @@ class TradingExchange(Protocol):
     def instruments(self, symbols: Sequence[str]) -> dict[str, Instrument]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class StoredPrediction:
+    """What the predict stage left for one symbol and bar: a prediction, or the reason why there is none."""
+
+    symbol: str
+    prediction: Prediction | None
+    reason: str  # "" when available
+    inputs: Mapping[str, Any]  # everything the later stages judge by, as plain JSON values
+    code_sha256: str  # of the library that predicted
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """How one bar's cycle ended: done, failed, missed or expired."""
+
+    bar: datetime
+    state: str
+    run_id: str
+    detail: Mapping[str, Any]
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ReconciliationRecord:
+    """One comparison of exchange and ledger. `at` is wall time."""
+
+    at: datetime
+    clean: bool
+    report: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Flattening:
+    """The work that follows a HALTED latch. Times are wall time; `verified_flat_at` ends it."""
+
+    latch_sequence: int
+    started_at: datetime
+    last_attempt_at: datetime
+    attempts: int
+    verified_flat_at: datetime | None
+    report: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class UnprotectedSpan:
+    """One time a held position had no stop at the exchange. Times are wall time."""
+
+    position_id: str
+    cause: str
+    started_at: datetime
+    ended_at: datetime | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerTotal:
+    """All fills of one symbol, summed exactly: base held net of base fees, quote moved net of quote fees."""
+
+    symbol: str
+    base_quantity: Decimal
+    cash_quote: Decimal
+    other_fees: Mapping[str, Decimal]  # fees taken in a third asset, by asset
+
+
 class TradingStore(Protocol):
     """The ledger: decisions, orders, fills, positions, latch, equity. Rows of a decision are inserted, never updated."""
 
     # decisions
-    def insert_predictions(self, bar: datetime, rows: Sequence[Mapping[str, Any]]) -> int: ...
-    def predictions(self, bar: datetime) -> dict[str, Mapping[str, Any]]: ...
+    def remember_strategy(self, params: StrategyParams) -> None: ...
+    def insert_predictions(self, bar: datetime, rows: Sequence[StoredPrediction]) -> int: ...
+    def predictions(self, bar: datetime) -> dict[str, StoredPrediction]: ...
     def insert_verdicts(self, bar: datetime, rows: Mapping[str, Sequence[Verdict]]) -> int: ...
     def verdicts(self, bar: datetime) -> dict[str, tuple[Verdict, ...]]: ...
     def insert_decisions(self, decisions: Iterable[Decision]) -> int: ...
     def decisions(self, bar: datetime) -> list[Decision]: ...
+    def decision_of(self, intent_id: str) -> Decision: ...
     def intent(self, intent_id: str) -> Intent: ...
+    def record_cycle(self, bar: datetime, state: str, run_id: str, detail: Mapping[str, Any]) -> None: ...
+    def cycle(self, bar: datetime) -> Cycle | None: ...
 
     # orders and fills
     def plan_orders(self, orders: Sequence[Order]) -> list[Order]:
-        """Commit the rows before anything is sent; rows that exist are returned as they are, unchanged."""
+        """Commit the rows before anything is sent; rows that exist are returned as they are, unchanged.
+
+        Needs the position's lock, whose fence is checked in the same transaction.
+        """
         ...
 
     def move_order(self, client_order_id: str, to: OrderState, *, at: datetime, **detail: Any) -> Order:
-        """One allowed step of the order's life, with an event row; a forbidden one raises LedgerMismatch."""
+        """One allowed step of the order's life, with an event row; a forbidden one raises LedgerMismatch.
+
+        `exchange_order_id`, `filled_quantity`, `sent_at` and `reason` are kept with the order, all of `detail` with
+        the event. A step to SENT checks the fence of the position's lock.
+        """
         ...
 
     def order(self, client_order_id: str) -> Order | None: ...
     def orders_in(self, states: Sequence[OrderState]) -> list[Order]: ...
     def orders_of(self, position_id: str) -> list[Order]: ...
+    def orders_by_exchange_id(self, symbol: str, exchange_order_ids: Sequence[str]) -> dict[str, str]: ...
+    def order_events(self, client_order_id: str) -> list[Mapping[str, Any]]: ...
     def insert_fills(self, fills: Sequence[Fill]) -> int: ...
     def fills_of(self, position_id: str) -> list[Fill]: ...
+    def last_fill_at(self, symbols: Sequence[str]) -> dict[str, datetime]: ...
+    def ledger_totals(self) -> dict[str, LedgerTotal]: ...
 
     # positions
-    def open_position(self, position: Position) -> None: ...
-    def save_position(self, position: Position, event: str, at: datetime, **detail: Any) -> None: ...
+    def open_position(self, position: Position) -> Position:
+        """Insert the position; one that exists is returned unchanged. Needs its lock."""
+        ...
+
+    def save_position(self, position: Position, event: str, at: datetime, **detail: Any) -> None:
+        """Replace the position's figures and add an event, if the lock's fence is still the newest.
+
+        Raises LockNotAcquired when another task has taken the position over.
+        """
+        ...
+
     def position(self, position_id: str) -> Position | None: ...
+    def positions_with_fills_since(self, since: datetime) -> list[Position]: ...
+    def position_events(self, position_id: str) -> list[Mapping[str, Any]]: ...
     def live_positions(self) -> list[Position]: ...
     def closed_trades(self, since: datetime) -> list[ClosedTrade]: ...
     def position_lock(self, position_id: str) -> AbstractContextManager[bool]:
         """A PostgreSQL advisory lock, held by one task at a time; yields False when someone else holds it."""
         ...
 
+    def start_unprotected(self, position_id: str, cause: str, at: datetime) -> None:
+        """Begin a span without protection (wall time); one that is open already goes on."""
+        ...
+
+    def end_unprotected(self, position_id: str, at: datetime) -> float | None:
+        """End the open span; returns its seconds, or None when none was open."""
+        ...
+
+    def unprotected_spans(self, position_id: str | None = None) -> list[UnprotectedSpan]: ...
+
+    # reconciliation
+    def take_baseline(self, holdings: Mapping[str, Decimal], at: datetime) -> dict[str, Decimal]:
+        """Keep what the account held before us, once; returns what is kept."""
+        ...
+
+    def baseline(self) -> dict[str, Decimal] | None: ...
+    def record_reconciliation(self, at: datetime, clean: bool, report: Mapping[str, Any]) -> None: ...
+    def last_reconciliation(self) -> ReconciliationRecord | None: ...
+
     # safety
     def latch(self) -> Latch: ...
     def set_latch(self, mode: TradingMode, reason: str, at: datetime, *, actor: str) -> Latch:
-        """Tighten or open the latch and write its history row in one transaction. Tightening never loosens: a HALTED
-        latch stays HALTED until `resume`."""
+        """Tighten the latch and write its history row in one transaction. It never loosens: a HALTED latch stays
+        HALTED until `open_latch`. Returns the latch as it lies."""
         ...
 
+    def open_latch(self, reason: str, at: datetime, *, actor: str) -> Latch:
+        """Open the latch: the last step of an audited resume, after its checks."""
+        ...
+
+    def latch_history(self) -> list[Mapping[str, Any]]: ...
+    def record_flattening(
+        self, latch_sequence: int, at: datetime, report: Mapping[str, Any], *, flat: bool
+    ) -> Flattening:
+        """Count one attempt to flatten; `flat` marks it verified."""
+        ...
+
+    def flattening(self, latch_sequence: int) -> Flattening | None: ...
     def beat(self, name: str, at: datetime) -> None: ...
     def heartbeats(self) -> dict[str, datetime]: ...
     def record_equity(self, kind: str, at: datetime, equity_quote: Decimal, **detail: Any) -> None: ...
     def day_open_equity(self, day: datetime) -> Decimal | None: ...
+    def last_equity_before(self, moment: datetime) -> Decimal | None: ...
     def peak_equity(self) -> Decimal | None: ...
+    def resumed_at(self) -> datetime | None: ...
+    def audit(self, actor: str, action: str, outcome: str, detail: Mapping[str, Any], *, source: str) -> None: ...
 
 
 class PredictionModel(Protocol):
@@ -297,6 +426,11 @@ class Ports(Protocol):
     def symbols(self) -> tuple[str, ...]: ...
     @property
     def params(self) -> StrategyParams: ...
+    @property
+    def max_capital_quote(self) -> Decimal | None:
+        """The most equity that trading may use; None where no real money is at stake."""
+        ...
+
     @property
     def clock(self) -> Clock: ...
     @property

@@ -137,6 +137,9 @@ CREATE TABLE positions (
 );
 CREATE INDEX positions_live ON positions (account) WHERE status IN ('opening', 'open', 'closing');
 
+-- Every lock on a position draws the next number; a write under an older one is refused.
+CREATE SEQUENCE position_fences;
+
 CREATE TABLE position_events (
     event_id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     position_id text        NOT NULL REFERENCES positions,
@@ -155,6 +158,9 @@ CREATE TABLE unprotected_spans (
     ended_at    timestamptz,
     seconds     double precision
 );
+
+-- One open span a position.
+CREATE UNIQUE INDEX one_open_span ON unprotected_spans (position_id) WHERE ended_at IS NULL;
 
 -- What the account held before us: never sold, sized on or counted.
 CREATE TABLE baselines (
