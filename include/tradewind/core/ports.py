@@ -9,6 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Protocol
 
+from .inputs import CycleInputs
 from .params import StrategyParams
 from .types import (
     Article,
@@ -224,7 +225,7 @@ class StoredPrediction:
     symbol: str
     prediction: Prediction | None
     reason: str  # "" when available
-    inputs: Mapping[str, Any]  # everything the later stages judge by, as plain JSON values
+    inputs: Mapping[str, Any]  # the features by name, and the numbers that the filters read, as plain JSON values
     code_sha256: str  # of the library that predicted
 
 
@@ -286,6 +287,8 @@ class TradingStore(Protocol):
 
     # decisions
     def remember_strategy(self, params: StrategyParams) -> None: ...
+    def insert_cycle_inputs(self, inputs: CycleInputs) -> bool: ...
+    def cycle_inputs(self, bar: datetime) -> CycleInputs | None: ...
     def insert_predictions(self, bar: datetime, rows: Sequence[StoredPrediction]) -> int: ...
     def predictions(self, bar: datetime) -> dict[str, StoredPrediction]: ...
     def insert_verdicts(self, bar: datetime, rows: Mapping[str, Sequence[Verdict]]) -> int: ...

@@ -8,6 +8,16 @@ CREATE TABLE strategies (
 );
 
 -- The decision, stage by stage: (account, strategy_version, symbol, bar) is the natural key of them all.
+-- All that the decisions of one bar are made of: decided again from it, they come out the same.
+CREATE TABLE cycle_inputs (
+    account          text        NOT NULL,
+    strategy_version text        NOT NULL,
+    bar              timestamptz NOT NULL,
+    inputs           jsonb       NOT NULL,
+    created_at       timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (account, strategy_version, bar)
+);
+
 CREATE TABLE predictions (
     account          text        NOT NULL,
     strategy_version text        NOT NULL,

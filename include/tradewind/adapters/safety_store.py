@@ -1,0 +1,210 @@
+"""The latch with its history, heartbeats, equity, flattenings, baselines, reconciliations and the audit.
+
+The latch only ever tightens, except through `open_latch`, and every change of it has its history row in the same
+transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from tradewind.adapters.account_store import AccountStore, as_json
+from tradewind.core.ports import Flattening, ReconciliationRecord
+from tradewind.core.types import Latch, TradingMode
+
+_NEVER: Final = datetime.fromtimestamp(0, UTC)
+_TIGHTNESS: Final = {TradingMode.ACTIVE: 0, TradingMode.REDUCE_ONLY: 1, TradingMode.HALTED: 2}
+
+
+class SafetyStore(AccountStore):
+    """What stops trading, and what says whether it must."""
+
+    # --------------------------------------------------------------------------------------------------------- latch
+    LATCH: Final = "SELECT mode, reason, since, sequence FROM latches WHERE account = %s"
+
+    def latch(self) -> Latch:
+        """The latch as it lies; ACTIVE with sequence 0 where it was never touched."""
+        row = self._database.row(self.LATCH, (self.account,))
+        if row is None:
+            return Latch(self.account, TradingMode.ACTIVE, "", _NEVER, 0)
+        return Latch(self.account, TradingMode(row["mode"]), row["reason"], row["since"], row["sequence"])
+
+    def set_latch(self, mode: TradingMode, reason: str, at: datetime, *, actor: str) -> Latch:
+        """Tighten the latch; one that is as tight already stays as it is, with its first reason."""
+        return self._change_latch(mode, reason, at, actor, may_loosen=False)
+
+    def open_latch(self, reason: str, at: datetime, *, actor: str) -> Latch:
+        """Open the latch: the last step of an audited resume, after its checks."""
+        return self._change_latch(TradingMode.ACTIVE, reason, at, actor, may_loosen=True)
+
+    ENSURE_LATCH: Final = """
+        INSERT INTO latches (account, mode, reason, since, sequence) VALUES (%s, 'active', '', %s, 0)
+        ON CONFLICT DO NOTHING"""
+    LOCK_LATCH: Final = "SELECT mode, reason, since, sequence FROM latches WHERE account = %s FOR UPDATE"
+    CHANGE_LATCH: Final = """
+        UPDATE latches SET mode = %s, reason = %s, since = %s, sequence = %s WHERE account = %s"""
+    INSERT_HISTORY: Final = """
+        INSERT INTO latch_history (account, sequence, mode, reason, actor, at) VALUES (%s, %s, %s, %s, %s, %s)"""
+
+    def _change_latch(self, mode: TradingMode, reason: str, at: datetime, actor: str, *, may_loosen: bool) -> Latch:
+        with self._database.transaction() as connection:
+            connection.execute(self.ENSURE_LATCH, (self.account, _NEVER))
+            row = connection.execute(self.LOCK_LATCH, (self.account,)).fetchone()
+            assert row is not None  # ensured above
+            current = Latch(self.account, TradingMode(row["mode"]), row["reason"], row["since"], row["sequence"])
+            tighter = _TIGHTNESS[mode] > _TIGHTNESS[current.mode]
+            if not tighter and (not may_loosen or mode is current.mode):
+                return current
+            changed = Latch(self.account, mode, reason, at, current.sequence + 1)
+            connection.execute(self.CHANGE_LATCH, (mode.value, reason, at, changed.sequence, self.account))
+            history = (self.account, changed.sequence, mode.value, reason, actor, at)
+            connection.execute(self.INSERT_HISTORY, history)
+        return changed
+
+    HISTORY: Final = """
+        SELECT sequence, mode, reason, actor, at FROM latch_history WHERE account = %s ORDER BY sequence"""
+
+    def latch_history(self) -> list[Mapping[str, Any]]:
+        """Every change of the latch, oldest first."""
+        return list(self._database.rows(self.HISTORY, (self.account,)))
+
+    # ---------------------------------------------------------------------------------------------------- flattening
+    RECORD_FLATTENING: Final = """
+        INSERT INTO flattenings (account, latch_sequence, started_at, last_attempt_at, attempts, verified_flat_at, report)
+        VALUES (%(account)s, %(sequence)s, %(at)s, %(at)s, 1, CASE WHEN %(flat)s THEN %(at)s END, %(report)s)
+        ON CONFLICT (account, latch_sequence) DO UPDATE
+        SET last_attempt_at = excluded.last_attempt_at, attempts = flattenings.attempts + 1, report = excluded.report,
+            verified_flat_at = coalesce(flattenings.verified_flat_at, excluded.verified_flat_at)
+        RETURNING latch_sequence, started_at, last_attempt_at, attempts, verified_flat_at, report"""
+
+    def record_flattening(
+        self, latch_sequence: int, at: datetime, report: Mapping[str, Any], *, flat: bool
+    ) -> Flattening:
+        """Count one attempt to flatten; `flat` marks it verified, the first time for good."""
+        values = {
+            "account": self.account,
+            "sequence": latch_sequence,
+            "at": at,
+            "flat": flat,
+            "report": as_json(report),
+        }
+        row = self._database.row(self.RECORD_FLATTENING, values)
+        assert row is not None  # an upsert always returns its row
+        return Flattening(**row)
+
+    FLATTENING: Final = """
+        SELECT latch_sequence, started_at, last_attempt_at, attempts, verified_flat_at, report
+        FROM flattenings WHERE account = %s AND latch_sequence = %s"""
+
+    def flattening(self, latch_sequence: int) -> Flattening | None:
+        """The work after one latch, or None before its first attempt."""
+        row = self._database.row(self.FLATTENING, (self.account, latch_sequence))
+        return None if row is None else Flattening(**row)
+
+    # ----------------------------------------------------------------------------------------------------- heartbeats
+    BEAT: Final = """
+        INSERT INTO heartbeats (account, name, at) VALUES (%s, %s, %s)
+        ON CONFLICT (account, name) DO UPDATE SET at = greatest(heartbeats.at, excluded.at)"""
+
+    def beat(self, name: str, at: datetime) -> None:
+        """Say that something is alive (wall time)."""
+        self._database.execute(self.BEAT, (self.account, name, at))
+
+    HEARTBEATS: Final = "SELECT name, at FROM heartbeats WHERE account = %s"
+
+    def heartbeats(self) -> dict[str, datetime]:
+        """When each was last alive (wall time)."""
+        return {row["name"]: row["at"] for row in self._database.rows(self.HEARTBEATS, (self.account,))}
+
+    # --------------------------------------------------------------------------------------------------------- equity
+    RECORD_EQUITY: Final = """
+        INSERT INTO equity (account, kind, at, equity_quote, detail) VALUES (%s, %s, %s, %s, %s)
+        ON CONFLICT (account, kind, at) DO UPDATE
+        SET equity_quote = excluded.equity_quote, detail = excluded.detail WHERE equity.kind = 'mark'"""
+
+    def record_equity(self, kind: str, at: datetime, equity_quote: Decimal, **detail: Any) -> None:
+        """Keep one reading: `day_open` or `mark`, at a moment of the market's clock. An opening is never rewritten."""
+        self._database.execute(self.RECORD_EQUITY, (self.account, kind, at, equity_quote, as_json(detail)))
+
+    DAY_OPEN: Final = """
+        SELECT equity_quote FROM equity
+        WHERE account = %s AND kind = 'day_open' AND at >= %s AND at < %s ORDER BY at DESC LIMIT 1"""
+
+    def day_open_equity(self, day: datetime) -> Decimal | None:
+        """The reference of the UTC day that holds `day`: its newest opening (a resume within the day makes one)."""
+        start = day.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        row = self._database.row(self.DAY_OPEN, (self.account, start, start + timedelta(days=1)))
+        return None if row is None else row["equity_quote"]
+
+    LAST_BEFORE: Final = """
+        SELECT equity_quote FROM equity WHERE account = %s AND at < %s ORDER BY at DESC LIMIT 1"""
+
+    def last_equity_before(self, moment: datetime) -> Decimal | None:
+        """The newest reading before a moment of the market's clock, or None."""
+        row = self._database.row(self.LAST_BEFORE, (self.account, moment))
+        return None if row is None else row["equity_quote"]
+
+    RESUMED_AT: Final = """
+        SELECT max(at) AS at FROM equity WHERE account = %s AND kind = 'day_open' AND detail ? 'resumed_by'"""
+
+    def resumed_at(self) -> datetime | None:
+        """When trading was last resumed, by the market's clock: losses and peaks before it no longer count."""
+        row = self._database.row(self.RESUMED_AT, (self.account,))
+        return None if row is None else row["at"]
+
+    PEAK: Final = "SELECT max(equity_quote) AS peak FROM equity WHERE account = %s AND at >= %s"
+
+    def peak_equity(self) -> Decimal | None:
+        """The highest reading since the last resume, or since the beginning."""
+        row = self._database.row(self.PEAK, (self.account, self.resumed_at() or _NEVER))
+        return None if row is None else row["peak"]
+
+    # -------------------------------------------------------------------------------------------------- reconciliation
+    INSERT_BASELINE: Final = """
+        INSERT INTO baselines (account, asset, quantity, taken_at) VALUES (%s, %s, %s, %s)"""
+    LOCK_BASELINE: Final = "SELECT pg_advisory_xact_lock(hashtextextended('tradewind.baseline:' || %s, 0))"
+    BASELINE: Final = "SELECT asset, quantity FROM baselines WHERE account = %s"
+
+    def take_baseline(self, holdings: Mapping[str, Decimal], at: datetime) -> dict[str, Decimal]:
+        """Keep what the account held before us, once and as a whole; returns what is kept."""
+        with self._database.transaction() as connection:
+            connection.execute(self.LOCK_BASELINE, (self.account,))
+            kept = connection.execute(self.BASELINE, (self.account,)).fetchall()
+            if kept:
+                return {row["asset"]: row["quantity"] for row in kept}
+            for asset, quantity in holdings.items():
+                connection.execute(self.INSERT_BASELINE, (self.account, asset, quantity, at))
+        return dict(holdings)
+
+    def baseline(self) -> dict[str, Decimal] | None:
+        """What the account held before us, by asset; None before the first reconciliation."""
+        rows = self._database.rows(self.BASELINE, (self.account,))
+        return {row["asset"]: row["quantity"] for row in rows} if rows else None
+
+    INSERT_RECONCILIATION: Final = """
+        INSERT INTO reconciliations (account, at, clean, report) VALUES (%s, %s, %s, %s)"""
+
+    def record_reconciliation(self, at: datetime, clean: bool, report: Mapping[str, Any]) -> None:
+        """Keep the outcome of one comparison (wall time)."""
+        self._database.execute(self.INSERT_RECONCILIATION, (self.account, at, clean, as_json(report)))
+
+    LAST_RECONCILIATION: Final = """
+        SELECT at, clean, report FROM reconciliations WHERE account = %s
+        ORDER BY at DESC, reconciliation_id DESC LIMIT 1"""
+
+    def last_reconciliation(self) -> ReconciliationRecord | None:
+        """The newest comparison, or None before the first."""
+        row = self._database.row(self.LAST_RECONCILIATION, (self.account,))
+        return None if row is None else ReconciliationRecord(**row)
+
+    # ---------------------------------------------------------------------------------------------------------- audit
+    AUDIT: Final = """
+        INSERT INTO audit (actor, action, outcome, detail, source) VALUES (%s, %s, %s, %s, %s)"""
+
+    def audit(self, actor: str, action: str, outcome: str, detail: Mapping[str, Any], *, source: str) -> None:
+        """Who did what to the account, and how it ended."""
+        values = (actor, action, outcome, as_json({"account": self.account, **detail}), source)
+        self._database.execute(self.AUDIT, values)
