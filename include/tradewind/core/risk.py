@@ -1,8 +1,8 @@
 """When to stop: the account's equity from its own ledger, the breaker's test, and the pause after losses.
 
-Equity is the ledger's: quote capital, plus the cash that fills moved, plus what is still held marked at the price it could
-be sold at. What the account held before (the baseline) is in none of the three, and a deposit or a withdrawal is in none
-of them either: only trading moves this number.
+Equity is the ledger's: quote capital, plus the cash that fills moved, plus what is still held marked at the price it
+could be sold at. What the account held before (the baseline) is in none of the three, nor is a deposit or a withdrawal:
+only trading moves this number.
 """
 
 from __future__ import annotations
@@ -137,8 +137,8 @@ def loss_pause_until(
 ) -> datetime | None:
     """Until when entries are blocked after too many losses in a row, or None.
 
-    The pause lasts `loss_pause_s` from the close of the loss that completes the row; counting then starts afresh, so that
-    a pause is never prolonged by a position that was open already. Only losses after `lifted_at` (a resume) count.
+    The pause lasts `loss_pause_s` from the close of the loss that completes the row; counting then starts afresh, so
+    that a pause is never prolonged by a position that was open already. Only losses after `lifted_at` (a resume) count.
     `trades` may come in any order.
     """
     until: datetime | None = None

@@ -1,0 +1,198 @@
+"""The stages of a decision and their composition: inputs in, one Decision a symbol out, taken or declined.
+
+::
+
+    CycleInputs ── predict ──► + predictions ── filter_candidates ──► candidates ── size_candidates ──► decisions
+
+Live tasks, the replay and the backtest call these same functions; nothing here reads a clock, a store or a setting. The
+same inputs give the same decisions, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from .brackets import ONE, decimal_of
+from .filters import (
+    SYMBOL_FILTERS,
+    Book,
+    Signal,
+    check_correlation,
+    check_exposure,
+    check_positions,
+    choose_signal,
+    in_order,
+    room_for,
+)
+from .inputs import CycleInputs, SymbolInputs
+from .orders import intent_id
+from .ports import PredictionModel
+from .sizing import SIZE, Sizing, size_entry
+from .types import Decision, Exposure, Intent, Outcome, RegimeState, Verdict
+
+__all__ = ["Candidate", "CycleInputs", "SymbolInputs", "decide", "filter_candidates", "predict", "size_candidates"]
+
+NO_CHAMPION = "model: no champion"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One symbol after the filters that look at it alone."""
+
+    inputs: SymbolInputs
+    signal: Signal | None
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def passed(self) -> bool:
+        return self.signal is not None and all(verdict.passed for verdict in self.verdicts)
+
+
+# ------------------------------------------------------------------------------------------------------------- predict
+def predict(
+    inputs: CycleInputs, model: PredictionModel | None, features: Mapping[str, tuple[datetime, Any]]
+) -> CycleInputs:
+    """The inputs with each symbol's prediction filled in, in one batch.
+
+    `features` maps a symbol to (bar, feature row); a symbol without one keeps what its `missing` says. Symbols in a
+    chaotic regime are not asked about. Without a champion every symbol misses it by name.
+    """
+    if model is None:
+        symbols = tuple(replace(s, prediction=None, missing=(*s.missing, NO_CHAMPION)) for s in inputs.symbols)
+        return replace(inputs, symbols=symbols, model_trained_until=None)
+    asked: dict[str, RegimeState] = {
+        s.symbol: s.regime
+        for s in inputs.symbols
+        if s.regime is not None and s.regime.family is not None and s.symbol in features and not s.missing
+    }
+    found = model.predict({symbol: features[symbol] for symbol in asked}, asked) if asked else {}
+    symbols = tuple(replace(s, prediction=found.get(s.symbol)) for s in inputs.symbols)
+    return replace(inputs, symbols=symbols, model_trained_until=model.trained_until)
+
+
+# -------------------------------------------------------------------------------------------------------------- filter
+def filter_candidates(inputs: CycleInputs) -> list[Candidate]:
+    """Every symbol with the verdicts of all filters that look at it alone, in the inputs' order."""
+    return [candidate_of(inputs, symbol) for symbol in inputs.symbols]
+
+
+def candidate_of(inputs: CycleInputs, symbol: SymbolInputs, verdicts: Sequence[Verdict] | None = None) -> Candidate:
+    """One symbol's candidate; `verdicts` are those stored by the filter stage, evaluated here when not given."""
+    signal = choose_signal(symbol.prediction, inputs.allowed_sides)
+    if verdicts is None:
+        verdicts = [check(inputs, symbol, signal) for check in SYMBOL_FILTERS]
+    return Candidate(symbol, signal, in_order(verdicts))
+
+
+# ---------------------------------------------------------------------------------------------------------------- size
+def size_candidates(inputs: CycleInputs, candidates: Sequence[Candidate]) -> list[Decision]:
+    """The decisions, in the candidates' order.
+
+    Candidates are taken by descending expected value (then by symbol, so that ties never depend on an order of
+    arrival); each sees the portfolio with the intents accepted before it.
+    """
+    book = Book.of(inputs.portfolio)
+    decisions: dict[str, Decision] = {}
+    for candidate in sorted(candidates, key=_by_expected_value):
+        decision = _decide_one(inputs, candidate, book)
+        if decision.intent is not None:
+            intent = decision.intent
+            fee = candidate.inputs.instrument.taker_fee_frac if candidate.inputs.instrument is not None else 0
+            exposure = Exposure(intent.symbol, intent.side, intent.notional_quote, intent.risk_quote)
+            book = book.with_intent(exposure, intent.notional_quote * (ONE + fee))
+        decisions[candidate.inputs.symbol] = decision
+    return [decisions[candidate.inputs.symbol] for candidate in candidates]
+
+
+def decide(inputs: CycleInputs) -> list[Decision]:
+    """Filter and size: what the cycle decides for every symbol, with the predictions already in the inputs."""
+    return size_candidates(inputs, filter_candidates(inputs))
+
+
+def _by_expected_value(candidate: Candidate) -> tuple[float, str]:
+    expected = candidate.signal.expected_r if candidate.signal is not None else float("-inf")
+    return (-expected, candidate.inputs.symbol)
+
+
+def _decide_one(inputs: CycleInputs, candidate: Candidate, book: Book) -> Decision:
+    symbol = candidate.inputs
+    sizing, portfolio_verdicts = _size_one(inputs, candidate, book)
+    verdicts = in_order([*candidate.verdicts, *portfolio_verdicts])
+    refusal = next((verdict for verdict in verdicts if not verdict.passed), None)
+    missing = symbol.missing_inputs(inputs.bar_ms)
+    intent: Intent | None = None
+    if inputs.now > inputs.expires_at:
+        late_s = (inputs.now - inputs.expires_at).total_seconds()
+        outcome, reason = Outcome.EXPIRED, f"decided {late_s:.0f} s after an entry could be sent"
+        if missing:
+            reason += f"; missing: {', '.join(missing)}"
+    elif missing:
+        outcome, reason = Outcome.UNAVAILABLE, f"missing: {', '.join(missing)}"
+    elif refusal is not None or sizing is None or candidate.signal is None:
+        outcome, reason = (
+            Outcome.DECLINED,
+            f"{refusal.filter}: {refusal.reason}" if refusal is not None else "no signal",
+        )
+    else:
+        outcome, reason = Outcome.INTENT, ""
+        intent = _intent(inputs, candidate, candidate.signal, sizing)
+    return Decision(
+        account=inputs.account,
+        strategy_version=inputs.params.strategy_version,
+        symbol=symbol.symbol,
+        bar=inputs.bar,
+        outcome=outcome,
+        reason=reason,
+        verdicts=verdicts,
+        prediction=symbol.prediction,
+        regime=symbol.regime,
+        sentiment=symbol.sentiment,
+        intent=intent,
+    )
+
+
+def _size_one(inputs: CycleInputs, candidate: Candidate, book: Book) -> tuple[Sizing | None, list[Verdict]]:
+    """The portfolio's verdicts and the size; all of them, also for a candidate that was refused before."""
+    symbol, signal, params = candidate.inputs, candidate.signal, inputs.params
+    positions = check_positions(symbol.symbol, book, params)
+    if signal is None or symbol.numbers is None or symbol.instrument is None or symbol.prediction is None:
+        unknown = [Verdict(name, False, "nothing to size: no signal") for name in ("correlation", "exposure", SIZE)]
+        return None, [positions, *unknown]
+    room = room_for(symbol.symbol, signal.side, book, inputs)
+    sizing, verdict = size_entry(
+        signal.side,
+        decimal_of(symbol.numbers.close),
+        symbol.numbers.atr_quote,
+        symbol.numbers.volume_base,
+        params.geometry(symbol.prediction.family),
+        room,
+        symbol.instrument,
+        params,
+    )
+    correlation = check_correlation(symbol.symbol, signal.side, book, inputs)
+    return sizing, [positions, correlation, check_exposure(room, book), verdict]
+
+
+def _intent(inputs: CycleInputs, candidate: Candidate, signal: Signal, sizing: Sizing) -> Intent:
+    symbol = candidate.inputs
+    assert symbol.numbers is not None
+    version = inputs.params.strategy_version
+    return Intent(
+        intent_id=intent_id(inputs.account, version, symbol.symbol, inputs.bar),
+        account=inputs.account,
+        strategy_version=version,
+        symbol=symbol.symbol,
+        side=signal.side,
+        bar=inputs.bar,
+        entry_limit_price=sizing.entry_limit_price,
+        stop_price=sizing.stop_price,
+        lots=sizing.lots,
+        atr_quote=symbol.numbers.atr_quote,
+        risk_quote=sizing.risk_quote,
+        notional_quote=sizing.notional_quote,
+        expected_r=signal.expected_r,
+        expires_at=inputs.expires_at,
+    )

@@ -1,0 +1,120 @@
+"""How much: a fixed share of equity at risk over the distance to the stop, costs included, inside every cap.
+
+The worst case is sized: the entry pays its limit price, the stop fills half a spread and the slippage beyond itself,
+both sides pay the taker fee. Everything is `Decimal`; the quantity is floored to the step, so that rounding only ever
+lowers the risk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from .brackets import (
+    ONE,
+    ZERO,
+    decimal_of,
+    entry_limit_price,
+    floor_to_step,
+    held_after_fee,
+    initial_stop_price,
+    is_tradable,
+    split_lots,
+)
+from .params import Geometry, StrategyParams
+from .positions import Costs, sign_of
+from .types import BracketLot, Instrument, Side, Verdict
+
+SIZE = "size"
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What the portfolio still allows one entry, in quote: money to spend, exposure, risk."""
+
+    equity_quote: Decimal
+    free_quote: Decimal
+    exposure_quote: Decimal  # notional left under the symbol's and the total limit
+    risk_quote: Decimal  # risk left under the slot, the open-risk limit and the correlated positions
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """A feasible size with its prices. `bound_by` names the cap that decided."""
+
+    quantity: Decimal
+    entry_limit_price: Decimal
+    stop_price: Decimal
+    lots: tuple[BracketLot, ...]
+    risk_quote: Decimal
+    notional_quote: Decimal
+    bound_by: str
+
+
+def risk_per_unit(side: Side, entry: Decimal, stop: Decimal, costs: Costs) -> Decimal:
+    """Quote lost by one unit that is entered at `entry` and stopped at `stop`: distance, both fees, the market cost."""
+    fee, market = decimal_of(costs.fee_frac), decimal_of(costs.market_frac)
+    return (entry - stop) * sign_of(side) + (entry + stop) * fee + stop * market
+
+
+def size_entry(
+    side: Side,
+    reference: Decimal,
+    atr_quote: float,
+    volume_base: float,
+    geometry: Geometry,
+    room: Room,
+    instrument: Instrument,
+    params: StrategyParams,
+) -> tuple[Sizing | None, Verdict]:
+    """The size of one entry, or None with the reason; the verdict carries every cap in base units.
+
+    `reference` is the decision bar's close, `volume_base` its volume.
+    """
+    entry = entry_limit_price(side, reference, atr_quote, params, instrument)
+    stop = initial_stop_price(side, reference, atr_quote, geometry, instrument)
+    if not instrument.active:
+        return None, Verdict(SIZE, False, f"{instrument.symbol} is not trading at the exchange now")
+    if stop <= 0 or entry <= 0 or (entry - stop) * sign_of(side) <= 0:
+        return None, _refused("the stop is not on the losing side of a positive price", entry, stop)
+    costs = Costs.of(params, float(instrument.taker_fee_frac))
+    unit_risk = risk_per_unit(side, entry, stop, costs)
+    caps = {
+        "risk": max(room.risk_quote, ZERO) / unit_risk,
+        "balance": max(room.free_quote, ZERO) / (entry * (ONE + instrument.taker_fee_frac)),
+        "exposure": max(room.exposure_quote, ZERO) / entry,
+        "volume": decimal_of(volume_base) * decimal_of(params.max_bar_volume_frac),
+        "max_quantity": instrument.max_quantity,
+    }
+    bound_by = min(caps, key=lambda name: caps[name])
+    quantity = floor_to_step(caps[bound_by], instrument.step_size)
+    risk = quantity * unit_risk
+    numbers: dict[str, float | int | str | bool | None] = {f"{name}_cap_base": float(cap) for name, cap in caps.items()}
+    numbers |= {
+        "quantity": float(quantity),
+        "entry_limit_price": float(entry),
+        "stop_price": float(stop),
+        "risk_quote": float(risk),
+        "notional_quote": float(quantity * entry),
+        "bound_by": bound_by,
+    }
+    sellable = held_after_fee(quantity, instrument)
+    if not is_tradable(sellable, min(stop, entry), instrument):
+        reason = (
+            f"{sellable} {instrument.base} at the stop is under the exchange's minimum "
+            f"({instrument.min_notional_quote} {instrument.quote}, {instrument.min_quantity} {instrument.base}); "
+            f"bound by {bound_by}"
+        )
+        return None, Verdict(SIZE, False, reason, numbers)
+    least = room.equity_quote * decimal_of(params.risk_frac) * decimal_of(params.min_risk_share_frac)
+    if risk < least:
+        reason = f"only {risk:.2f} {instrument.quote} could be risked, under {least:.2f}; bound by {bound_by}"
+        return None, Verdict(SIZE, False, reason, numbers)
+    lots = split_lots(quantity, side, reference, stop, geometry, params, instrument)
+    numbers["lots"] = len(lots)
+    sizing = Sizing(quantity, entry, stop, lots, risk, quantity * entry, bound_by)
+    return sizing, Verdict(SIZE, True, f"bound by {bound_by}", numbers)
+
+
+def _refused(reason: str, entry: Decimal, stop: Decimal) -> Verdict:
+    return Verdict(SIZE, False, reason, {"entry_limit_price": float(entry), "stop_price": float(stop)})
