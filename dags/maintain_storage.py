@@ -1,0 +1,57 @@
+"""Keep our own tables small and the models honest.
+
+Once a day: retention and statistics of our tables, then the drift report (stability of the features, calibration error,
+realised against expected R). An alarm starts `retrain_models`, at most once a day; it never promotes anything. Airflow's
+own tables and logs are cleaned by the supervisor, since a task cannot reach them.
+
+## What the buttons do
+
+- **Clear** runs upkeep and measures drift again; a second alarm on the same day starts no second training.
+- **Mark success** does nothing, and nothing is lost: tomorrow's run keeps what today's would have removed a day longer.
+- **Retry** happens by itself, twice.
+- **Backfill** is refused: upkeep is of now.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import CronTriggerTimetable, dag, task
+
+from tradewind.orchestration import upkeep
+from tradewind.orchestration.defaults import START_DATE, Pool, RunType, task_defaults
+
+
+@dag(
+    schedule=CronTriggerTimetable("40 1 * * *", timezone="UTC"),
+    start_date=START_DATE,
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=False,
+    dagrun_timeout=timedelta(hours=3),
+    allowed_run_types=[RunType.SCHEDULED, RunType.MANUAL, RunType.OPERATOR_TRIGGERED],
+    tags=["models", "upkeep"],
+    doc_md=__doc__,
+    default_args=task_defaults(owner="operations", pool=Pool.BULK, timeout=timedelta(hours=1), retries=2),
+)
+def maintain_storage() -> None:
+    @task
+    def remove_expired_rows() -> None:
+        upkeep.maintain_storage()
+
+    @task
+    def report_drift() -> list[dict[str, object]]:
+        return upkeep.measure_drift()
+
+    # Mapped over nothing without an alarm; the run's id holds the date, so a second alarm of the day finds it taken.
+    start_retraining = TriggerDagRunOperator.partial(
+        task_id="start_retraining",
+        trigger_dag_id="retrain_models",
+        logical_date=None,
+        skip_when_already_exists=True,
+    ).expand_kwargs(report_drift())
+    remove_expired_rows() >> start_retraining
+
+
+maintain_storage()

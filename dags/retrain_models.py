@@ -1,0 +1,52 @@
+"""Train challengers, and promote one only if it earned it.
+
+Dataset from the stored candles, fit of LightGBM, XGBoost and CatBoost per regime family, calibration on a later slice,
+purged and embargoed walk-forward validation, then the gates on a window later than every fit. A challenger that passes
+them all becomes the champion; otherwise the champion stays, and the report says which gate it failed. It runs weekly,
+when `maintain_storage` saw drift, and on demand. Drift starts a training, never a promotion.
+
+## What the buttons do
+
+- **Clear** trains again, on the data of now, and makes a new version. Earlier versions stay as they were.
+- **Mark success** trains nothing; the champion stays until it is too old to trade on.
+- **Retry** happens by itself, once. A failed training never touches the champion.
+- **Backfill** is refused: a model of last month is made by `./tradewind study`, not by dating a run back.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import CronTriggerTimetable, Param, dag, get_current_context, task
+
+from tradewind.orchestration.defaults import START_DATE, Pool, RunType, task_defaults
+
+
+@dag(
+    # Sunday night: the quietest hours of the week.
+    schedule=CronTriggerTimetable("20 3 * * SUN", timezone="UTC"),
+    start_date=START_DATE,
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=False,
+    allowed_run_types=[RunType.SCHEDULED, RunType.MANUAL, RunType.OPERATOR_TRIGGERED],
+    tags=["models", "training"],
+    doc_md=__doc__,
+    params={"reason": Param("weekly", type="string", maxLength=200, description="Why now; kept with the version.")},
+    default_args=task_defaults(
+        owner="research", pool=Pool.TRAINING, timeout=timedelta(hours=6), retries=1, retry_delay=timedelta(minutes=10)
+    ),
+)
+def retrain_models() -> None:
+    @task
+    def train_and_validate() -> None:
+        from tradewind.jobs.training import retrain_models
+        from tradewind.orchestration.runtime import report, task_ports
+
+        with task_ports() as ports:
+            report(retrain_models(ports, reason=get_current_context()["params"]["reason"]))
+
+    train_and_validate()
+
+
+retrain_models()

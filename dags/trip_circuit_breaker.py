@@ -1,0 +1,56 @@
+"""Flatten the account, and prove that it is flat.
+
+Started by the watch after the latch was written, by the status page, or by hand. It latches (if nobody has), cancels
+working entries, closes positions one by one, each losing its protection only when its exit is sent, verifies that no
+ledger position above dust and no working order of ours is left, and alerts. It fails and is retried until that is true.
+Nothing that the account held before is touched. Only `./tradewind resume` opens the latch again.
+
+## What the buttons do
+
+- **Clear** verifies again and flattens what is left; on a flat account it does nothing. It latches again if somebody
+  resumed meanwhile: do not clear an old run of this DAG, trigger a new one when you mean it.
+- **Mark success** stops this run's retries. The latch stays, and `manage_positions` carries the flatten on.
+- **Retry** happens by itself: every few seconds at first, then once a minute, until the account is verified flat.
+- **Backfill** is refused: this DAG has no schedule.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import dag, task
+
+from tradewind.orchestration.defaults import START_DATE, Pool, RunType, task_defaults
+
+
+@dag(
+    schedule=None,
+    start_date=START_DATE,
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=False,
+    allowed_run_types=[RunType.MANUAL, RunType.OPERATOR_TRIGGERED],
+    tags=["money", "safety"],
+    doc_md=__doc__,
+    default_args=task_defaults(
+        owner="risk",
+        pool=Pool.TRADING,
+        timeout=timedelta(minutes=5),
+        retries=10_000,
+        retry_delay=timedelta(seconds=3),
+    )
+    | {"max_retry_delay": timedelta(minutes=1)},
+)
+def trip_circuit_breaker() -> None:
+    @task
+    def flatten_and_verify() -> None:
+        from tradewind.jobs.safety import trip_circuit_breaker
+        from tradewind.orchestration.runtime import report, task_ports
+
+        with task_ports() as ports:
+            report(trip_circuit_breaker(ports))
+
+    flatten_and_verify()
+
+
+trip_circuit_breaker()

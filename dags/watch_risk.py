@@ -1,0 +1,68 @@
+"""Watch the day's loss, every two seconds.
+
+One run a UTC day: `open_day` snapshots the opening equity, and `watch_equity`, deferred into the triggerer, marks equity
+until midnight. At −3 % on the day or −10 % from the peak, confirmed by a second mark, the watch writes the latch first
+and then wakes `trip_circuit_breaker`. Its heartbeat is a condition of every entry: a watch silent for 15 s blocks them.
+The schedule is continuous, one run at a time: the watch starts with the stack, and a new one follows at once whenever a
+run ends, at midnight, after a breach, or because it failed. `manage_positions` checks the same once a minute.
+
+## What the buttons do
+
+- **Clear** ends the running watch and starts it again: entries are blocked for the seconds between. The day's opening
+  equity is kept.
+- **Mark success** on a running task ends this watch; a new run begins at once. It does not open the latch.
+- **Retry** happens by itself, every five seconds, for as long as it takes. A quiet day ends skipped, not green.
+- **Backfill** is refused: yesterday cannot be watched.
+
+Pausing this DAG blocks entries and raises an alert.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import dag, task
+
+from tradewind.orchestration.defaults import START_DATE, Pool, RunType, task_defaults
+from tradewind.orchestration.sensors import RiskWatchSensor
+
+
+@dag(
+    schedule="@continuous",
+    start_date=START_DATE,
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=False,
+    allowed_run_types=[RunType.SCHEDULED, RunType.MANUAL],
+    tags=["money", "safety"],
+    doc_md=__doc__,
+    default_args=task_defaults(
+        owner="risk", pool=Pool.TRADING, timeout=timedelta(minutes=2), retries=20, retry_delay=timedelta(seconds=5)
+    ),
+)
+def watch_risk() -> None:
+    @task
+    def open_day() -> None:
+        from tradewind.jobs.safety import open_day
+        from tradewind.orchestration.runtime import report, task_ports
+
+        with task_ports() as ports:
+            report(open_day(ports))
+
+    watch_equity = RiskWatchSensor(
+        task_id="watch_equity",
+        retries=100_000,
+        retry_exponential_backoff=0,
+        # Deferred time counts; the watch itself ends at midnight.
+        execution_timeout=timedelta(hours=25),
+    )
+    trip_breaker = TriggerDagRunOperator(
+        task_id="trip_breaker", trigger_dag_id="trip_circuit_breaker", logical_date=None
+    )
+    # Side by side: a snapshot that fails must not keep the watch from starting.
+    open_day()
+    watch_equity >> trip_breaker
+
+
+watch_risk()

@@ -1,0 +1,133 @@
+"""The inside of a task: adapters from Airflow's connections, ids on every log line, our errors as Airflow's."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import structlog
+from airflow.providers.postgres.hooks.postgres import PostgresHook
+from airflow.providers.redis.hooks.redis import RedisHook
+from airflow.sdk import Connection
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from tradewind.errors import ReconcileError, RetryError, StopError
+from tradewind.settings import Settings, load_settings
+from tradewind.wiring import Wiring
+
+DATABASE_CONNECTION = "tradewind_db"
+CACHE_CONNECTION = "tradewind_cache"
+
+log = structlog.get_logger(__name__)
+
+
+@contextmanager
+def task_ports(**ids: str | None) -> Iterator[Wiring]:
+    """The ports of one task, closed when it ends.
+
+    `ids` (bar, intent_id, job_id ...) are bound to every log line within, beside the run and task ids that Airflow
+    binds itself.
+
+    Raises
+    ------
+    AirflowException : the job may succeed later; the task's retries apply.
+    AirflowFailException : repeating would change nothing, or must not happen before somebody has looked.
+    """
+    bound = {name: value for name, value in ids.items() if value is not None}
+    with structlog.contextvars.bound_contextvars(**bound), translated_errors():
+        wiring = build_wiring()
+        try:
+            yield wiring
+        finally:
+            wiring.close()
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn our exception tree into Airflow's; one line says what happened, instead of a page of traceback.
+
+    An exception that is not ours is a defect and passes through with its traceback.
+    """
+    try:
+        yield
+    except RetryError as error:
+        raise AirflowException(f"{type(error).__name__}: {error} (will be retried)") from None
+    except StopError as error:
+        raise AirflowFailException(f"{type(error).__name__}: {error} (repeating would not help)") from None
+    except ReconcileError as error:
+        raise AirflowFailException(f"{type(error).__name__}: {error} (reconciliation must look first)") from None
+
+
+def build_wiring() -> Wiring:
+    """Wiring from settings, with the servers' addresses from Airflow's connections."""
+    database = PostgresHook.get_connection(DATABASE_CONNECTION)
+    return Wiring(connected_settings(database, RedisHook.get_connection(CACHE_CONNECTION)))
+
+
+async def build_wiring_async() -> Wiring:
+    """The same for a trigger, whose event loop must not be blocked."""
+    database = await PostgresHook.aget_connection(DATABASE_CONNECTION)
+    return Wiring(connected_settings(database, await RedisHook.aget_connection(CACHE_CONNECTION)))
+
+
+def connected_settings(database: Connection, cache: Connection) -> Settings:
+    """The process's settings with the DSNs of these connections."""
+    return load_settings(database_url=dsn_of(database, "postgresql"), cache_url=dsn_of(cache, "redis"))
+
+
+def dsn_of(connection: Connection, scheme: str) -> str:
+    """The URL by which psycopg or redis-py reaches what an Airflow connection describes.
+
+    Extras become query parameters (`sslmode` for PostgreSQL; redis-py takes `ssl=true` as the scheme `rediss`), except
+    the database number of Redis, which Airflow's hook reads from the extra `db`.
+    """
+    extra: dict[str, Any] = dict(connection.extra_dejson)
+    database = connection.schema or ""
+    if scheme == "redis":
+        database = str(extra.pop("db", database or 0))
+        scheme = "rediss" if extra.pop("ssl", False) else "redis"
+    login = quote(connection.login or "", safe="")
+    secret = f":{quote(connection.password, safe='')}" if connection.password else ""
+    port = f":{connection.port}" if connection.port else ""
+    query = f"?{urlencode(extra)}" if extra else ""
+    at = "@" if login or secret else ""
+    return f"{scheme}://{login}{secret}{at}{connection.host}{port}/{database}{query}"
+
+
+def report(result: object) -> None:
+    """Log what a job did, in one line. Rows lie in PostgreSQL; XCom carries ids and times alone."""
+    fields: Mapping[str, Any]
+    if dataclasses.is_dataclass(result) and not isinstance(result, type):
+        fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+    elif isinstance(result, Mapping):
+        fields = {str(name): value for name, value in result.items()}
+    else:
+        fields = {"result": result}
+    # "event" is structlog's own name for the message.
+    log.info("job done", **{name if name != "event" else "event_": value for name, value in fields.items()})
+
+
+def parse_moment(text: str) -> datetime:
+    """An ISO time from a run's params as an aware UTC datetime; without an offset it is UTC."""
+    moment = datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+
+
+def history_request(ports: Wiring, params: Mapping[str, Any], run_id: str) -> dict[str, Any]:
+    """Arguments of `jobs.market.backfill_history` from a run's params; what is empty gets the configured value.
+
+    The job keeps the run's id, so that a cleared run carries on instead of starting anew.
+    """
+    end = parse_moment(params["to"]) if params["to"] else ports.clock.now()
+    start = parse_moment(params["from"]) if params["from"] else end - timedelta(days=30 * ports.settings.history_months)
+    return {
+        "job_id": params["job_id"] or f"history__{run_id}",
+        "symbols": tuple(params["symbols"]) or ports.symbols,
+        "timeframes": tuple(params["timeframes"]),
+        "start": start,
+        "end": end,
+    }

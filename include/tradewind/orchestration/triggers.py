@@ -1,0 +1,78 @@
+"""The deferred half of the risk watch: it lives in the triggerer and holds no worker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from tradewind.errors import RetryError
+
+# A reading that hangs longer than this counts as failed; the adapters' own time-outs are shorter.
+READING_TIMEOUT_S = 20.0
+# While readings fail, one log line in this time is enough: entries are blocked by the silent heartbeat meanwhile.
+_COMPLAIN_EVERY_S = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+class RiskWatchTrigger(BaseTrigger):
+    """Marks equity every `poll_s` until a breach is latched or `until` is reached, and fires one event.
+
+    The reading is `jobs.safety.watch_risk_once`, in a thread of its own, since it talks to PostgreSQL and the exchange:
+    the triggerer's loop is never blocked. What passes by itself (an unreachable exchange, a restarting database) is
+    waited out; anything else ends the trigger with its error, and the sensor's retry starts a new one.
+
+    Parameters
+    ----------
+    until : end of the watch, ISO with offset.
+    poll_s : seconds from one reading's start to the next one's.
+
+    Event
+    -----
+    `{"breached": true, "reason": ...}` after a breach, `{"breached": false, "reason": "day over"}` at the end.
+    """
+
+    def __init__(self, until: str, poll_s: float = 2.0) -> None:
+        super().__init__()
+        self.until = until
+        self.poll_s = poll_s
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return f"{__name__}.{type(self).__name__}", {"until": self.until, "poll_s": self.poll_s}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        from tradewind.orchestration.runtime import build_wiring_async
+
+        until = datetime.fromisoformat(self.until)
+        wiring = await build_wiring_async()
+        complained_at = float("-inf")
+        try:
+            while datetime.now(UTC) < until:
+                started = time.monotonic()
+                try:
+                    reading = await asyncio.wait_for(asyncio.to_thread(_read, wiring), READING_TIMEOUT_S)
+                except (RetryError, TimeoutError) as error:
+                    if started - complained_at >= _COMPLAIN_EVERY_S:
+                        complained_at = started
+                        log.warning("risk watch is blind", error=f"{type(error).__name__}: {error}")
+                else:
+                    complained_at = float("-inf")
+                    if reading.get("breached"):
+                        yield TriggerEvent({"breached": True, "reason": str(reading.get("reason", ""))})
+                        return
+                await asyncio.sleep(max(0.0, self.poll_s - (time.monotonic() - started)))
+            yield TriggerEvent({"breached": False, "reason": "day over"})
+        finally:
+            wiring.close()
+
+
+def _read(wiring: Any) -> dict[str, Any]:
+    from tradewind.jobs.safety import watch_risk_once
+
+    return watch_risk_once(wiring)
