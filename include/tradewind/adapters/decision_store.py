@@ -46,7 +46,8 @@ class DecisionStore(AccountStore):
         return None if row is None else CycleInputs.from_json(row["inputs"])
 
     INSERT_PREDICTION: Final = """
-        INSERT INTO predictions (account, strategy_version, symbol, bar, available, reason, prediction, inputs, code_sha256)
+        INSERT INTO predictions
+            (account, strategy_version, symbol, bar, available, reason, prediction, inputs, code_sha256)
         VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
 
     def insert_predictions(self, bar: datetime, rows: Sequence[StoredPrediction]) -> int:

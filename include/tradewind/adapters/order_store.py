@@ -79,7 +79,7 @@ class OrderStore(PositionStore):
         stored = {row["client_order_id"]: _order(row) for row in rows}
         missing = [client_id for client_id in ids if client_id not in stored]
         if missing:
-            raise LedgerMismatch(f"orders {missing} could not be planned: their places are taken by orders of other ids")
+            raise LedgerMismatch(f"orders {missing} could not be planned: orders of other ids are in their places")
         return [stored[client_id] for client_id in ids]
 
     LOCK_ORDER: Final = f"""

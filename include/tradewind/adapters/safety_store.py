@@ -73,7 +73,8 @@ class SafetyStore(AccountStore):
 
     # ---------------------------------------------------------------------------------------------------- flattening
     RECORD_FLATTENING: Final = """
-        INSERT INTO flattenings (account, latch_sequence, started_at, last_attempt_at, attempts, verified_flat_at, report)
+        INSERT INTO flattenings
+            (account, latch_sequence, started_at, last_attempt_at, attempts, verified_flat_at, report)
         VALUES (%(account)s, %(sequence)s, %(at)s, %(at)s, 1, CASE WHEN %(flat)s THEN %(at)s END, %(report)s)
         ON CONFLICT (account, latch_sequence) DO UPDATE
         SET last_attempt_at = excluded.last_attempt_at, attempts = flattenings.attempts + 1, report = excluded.report,
