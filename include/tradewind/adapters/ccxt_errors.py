@@ -1,0 +1,112 @@
+"""What an exchange's answer means: ccxt's exceptions, the HTTP status and the error code mapped to our tree.
+
+Reading and sending are judged differently. A failed read may be repeated. A failed send is refused only when the
+exchange said so: a 4xx answer with an error code of its own, or nothing sent at all. Everything else is OutcomeUnknown.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+import ccxt
+
+from tradewind.errors import (
+    AuthenticationFailed,
+    BadInput,
+    ClockSkewed,
+    ExchangeMaintenance,
+    ExchangeUnreachable,
+    InsufficientBalance,
+    NotSupported,
+    OrderRejected,
+    OutcomeUnknown,
+    RateLimited,
+    TradewindError,
+    UnknownSymbol,
+)
+
+# Binance answers these with a 4xx or 5xx although the order may have been executed.
+_EXECUTION_UNKNOWN_CODES = frozenset({-1000, -1001, -1006, -1007, -1008})
+_CLOCK_SKEW_CODE = -1021
+_QUERY = re.compile(r"\?\S*")
+
+
+@dataclass(slots=True)
+class CallRecord:
+    """What happened on the wire during one call of one thread."""
+
+    sent: bool = False  # the request was handed to the socket
+    status: int | None = None  # the answer's HTTP status; None when no answer came
+    body: str = ""
+    retry_after_s: float | None = None
+
+    @property
+    def code(self) -> int | None:
+        """The exchange's own error code, where its answer carries one."""
+        try:
+            return int(json.loads(self.body)["code"])
+        except (ValueError, TypeError, KeyError):
+            return None
+
+
+def read_error(error: ccxt.BaseError, record: CallRecord, what: str) -> TradewindError:
+    """The error of a call that changes nothing."""
+    text = _describe(error, record, what)
+    return _answered(error, record, text) or _refused(error, record, text)
+
+
+def send_error(error: ccxt.BaseError, record: CallRecord, what: str, client_order_id: str) -> TradewindError:
+    """The error of a call that may have changed something."""
+    text = _describe(error, record, what)
+    if not record.sent:
+        return _refused(error, record, text)
+    if record.status in (418, 429):
+        return RateLimited(text, record.retry_after_s or 1.0)
+    code = record.code
+    if code == _CLOCK_SKEW_CODE:
+        return ClockSkewed(f"{text}: the clock's offset is measured again before the next call")
+    answered = record.status is not None and 400 <= record.status < 500 and code is not None
+    if not answered or code in _EXECUTION_UNKNOWN_CODES or isinstance(error, ccxt.OperationFailed):
+        return OutcomeUnknown(text, client_order_id)
+    return _refused(error, record, text)
+
+
+def _answered(error: ccxt.BaseError, record: CallRecord, text: str) -> TradewindError | None:
+    """The transient errors of a read, or None when the error is a refusal."""
+    if record.status in (418, 429) or isinstance(error, ccxt.DDoSProtection | ccxt.RateLimitExceeded):
+        return RateLimited(text, record.retry_after_s or 1.0)
+    if isinstance(error, ccxt.InvalidNonce):
+        return ClockSkewed(f"{text}: the clock's offset is measured again before the next call")
+    if isinstance(error, ccxt.OnMaintenance | ccxt.MarketClosed):
+        return ExchangeMaintenance(text)
+    if isinstance(error, ccxt.OperationFailed) or record.status is None or record.status >= 500:
+        return ExchangeUnreachable(text) if record.sent or isinstance(error, ccxt.OperationFailed) else None
+    return None
+
+
+def _refused(error: ccxt.BaseError, record: CallRecord, text: str) -> TradewindError:
+    if isinstance(error, ccxt.AuthenticationError):
+        return AuthenticationFailed(f"{text}: check TRADEWIND_EXCHANGE_API_KEY, its secret and its permissions")
+    if isinstance(error, ccxt.InsufficientFunds):
+        return InsufficientBalance(text, record.code)
+    if isinstance(error, ccxt.BadSymbol):
+        return UnknownSymbol(text)
+    if isinstance(error, ccxt.NotSupported):
+        return NotSupported(text)
+    if isinstance(error, ccxt.MarketClosed | ccxt.OnMaintenance):
+        return ExchangeMaintenance(text)
+    if isinstance(error, ccxt.InvalidOrder | ccxt.OperationRejected) or record.code is not None:
+        return OrderRejected(text, record.code)
+    return BadInput(text)
+
+
+def _describe(error: ccxt.BaseError, record: CallRecord, what: str) -> str:
+    """One line: what was asked, how it ended. Query strings are cut, because they carry signatures."""
+    try:
+        said = str(json.loads(record.body)["msg"])
+    except (ValueError, TypeError, KeyError):
+        said = _QUERY.sub("", str(error).splitlines()[0] if str(error) else "")[:200]
+    status = "" if record.status is None else f" HTTP {record.status}"
+    return f"{what}:{status} {type(error).__name__}: {said}"

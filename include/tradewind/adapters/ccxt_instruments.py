@@ -1,0 +1,61 @@
+"""The exchange's trading rules as exact Decimals, taken from its raw filters where it publishes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from tradewind.core.timeframes import from_ms
+from tradewind.core.types import BracketSupport, Instrument
+
+
+def instrument_from_market(market: Mapping[str, Any], *, attached_brackets: bool) -> Instrument:
+    """One of ccxt's market structures as an Instrument.
+
+    Binance publishes filters as decimal strings: those are used, since ccxt's floats have lost their exactness. Other
+    exchanges go through ccxt's numbers, whose shortest decimal form is what was published.
+    """
+    info: Mapping[str, Any] = market.get("info") or {}
+    filters = {entry["filterType"]: entry for entry in info.get("filters") or ()}
+    price, lot = filters.get("PRICE_FILTER", {}), filters.get("LOT_SIZE", {})
+    notional = filters.get("NOTIONAL") or filters.get("MIN_NOTIONAL") or {}
+    limits = market["limits"]
+    step = _decimal(lot.get("stepSize"), market["precision"]["amount"], default="1e-8")
+    return Instrument(
+        symbol=market["symbol"],
+        base=market["base"],
+        quote=market["quote"],
+        tick_size=_decimal(price.get("tickSize"), market["precision"]["price"], default="1e-8"),
+        step_size=step,
+        min_quantity=_decimal(lot.get("minQty"), limits["amount"]["min"], default=str(step)),
+        max_quantity=_decimal(lot.get("maxQty"), limits["amount"]["max"], default="1e12"),
+        min_notional_quote=_decimal(notional.get("minNotional"), limits["cost"]["min"], default="0"),
+        maker_fee_frac=_decimal(market.get("maker"), default="0.001"),
+        taker_fee_frac=_decimal(market.get("taker"), default="0.001"),
+        bracket=_bracket(info, attached=attached_brackets),
+        active=market.get("active") is not False,
+        listed_at=_moment(market.get("created")),
+        delisted_at=_moment(market.get("expiry")),
+    )
+
+
+def _bracket(info: Mapping[str, Any], *, attached: bool) -> BracketSupport:
+    if info.get("opoAllowed") is True:
+        return BracketSupport.OPOCO
+    if info.get("otoAllowed") is True and info.get("ocoAllowed") is True:
+        return BracketSupport.OTOCO
+    return BracketSupport.ATTACHED if attached else BracketSupport.EMULATED
+
+
+def _decimal(*candidates: Any, default: str) -> Decimal:
+    """The first value given, exact and without trailing zeros or an exponent above zero."""
+    raw = next((candidate for candidate in candidates if candidate is not None), default)
+    value = Decimal(str(raw)).normalize()
+    exponent = value.as_tuple().exponent
+    return value.quantize(Decimal(1)) if isinstance(exponent, int) and exponent > 0 else value
+
+
+def _moment(ms: Any) -> datetime | None:
+    return from_ms(int(ms)) if ms else None
