@@ -35,6 +35,7 @@ class StrategyParams:
     natr_chaotic_exit_ratio: float = 2.0
     natr_chaotic_quantile: float = 0.97
     natr_volatile_quantile: float = 0.6
+    natr_volatile_exit_quantile: float = 0.5
     bandwidth_squeeze_quantile: float = 0.15
     bandwidth_squeeze_exit_quantile: float = 0.25
     regime_window_1h_bars: int = 240

@@ -1,0 +1,265 @@
+"""Indicator series of one timeframe, computed once each and shared by the features and the regime.
+
+Everything is causal: row i is made of rows 0..i. Smoothed indicators forget their seed geometrically; after the lengths
+given by `ema_warmup` and `wilder_warmup` what is left of it is below 1e-9 of its size. Windowed sums restart at least
+once a window, so that rounding never accumulates over the history and a short window gives the numbers of a long one.
+
+Degenerate input (a flat price, no volume) yields the neutral value of the feature, never NaN or infinity.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+import talib
+from numba import njit
+
+from .types import Bars, FloatArray
+
+SEED_LEFT: Final = 1e-9
+NATR_FLOOR: Final = 1e-5  # a tenth of a basis point: quieter than any tick, so divisions by volatility stay finite
+
+
+def ema_warmup(span: int) -> int:
+    """Bars until an EMA of this span has forgotten its seed, the seed's own window included."""
+    return span + math.ceil(math.log(SEED_LEFT) / math.log(1 - 2 / (span + 1)))
+
+
+def wilder_warmup(period: int) -> int:
+    """Bars until a Wilder average of this period has forgotten its seed, the seed's own window included."""
+    return period + 1 + math.ceil(math.log(SEED_LEFT) / math.log(1 - 1 / period))
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
+def _rolling_mean_std(x: FloatArray, window: int) -> tuple[FloatArray, FloatArray]:
+    n = len(x)
+    mean = np.full(n, np.nan)
+    std = np.full(n, np.nan)
+    first = 0
+    while first < n and math.isnan(x[first]):
+        first += 1
+    shift = 0.0
+    total = 0.0
+    squares = 0.0
+    for i in range(first + window - 1, n):
+        if (i - first - window + 1) % window == 0:
+            shift = x[i]
+            total = 0.0
+            squares = 0.0
+            for j in range(i - window + 1, i + 1):
+                total += x[j] - shift
+                squares += (x[j] - shift) ** 2
+        else:
+            entering = x[i] - shift
+            leaving = x[i - window] - shift
+            total += entering - leaving
+            squares += entering * entering - leaving * leaving
+        centre = total / window
+        mean[i] = shift + centre
+        std[i] = math.sqrt(max(squares / window - centre * centre, 0.0))
+    return mean, std
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
+def _rolling_rank(x: FloatArray, window: int) -> FloatArray:
+    n = len(x)
+    rank = np.full(n, np.nan)
+    first = 0
+    while first < n and math.isnan(x[first]):
+        first += 1
+    for i in range(first + window - 1, n):
+        value = x[i]
+        below = 0
+        equal = 0
+        for j in range(i - window + 1, i + 1):
+            below += x[j] < value
+            equal += x[j] == value
+        rank[i] = (below + 0.5 * (equal - 1)) / (window - 1)
+    return rank
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
+def _rolling_correlation(x: FloatArray, y: FloatArray, window: int) -> tuple[FloatArray, FloatArray]:
+    n = len(x)
+    correlation = np.full(n, np.nan)
+    slope = np.full(n, np.nan)
+    sx = sy = sxx = syy = sxy = 0.0
+    missing = 0
+    for i in range(n):
+        if i % window == 0:
+            sx = sy = sxx = syy = sxy = 0.0
+            missing = 0
+            for j in range(max(i - window + 1, 0), i + 1):
+                if math.isnan(x[j]) or math.isnan(y[j]):
+                    missing += 1
+                else:
+                    sx += x[j]
+                    sy += y[j]
+                    sxx += x[j] * x[j]
+                    syy += y[j] * y[j]
+                    sxy += x[j] * y[j]
+        else:
+            if math.isnan(x[i]) or math.isnan(y[i]):
+                missing += 1
+            else:
+                sx += x[i]
+                sy += y[i]
+                sxx += x[i] * x[i]
+                syy += y[i] * y[i]
+                sxy += x[i] * y[i]
+            if i >= window:
+                k = i - window
+                if math.isnan(x[k]) or math.isnan(y[k]):
+                    missing -= 1
+                else:
+                    sx -= x[k]
+                    sy -= y[k]
+                    sxx -= x[k] * x[k]
+                    syy -= y[k] * y[k]
+                    sxy -= x[k] * y[k]
+        if i < window - 1 or missing:
+            continue
+        vx = sxx - sx * sx / window
+        vy = syy - sy * sy / window
+        cxy = sxy - sx * sy / window
+        # Sums of squared log returns: 1e-12 over a window is a price that does not move.
+        correlation[i] = cxy / math.sqrt(vx * vy) if vx > 1e-12 and vy > 1e-12 else 0.0
+        slope[i] = cxy / vy if vy > 1e-12 else 0.0
+    return correlation, slope
+
+
+def rolling_mean_std(x: FloatArray, window: int) -> tuple[FloatArray, FloatArray]:
+    """Mean and population standard deviation over the trailing `window` values; NaN before it is full."""
+    mean, std = _rolling_mean_std(x, window)
+    return mean, std
+
+
+def rolling_rank(x: FloatArray, window: int) -> FloatArray:
+    """Where the value stands among the trailing `window` values, itself included: 0 lowest, 1 highest, ties halved."""
+    rank: FloatArray = _rolling_rank(x, window)
+    return rank
+
+
+def rolling_correlation(x: FloatArray, y: FloatArray, window: int) -> tuple[FloatArray, FloatArray]:
+    """Pearson correlation and slope of x on y over the trailing window; NaN where the window holds a NaN."""
+    correlation, slope = _rolling_correlation(x, y, window)
+    return correlation, slope
+
+
+def ratio(numerator: FloatArray, denominator: FloatArray, neutral: float = 0.0) -> FloatArray:
+    """Element-wise quotient; `neutral` where the denominator is zero or not known."""
+    out = np.full(len(numerator), neutral)
+    np.divide(numerator, denominator, out=out, where=denominator > 0)
+    return out
+
+
+class Series:
+    """The bars of one timeframe and the indicators derived from them, each computed on first use.
+
+    All arrays have the bars' length, float64, NaN in the leading rows that an indicator needs before its first value.
+    """
+
+    def __init__(self, bars: Bars) -> None:
+        self.bars = bars
+        # TA-Lib reads C doubles; views of a larger array may be strided.
+        self.open = np.ascontiguousarray(bars.open, dtype=np.float64)
+        self.high = np.ascontiguousarray(bars.high, dtype=np.float64)
+        self.low = np.ascontiguousarray(bars.low, dtype=np.float64)
+        self.close = np.ascontiguousarray(bars.close, dtype=np.float64)
+        self.volume = np.ascontiguousarray(bars.volume, dtype=np.float64)
+        self._mean_std: dict[int, tuple[FloatArray, FloatArray]] = {}
+        self._extremes: dict[int, tuple[FloatArray, FloatArray]] = {}
+        self._emas: dict[int, FloatArray] = {}
+
+    def __len__(self) -> int:
+        return len(self.bars)
+
+    @cached_property
+    def log_close(self) -> FloatArray:
+        return np.log(self.close)
+
+    @cached_property
+    def log_return(self) -> FloatArray:
+        """One-bar log return; NaN in the first row."""
+        return self.move(1)
+
+    def move(self, lag: int) -> FloatArray:
+        """Log return over `lag` bars."""
+        out = np.full(len(self), np.nan)
+        out[lag:] = self.log_close[lag:] - self.log_close[:-lag]
+        return out
+
+    @cached_property
+    def true_range(self) -> FloatArray:
+        out: FloatArray = talib.TRANGE(self.high, self.low, self.close)
+        return out
+
+    @cached_property
+    def atr(self) -> FloatArray:
+        """ATR(14) by Wilder, in quote."""
+        out: FloatArray = talib.ATR(self.high, self.low, self.close, 14)
+        return out
+
+    @cached_property
+    def atr_floored(self) -> FloatArray:
+        """ATR(14), never under the floor: the unit in which distances are measured."""
+        return np.maximum(self.atr, NATR_FLOOR * self.close)
+
+    @cached_property
+    def natr(self) -> FloatArray:
+        """ATR(14) as a fraction of the close, never under the floor."""
+        return np.maximum(self.atr / self.close, NATR_FLOOR)
+
+    def natr_windowed(self, window: int) -> FloatArray:
+        """Mean true range of the trailing window as a fraction of the close, floored: volatility without a seed."""
+        mean, _ = rolling_mean_std(self.true_range, window)
+        return np.maximum(mean / self.close, NATR_FLOOR)
+
+    def mean_std(self, window: int) -> tuple[FloatArray, FloatArray]:
+        """Mean and standard deviation of the close."""
+        if window not in self._mean_std:
+            self._mean_std[window] = rolling_mean_std(self.close, window)
+        return self._mean_std[window]
+
+    def return_std(self, window: int) -> FloatArray:
+        """Standard deviation of log returns, floored like volatility."""
+        return np.maximum(rolling_mean_std(self.log_return, window)[1], NATR_FLOOR)
+
+    def extremes(self, window: int) -> tuple[FloatArray, FloatArray]:
+        """Highest high and lowest low."""
+        if window not in self._extremes:
+            self._extremes[window] = (talib.MAX(self.high, window), talib.MIN(self.low, window))
+        return self._extremes[window]
+
+    def ema(self, span: int) -> FloatArray:
+        if span not in self._emas:
+            self._emas[span] = talib.EMA(self.close, span)
+        return self._emas[span]
+
+    @cached_property
+    def adx(self) -> FloatArray:
+        out: FloatArray = talib.ADX(self.high, self.low, self.close, 14)
+        return out
+
+    def bandwidth(self, window: int = 20) -> FloatArray:
+        """Width of the Bollinger bands (two deviations) as a fraction of their middle."""
+        mean, std = self.mean_std(window)
+        return 4 * std / mean
+
+    def band_position(self, window: int = 20) -> FloatArray:
+        """Distance of the close from the bands' middle in deviations."""
+        mean, std = self.mean_std(window)
+        return (self.close - mean) / np.maximum(std, NATR_FLOOR * self.close)
+
+    def range_position(self, window: int) -> FloatArray:
+        """Where the close stands between lowest low (−1) and highest high (+1)."""
+        high, low = self.extremes(window)
+        return 2 * ratio(self.close - low, high - low, neutral=0.5) - 1
+
+    def volume_ratio(self, window: int) -> FloatArray:
+        """Volume over its trailing mean; 1 where nothing traded at all."""
+        mean, _ = rolling_mean_std(self.volume, window)
+        return ratio(self.volume, mean, neutral=1.0)
