@@ -108,7 +108,6 @@ class Settings(BaseSettings):
     cache_port: Port = Field(6390, examples=["6390"])
     exchange_port: Port = Field(8100, examples=["8100"])
     airflow_port: Port = Field(8080, examples=["8080"])
-    scheduler_health_port: Port = Field(8974, examples=["8974"])
     status_port: Port = Field(8090, examples=["8090"])
 
     # Airflow.
@@ -236,9 +235,9 @@ class Settings(BaseSettings):
                 object.__setattr__(self, name, value)
 
     def _embedded_database(self, name: str, password: SecretStr) -> SecretStr:
-        database = f"{name}_{self.mode}"
+        """A database of this mode; its role, named without the mode, owns nothing else."""
         secret = quote(password.get_secret_value(), safe="")
-        return SecretStr(f"postgresql://{database}:{secret}@127.0.0.1:{self.postgres_port}/{database}")
+        return SecretStr(f"postgresql://{name}:{secret}@127.0.0.1:{self.postgres_port}/{name}_{self.mode}")
 
     def _sibling_database(self, name: str, password: SecretStr) -> SecretStr:
         """On the same server as ours, wherever that is."""

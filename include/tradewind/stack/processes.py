@@ -140,6 +140,12 @@ def free_port() -> int:
         return port
 
 
+def free_ports() -> dict[str, int]:
+    """A free port for every port setting, for a stack that must not meet another one."""
+    names = ("postgres_port", "cache_port", "exchange_port", "airflow_port", "status_port")
+    return {name: free_port() for name in names}
+
+
 def require_port(port: int, setting: str, what: str) -> None:
     """Raise PortTaken, naming the setting, when another program listens on the port."""
     with socket.socket() as probe:

@@ -1,0 +1,190 @@
+"""The databases of a deployment: ours, the paper exchange's own, and Airflow's, each with a role of its own.
+
+On the embedded server they are made here; on an external one they must exist, or their role be allowed to make them.
+Airflow's schema takes long to migrate, so it is migrated once into a template that new databases are cloned from.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import psycopg
+from psycopg import sql
+from pydantic import SecretStr
+
+from tradewind.adapters.migrations import migrate
+from tradewind.errors import StackFailed
+from tradewind.settings import Settings
+from tradewind.stack.postgres import EmbeddedPostgres, last_line
+
+# Held while databases are made, so that two starts against one server do not collide.
+_LOCK_KEY = 7_234_110_543
+
+
+def ensure(settings: Settings, server: EmbeddedPostgres | None) -> list[str]:
+    """Make the roles and the databases that are missing, and migrate ours; returns the migrations just applied.
+
+    Parameters
+    ----------
+    server : the embedded server, already answering; None with an external one.
+    """
+    wanted = [settings.database_url]
+    if settings.uses_embedded_exchange:
+        wanted.append(settings.paper_database_url)
+    if server is not None:
+        with _administrator(server) as connection:
+            for url in [*wanted, settings.airflow_database_url]:
+                _ensure_role(connection, url)
+            for url in wanted:
+                _ensure_database(connection, url)
+    else:
+        for url in [*wanted, settings.airflow_database_url]:
+            _ensure_external(url)
+    return migrate(settings.database_url.get_secret_value(), settings.identity)
+
+
+def recreate(settings: Settings, server: EmbeddedPostgres) -> None:
+    """Drop this mode's three databases, so that the next start begins from nothing. Refused outside demo mode."""
+    if settings.mode != "demo":
+        raise StackFailed(f"the databases of mode {settings.mode} are never dropped; only the demo's are")
+    with _administrator(server) as connection:
+        for url in (settings.database_url, settings.paper_database_url, settings.airflow_database_url):
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(_name(url))))
+
+
+def ensure_airflow(
+    settings: Settings, server: EmbeddedPostgres | None, environment: Mapping[str, str], log: Path
+) -> None:
+    """Bring Airflow's metadata database to the schema of the installed Airflow.
+
+    Parameters
+    ----------
+    environment : of Airflow's processes; its connection is replaced while the template is made.
+    log : where `airflow db migrate` writes.
+    """
+    url = settings.airflow_database_url
+    if server is None:
+        _airflow_migrate(url.get_secret_value(), environment, log)
+        return
+    template = f"airflow_template_{version('apache-airflow').replace('.', '_')}"
+    with _administrator(server) as connection:
+        if not _exists(connection, template):
+            _make_template(connection, settings, template, environment, log)
+        if not _exists(connection, _name(url)):
+            statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {}")
+            connection.execute(
+                statement.format(sql.Identifier(_name(url)), sql.Identifier(template), sql.Identifier(_user(url)))
+            )
+            return
+    template_url = _with_name(url, template)
+    if _airflow_revision(url.get_secret_value()) != _airflow_revision(template_url):
+        _airflow_migrate(url.get_secret_value(), environment, log)
+
+
+def _make_template(
+    connection: psycopg.Connection, settings: Settings, template: str, environment: Mapping[str, str], log: Path
+) -> None:
+    url = settings.airflow_database_url
+    unfinished = f"{template}_unfinished"
+    connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(unfinished)))
+    statement = sql.SQL("CREATE DATABASE {} OWNER {}")
+    connection.execute(statement.format(sql.Identifier(unfinished), sql.Identifier(_user(url))))
+    _airflow_migrate(_with_name(url, unfinished), environment, log)
+    rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
+    connection.execute(rename.format(sql.Identifier(unfinished), sql.Identifier(template)))
+
+
+def _airflow_migrate(url: str, environment: Mapping[str, str], log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow", "db", "migrate"],
+            env={**environment, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": sqlalchemy_url(url)},
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, check=False, start_new_session=True,
+        )  # fmt: skip
+    if done.returncode != 0:
+        raise StackFailed(f"airflow db migrate failed: {last_line(log)} (see {log})")
+
+
+def _airflow_revision(url: str) -> str | None:
+    try:
+        with psycopg.connect(url) as connection:
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            return None if row is None else str(row[0])
+    except psycopg.errors.UndefinedTable:
+        return None
+
+
+def sqlalchemy_url(url: str) -> str:
+    """A libpq URL as SQLAlchemy wants it."""
+    return url.replace("postgresql://", "postgresql+psycopg2://", 1).replace("postgres://", "postgresql+psycopg2://", 1)
+
+
+@contextmanager
+def _administrator(server: EmbeddedPostgres) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK_KEY,))
+        yield connection
+
+
+def _ensure_role(connection: psycopg.Connection, url: SecretStr) -> None:
+    parts = urlsplit(url.get_secret_value())
+    role = sql.Identifier(_user(url))
+    exists = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (_user(url),)).fetchone()
+    if not exists:
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(role))
+    # Set at every start: the secret file is the truth, also after it was replaced.
+    connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(role, sql.Literal(unquote(parts.password or ""))))
+
+
+def _ensure_database(connection: psycopg.Connection, url: SecretStr) -> None:
+    if _exists(connection, _name(url)):
+        return
+    name, owner = sql.Identifier(_name(url)), sql.Identifier(_user(url))
+    connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0 OWNER {}").format(name, owner))
+    connection.execute(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(name))
+
+
+def _ensure_external(url: SecretStr) -> None:
+    """Make a missing database on an external server, if its role may."""
+    try:
+        psycopg.connect(url.get_secret_value(), connect_timeout=10).close()
+        return
+    except psycopg.OperationalError as error:
+        if "does not exist" not in str(error):
+            raise StackFailed(f"cannot connect to database {_name(url)} on {_host(url)}: {error}") from None
+    try:
+        with psycopg.connect(_with_name(url, "postgres"), autocommit=True, connect_timeout=10) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_name(url))))
+    except psycopg.Error as error:
+        raise StackFailed(
+            f"database {_name(url)} does not exist on {_host(url)} and could not be made ({error}): "
+            "create it, or name another in TRADEWIND_DATABASE_URL, TRADEWIND_PAPER_DATABASE_URL "
+            "or TRADEWIND_AIRFLOW_DATABASE_URL"
+        ) from None
+
+
+def _exists(connection: psycopg.Connection, name: str) -> bool:
+    return connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is not None
+
+
+def _name(url: SecretStr) -> str:
+    return urlsplit(url.get_secret_value()).path.lstrip("/")
+
+
+def _user(url: SecretStr) -> str:
+    return unquote(urlsplit(url.get_secret_value()).username or "")
+
+
+def _host(url: SecretStr) -> str:
+    return urlsplit(url.get_secret_value()).hostname or "the local socket"
+
+
+def _with_name(url: SecretStr, name: str) -> str:
+    return urlunsplit(urlsplit(url.get_secret_value())._replace(path=f"/{name}"))

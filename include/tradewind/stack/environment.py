@@ -1,0 +1,122 @@
+"""What the stack's processes find in their environment: the settings they need, and nothing of the caller's shell."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from tradewind.settings import PREFIX, PROJECT_DIR, Settings
+from tradewind.stack.databases import sqlalchemy_url
+
+# Each worker is forked at once and costs memory; trading keeps at least three of them (orchestration/pools.json).
+PARALLELISM = 8
+# What a process needs to find its programs, its certificates and the way out through a proxy.
+_INHERITED = (
+    "HOME", "USER", "LOGNAME", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
+    "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "PLAYWRIGHT_BROWSERS_PATH",
+)  # fmt: skip
+
+
+def base_environment(settings: Settings) -> dict[str, str]:
+    """For every Python process of ours: how to import us, and the settings by which it becomes this deployment's."""
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    local = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1,localhost"]))
+    return {
+        **inherited,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "PYTHONPATH": os.pathsep.join([str(PROJECT_DIR / "include"), str(PROJECT_DIR)]),
+        "PYTHONUNBUFFERED": "1",
+        # Two malloc arenas instead of eight a core: the forked workers stay a third smaller.
+        "MALLOC_ARENA_MAX": "2",
+        "TZ": "UTC",
+        "NO_PROXY": local,
+        "no_proxy": local,
+        **settings.environment(),
+    }
+
+
+def paper_environment(settings: Settings) -> dict[str, str]:
+    """For the paper exchange: its own database besides."""
+    url = settings.paper_database_url.get_secret_value()
+    return base_environment(settings) | {f"{PREFIX}PAPER_DATABASE_URL": url}
+
+
+def airflow_home(settings: Settings) -> Path:
+    return settings.home_dir / "airflow"
+
+
+def task_log_dir(settings: Settings) -> Path:
+    return airflow_home(settings) / "logs"
+
+
+def airflow_environment(settings: Settings) -> dict[str, str]:
+    """For Airflow's processes, and so for the tasks that they fork."""
+    home = airflow_home(settings)
+    metrics = {}
+    if settings.statsd_host:
+        metrics = {
+            "METRICS__STATSD_ON": "True",
+            "METRICS__STATSD_HOST": settings.statsd_host,
+            "METRICS__STATSD_PORT": str(settings.statsd_port),
+        }
+    options = {
+        "CORE__DAGS_FOLDER": str(PROJECT_DIR / "dags"),
+        "CORE__PLUGINS_FOLDER": str(PROJECT_DIR / "plugins"),
+        "CORE__EXECUTOR": "LocalExecutor",
+        "CORE__PARALLELISM": str(PARALLELISM),
+        "CORE__LOAD_EXAMPLES": "False",
+        "CORE__DEFAULT_TIMEZONE": "utc",
+        "CORE__FERNET_KEY": settings.airflow_fernet_key.get_secret_value(),
+        "CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{settings.airflow_port}/execution/",
+        "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{settings.airflow_username}:admin",
+        "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
+        # The lookup of a machine's own name may hang or change with the network; jobs are matched by it.
+        "CORE__HOSTNAME_CALLABLE": "socket.gethostname",
+        "CORE__KILLED_TASK_CLEANUP_TIME": "20",
+        "DATABASE__SQL_ALCHEMY_CONN": sqlalchemy_url(settings.airflow_database_url.get_secret_value()),
+        "DATABASE__SQL_ALCHEMY_POOL_SIZE": "3",
+        "API__HOST": "127.0.0.1",
+        "API__PORT": str(settings.airflow_port),
+        "API__BASE_URL": settings.airflow_url,
+        "API__WORKERS": "1",
+        "API__WORKER_TIMEOUT": "20",
+        "API__SECRET_KEY": settings.airflow_secret_key.get_secret_value(),
+        "API_AUTH__JWT_SECRET": settings.airflow_jwt_secret.get_secret_value(),
+        "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+        "SCHEDULER__ENABLE_HEALTH_CHECK": "False",
+        "SCHEDULER__CATCHUP_BY_DEFAULT": "False",
+        # A task whose process was killed is noticed after this long; trading tasks are short and safe to repeat.
+        "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+        "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
+        "DAG_PROCESSOR__PARSING_PROCESSES": "1",
+        "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
+        "DAG_PROCESSOR__REFRESH_INTERVAL": "60",
+        "DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(home / "bundles"),
+        "DAG_PROCESSOR__PRINT_STATS_INTERVAL": "600",
+        "LOGGING__BASE_LOG_FOLDER": str(task_log_dir(settings)),
+        "LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(task_log_dir(settings) / "dag_processor"),
+        "LOGGING__LOGGING_LEVEL": settings.log_level,
+        "LOGGING__JSON_LOGS": "True",
+        "LOGGING__UVICORN_LOGGING_LEVEL": "WARNING",
+        "LOGGING__COLORED_CONSOLE_LOG": "False",
+        **metrics,
+    }
+    return {
+        **base_environment(settings),
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW_CONN_TRADEWIND_DB": settings.database_url.get_secret_value(),
+        "AIRFLOW_CONN_TRADEWIND_CACHE": settings.cache_url.get_secret_value(),
+        **{f"AIRFLOW__{name}": value for name, value in options.items()},
+    }
+
+
+def prepare_airflow_home(settings: Settings) -> None:
+    """Make Airflow's directory with the one user's password, as its SimpleAuthManager reads it."""
+    home = airflow_home(settings)
+    home.mkdir(parents=True, exist_ok=True)
+    passwords = home / "passwords.json"
+    passwords.unlink(missing_ok=True)
+    passwords.touch(mode=0o600)
+    passwords.write_text(json.dumps({settings.airflow_username: settings.airflow_password.get_secret_value()}))

@@ -1,0 +1,254 @@
+"""The services of a deployment and what each needs before it can start.
+
+::
+
+    postgres ─▶ databases ─┬─▶ exchange ─▶ account ──────┐
+        │                  ├─▶ airflow-db ─▶ api-server ─┼─▶ pools, scheduler, triggerer, dag-processor
+    valkey ────────────────┴─────────────────────────────┴─▶ status
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import httpx
+
+from tradewind.errors import ServiceNotReady
+from tradewind.settings import PROJECT_DIR, Settings
+from tradewind.stack import databases
+from tradewind.stack.airflow_api import AirflowClient
+from tradewind.stack.environment import (
+    airflow_environment,
+    airflow_home,
+    base_environment,
+    paper_environment,
+    prepare_airflow_home,
+)
+from tradewind.stack.postgres import EmbeddedPostgres
+from tradewind.stack.processes import LOCALHOST, spawn
+from tradewind.stack.supervisor import Service, Step
+from tradewind.stack.valkey import EmbeddedValkey
+
+PARTS = frozenset({"postgres", "valkey", "exchange", "airflow", "status"})
+_POOLS_FILE = PROJECT_DIR / "include" / "tradewind" / "orchestration" / "pools.json"
+# Airflow's four processes, with what the health endpoint calls them.
+_COMPONENTS = {"scheduler": "scheduler", "triggerer": "triggerer", "dag-processor": "dag_processor"}
+
+
+def log_dir(settings: Settings) -> Path:
+    return settings.home_dir / "logs"
+
+
+def embedded_postgres(settings: Settings) -> EmbeddedPostgres:
+    """The deployment's embedded server, whether it runs or not."""
+    return EmbeddedPostgres(
+        settings.home_dir / "postgres",
+        settings.postgres_port,
+        password=settings.postgres_password.get_secret_value(),
+        log=log_dir(settings) / "postgres.log",
+    )
+
+
+def airflow_client(settings: Settings) -> AirflowClient:
+    """A client of this deployment's Airflow."""
+    password = settings.airflow_password.get_secret_value()
+    return AirflowClient(settings.airflow_url, settings.airflow_username, password)
+
+
+def build(settings: Settings, parts: frozenset[str], *, fresh: bool = False) -> list[Service | Step]:
+    """The nodes of the wanted parts.
+
+    Parameters
+    ----------
+    parts : a subset of PARTS; what external servers take over is left out by itself.
+    fresh : drop the demo's databases first, so that it begins from nothing.
+    """
+    nodes: list[Service | Step] = []
+    server = None
+    if "postgres" in parts and settings.uses_embedded_database:
+        server = embedded_postgres(settings)
+        nodes.append(_postgres(settings, server))
+    if "valkey" in parts and settings.uses_embedded_cache:
+        nodes.append(_valkey(settings))
+    if "postgres" in parts:
+        nodes.append(_databases(settings, server, fresh=fresh))
+    if "exchange" in parts and settings.uses_embedded_exchange:
+        nodes += _exchange(settings)
+    if "airflow" in parts:
+        nodes += _airflow(settings, server)
+    if "status" in parts and importlib.util.find_spec("trading_api") is not None:
+        nodes.append(_status(settings))
+    return nodes
+
+
+def urls(settings: Settings, parts: frozenset[str]) -> dict[str, str]:
+    """Where people and clients find the parts; without passwords."""
+    addresses = {
+        "airflow": settings.airflow_url,
+        "exchange": settings.exchange_url,
+        "status": f"http://{LOCALHOST}:{settings.status_port}",
+    }
+    return {part: address for part, address in addresses.items() if part in parts and address}
+
+
+def _postgres(settings: Settings, server: EmbeddedPostgres) -> Service:
+    return Service(
+        name="postgres",
+        needs=(),
+        launch=server.launch,
+        ready=server.ready,
+        log=server.log,
+        port=server.port,
+        port_setting="TRADEWIND_POSTGRES_PORT",
+        stop_signal=signal.SIGINT,
+        grace_s=30.0,
+    )
+
+
+def _valkey(settings: Settings) -> Service:
+    server = EmbeddedValkey(
+        settings.home_dir / "valkey",
+        settings.cache_port,
+        password=settings.cache_password.get_secret_value(),
+        log=log_dir(settings) / "valkey.log",
+    )
+    return Service(
+        name="valkey",
+        needs=(),
+        launch=server.launch,
+        ready=server.ready,
+        log=server.log,
+        port=server.port,
+        port_setting="TRADEWIND_CACHE_PORT",
+    )
+
+
+def _databases(settings: Settings, server: EmbeddedPostgres | None, *, fresh: bool) -> Step:
+    def run() -> None:
+        if fresh and server is not None:
+            databases.recreate(settings, server)
+        databases.ensure(settings, server)
+
+    return Step("databases", ("postgres",), run)
+
+
+def _exchange(settings: Settings) -> list[Service | Step]:
+    environment = paper_environment(settings)
+    log = log_dir(settings) / "exchange.log"
+
+    def create_account() -> None:
+        answer = httpx.post(
+            f"{settings.exchange_url}/__admin/accounts",
+            headers={"X-Tradewind-Admin": settings.exchange_admin_token.get_secret_value()},
+            json={
+                "api_key": settings.exchange_api_key.get_secret_value(),
+                "api_secret": settings.exchange_api_secret.get_secret_value(),
+                "balances": {settings.quote_currency: str(settings.paper_capital_quote)},
+            },
+            timeout=30.0,
+            trust_env=False,
+        )
+        if answer.is_error:
+            raise ServiceNotReady(f"the paper exchange made no account: {answer.status_code} {answer.text}")
+
+    service = Service(
+        name="exchange",
+        needs=("databases",),
+        launch=lambda: spawn([sys.executable, "-m", "tradewind.paper"], log=log, env=environment, cwd=PROJECT_DIR),
+        ready=lambda: _answers(f"http://{LOCALHOST}:{settings.exchange_port}/api/v3/ping"),
+        log=log,
+        port=settings.exchange_port,
+        port_setting="TRADEWIND_EXCHANGE_PORT",
+        is_ours=True,
+    )
+    return [service, Step("account", ("exchange",), create_account)]
+
+
+def _airflow(settings: Settings, server: EmbeddedPostgres | None) -> list[Service | Step]:
+    environment = airflow_environment(settings)
+    client = airflow_client(settings)
+
+    def migrate() -> None:
+        prepare_airflow_home(settings)
+        databases.ensure_airflow(settings, server, environment, log_dir(settings) / "airflow-db.log")
+
+    def import_pools() -> None:
+        if _POOLS_FILE.exists():
+            client.set_pools(json.loads(_POOLS_FILE.read_text()))
+
+    api_server = Service(
+        name="api-server",
+        needs=("airflow-db",),
+        launch=lambda: _spawn_airflow(settings, environment, "api-server"),
+        ready=lambda: client.is_healthy("metadatabase"),
+        log=log_dir(settings) / "api-server.log",
+        port=settings.airflow_port,
+        port_setting="TRADEWIND_AIRFLOW_PORT",
+        grace_s=10.0,
+        is_ours=True,
+    )
+    nodes: list[Service | Step] = [
+        Step("airflow-db", ("databases",), migrate),
+        api_server,
+        Step("pools", ("api-server",), import_pools),
+    ]
+    for name, component in _COMPONENTS.items():
+        # Their log servers would listen on every interface, and the API server reads the same files anyway.
+        flags = () if name == "dag-processor" else ("--skip-serve-logs",)
+        nodes.append(
+            Service(
+                name=name,
+                needs=("api-server", "account", "valkey"),
+                launch=_launcher(settings, environment, name, *flags),
+                ready=_component_check(client, component),
+                log=log_dir(settings) / f"{name}.log",
+                is_ours=True,
+            )
+        )
+    return nodes
+
+
+def _status(settings: Settings) -> Service:
+    environment = base_environment(settings)
+    log = log_dir(settings) / "status.log"
+    argv = [
+        sys.executable, "-m", "gunicorn", "trading_api:create_app()", "--bind", f"{LOCALHOST}:{settings.status_port}",
+        "--workers", "1", "--worker-class", "gthread", "--threads", "8", "--no-control-socket",
+        "--graceful-timeout", "5", "--log-level", "warning",
+    ]  # fmt: skip
+    return Service(
+        name="status",
+        needs=("databases", "valkey"),
+        launch=lambda: spawn(argv, log=log, env=environment, cwd=PROJECT_DIR),
+        ready=lambda: _answers(f"http://{LOCALHOST}:{settings.status_port}/api/health"),
+        log=log,
+        port=settings.status_port,
+        port_setting="TRADEWIND_STATUS_PORT",
+        is_ours=True,
+    )
+
+
+def _launcher(settings: Settings, environment: Mapping[str, str], *argv: str) -> Callable[[], subprocess.Popen[bytes]]:
+    return lambda: _spawn_airflow(settings, environment, *argv)
+
+
+def _spawn_airflow(settings: Settings, environment: Mapping[str, str], *argv: str) -> subprocess.Popen[bytes]:
+    log = log_dir(settings) / f"{argv[0]}.log"
+    return spawn([sys.executable, "-m", "airflow", *argv], log=log, env=environment, cwd=airflow_home(settings))
+
+
+def _component_check(client: AirflowClient, component: str) -> Callable[[], bool]:
+    return lambda: client.is_healthy(component)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5.0, trust_env=False).is_success
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,196 @@
+"""The stack as one object: start it, use it, stop it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+
+from tradewind.errors import AlreadyRunning, StackFailed
+from tradewind.settings import Settings, load_settings
+from tradewind.stack import services
+from tradewind.stack.airflow_api import AirflowClient
+from tradewind.stack.postgres import EmbeddedPostgres
+from tradewind.stack.processes import end_sessions
+from tradewind.stack.secrets import init_secrets
+from tradewind.stack.state import StackState, home_lock, state_file
+from tradewind.stack.supervisor import Reporter, SilentReporter, Supervisor
+from tradewind.stack.upkeep import Upkeep
+
+_DOWN_TIMEOUT_S = 120.0
+
+
+class Stack:
+    """The servers of one deployment, supervised by this process.
+
+    Parameters
+    ----------
+    settings : of the deployment; its secrets must exist (`with_secrets`).
+    reporter : is told of every change.
+    parts : which servers; all by default.
+    fresh : begin from empty databases (demo mode alone).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        reporter: Reporter | None = None,
+        *,
+        parts: Iterable[str] = services.PARTS,
+        fresh: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.parts = frozenset(parts)
+        if unknown := self.parts - services.PARTS:
+            raise StackFailed(f"{sorted(unknown)} are no parts of the stack; there are {sorted(services.PARTS)}")
+        self.urls = services.urls(settings, self.parts)
+        self._reporter = reporter or SilentReporter()
+        self._fresh = fresh
+        self._supervisor: Supervisor | None = None
+        self._upkeep: Upkeep | None = None
+        self._held = ExitStack()
+
+    def start(self) -> None:
+        """Start everything; returns when all is ready. Raises after ending what it had started."""
+        self._held.enter_context(home_lock(self.settings.home_dir))
+        try:
+            _end_left_over(self.settings)
+            nodes = services.build(self.settings, self.parts, fresh=self._fresh)
+            self._supervisor = Supervisor(nodes, state_file(self.settings.home_dir), self._reporter, self.urls)
+            self._supervisor.start()
+        except BaseException:
+            self._held.close()
+            raise
+        if "airflow" in self.parts:
+            self._upkeep = Upkeep(self.settings)
+            self._upkeep.start()
+
+    def stop(self) -> None:
+        """End everything; returns when no process, socket or lock of it is left."""
+        if self._upkeep is not None:
+            self._upkeep.stop()
+        if self._supervisor is not None:
+            self._supervisor.stop()
+            self._supervisor = None
+        self._held.close()
+
+    def reload(self) -> None:
+        """Restart the processes that run our code, after the library changed."""
+        assert self._supervisor is not None, "start() comes first"
+        self._supervisor.reload()
+
+    def airflow(self) -> AirflowClient:
+        """A client of this stack's Airflow."""
+        return services.airflow_client(self.settings)
+
+    def postgres(self) -> EmbeddedPostgres:
+        """The embedded PostgreSQL server."""
+        return services.embedded_postgres(self.settings)
+
+    @property
+    def state(self) -> StackState | None:
+        """What the supervisor wrote down last: processes, ports, restarts."""
+        return StackState.load(state_file(self.settings.home_dir))
+
+
+def with_secrets(**overrides: object) -> Settings:
+    """The settings of a deployment whose own secrets exist, made on the first call."""
+    init_secrets(load_settings(**overrides).home_dir)
+    return load_settings(**overrides)
+
+
+@contextmanager
+def running_stack(
+    settings: Settings,
+    parts: Iterable[str] = services.PARTS,
+    *,
+    reporter: Reporter | None = None,
+    fresh: bool = False,
+) -> Iterator[Stack]:
+    """A stack that is ready inside the block and gone after it, also on SIGTERM and Ctrl-C."""
+    with _interrupted_by_sigterm():
+        stack = Stack(settings, reporter, parts=parts, fresh=fresh)
+        try:
+            stack.start()
+            yield stack
+        finally:
+            with _uninterrupted():
+                stack.stop()
+
+
+def down(settings: Settings) -> bool:
+    """End the stack of this home, whoever runs it; returns whether there was one.
+
+    Waits until all of it is gone, and ends what a killed supervisor left behind.
+    """
+    path = state_file(settings.home_dir)
+    state = StackState.load(path)
+    if state is None:
+        return False
+    if state.supervisor.alive():
+        _end_supervisor(state)
+    with home_lock(settings.home_dir):
+        _end_left_over(settings)
+    return True
+
+
+def _end_supervisor(state: StackState) -> None:
+    """Ask the supervisor to stop and wait; kill it when it does not, which leaves its services to the caller."""
+    os.kill(state.supervisor.pid, signal.SIGTERM)
+    deadline = time.monotonic() + _DOWN_TIMEOUT_S
+    while state.supervisor.alive():
+        if time.monotonic() > deadline:
+            os.kill(state.supervisor.pid, signal.SIGKILL)
+            deadline = time.monotonic() + 10
+        time.sleep(0.1)
+
+
+def _end_left_over(settings: Settings) -> None:
+    """End the processes of a supervisor that was killed, known by the ids and start times it had written down."""
+    path = state_file(settings.home_dir)
+    state = StackState.load(path)
+    if state is None:
+        return
+    if state.supervisor.alive():
+        raise AlreadyRunning(f"process {state.supervisor.pid} runs the stack: ./tradewind down ends it")
+    server = services.embedded_postgres(settings).mark
+    others = [mark for mark in state.leaders if server is None or mark.pid != server.pid]
+    end_sessions(others, grace_s=15.0)
+    if server is not None:
+        end_sessions([server], first=signal.SIGINT, grace_s=30.0)
+    path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """SIGTERM unwinds the block like Ctrl-C does. Only the main thread can arrange that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ignore Ctrl-C and SIGTERM while stopping: half a stop would leave processes behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
