@@ -55,7 +55,7 @@ class ClientConfig:
     """What a client is built from.
 
     `base_url` replaces every host of the exchange; empty means the exchange's own. `weight_per_minute` is the request
-    limit to keep to, 0 for none. `symbols` are those whose rules are kept in the cache.
+    limit to keep to until the exchange has published its own, 0 for none at all. `symbols` are those whose rules are kept in the cache.
     """
 
     exchange_id: str = "binance"
@@ -90,6 +90,7 @@ class _SharedLimits:
     limiter: RateLimiter | None
     state: _CallState
     weight_per_cost: float
+    published_weight_per_minute: float | None
 
     def throttle(self, cost: float | None = None) -> None:
         if self.limiter is not None:
@@ -97,7 +98,12 @@ class _SharedLimits:
 
     def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
         self.state.record.sent = True
-        return super().fetch(url, method, headers, body)  # type: ignore[misc]
+        answer = super().fetch(url, method, headers, body)  # type: ignore[misc]
+        if urlsplit(url).path.endswith("/exchangeInfo") and isinstance(answer, dict):
+            for limit in answer.get("rateLimits") or ():
+                if limit.get("rateLimitType") == "REQUEST_WEIGHT" and limit.get("interval") == "MINUTE":
+                    self.published_weight_per_minute = float(limit["limit"]) / float(limit.get("intervalNum") or 1)
+        return answer
 
     def on_rest_response(
         self, code: int, reason: str, url: str, method: str, response_headers: Any, response_body: str,
@@ -154,8 +160,9 @@ def build_exchange(config: ClientConfig, limiter: RateLimiter | None, state: _Ca
     )
     exchange.limiter = limiter
     exchange.state = state or _CallState()
-    # ccxt's unit: a cost of 1 takes `rateLimit` milliseconds of the minute.
-    exchange.weight_per_cost = exchange.rateLimit * config.weight_per_minute / 60_000
+    # A cost of 1 takes `rateLimit` milliseconds in ccxt; Binance's 6,000 a minute make a weight of 1 worth 10 ms.
+    exchange.weight_per_cost = exchange.rateLimit / 10
+    exchange.published_weight_per_minute = None
     exchange.has["fetchCurrencies"] = False
     if config.base_url:
         exchange.urls["api"] = _rewrite(exchange.urls["api"], config.base_url.rstrip("/"))
@@ -294,12 +301,19 @@ class CcxtClient:
                 return known  # type: ignore[no-any-return]
             if not known:
                 cached = self._cached_markets()
-                if cached and all(symbol in cached for symbol in symbols):
-                    self.exchange.set_markets(list(cached.values()))
+                if cached and all(symbol in cached["markets"] for symbol in symbols):
+                    self.exchange.set_markets(list(cached["markets"].values()))
+                    self._keep_to(cached["weight_per_minute"])
                     return self.exchange.markets  # type: ignore[no-any-return]
             self.call("load_markets", lambda: self.exchange.load_markets(True))
+            self._keep_to(self.exchange.published_weight_per_minute)
             self._cache_markets()
             return self.exchange.markets  # type: ignore[no-any-return]
+
+    def _keep_to(self, weight_per_minute: float | None) -> None:
+        limiter = self.exchange.limiter
+        if limiter is not None and weight_per_minute and weight_per_minute != limiter.weight_per_minute:
+            limiter.set_limit(weight_per_minute)
 
     @property
     def _markets_key(self) -> str:
@@ -321,7 +335,8 @@ class CcxtClient:
         wanted = self.config.symbols or tuple(self.exchange.markets)
         kept = {symbol: self.exchange.markets[symbol] for symbol in wanted if symbol in self.exchange.markets}
         try:
-            self._redis.set(self._markets_key, zlib.compress(json.dumps(kept).encode(), 1), ex=_MARKETS_TTL_S)
+            known = {"weight_per_minute": self.exchange.published_weight_per_minute, "markets": kept}
+            self._redis.set(self._markets_key, zlib.compress(json.dumps(known).encode(), 1), ex=_MARKETS_TTL_S)
         except RedisError as error:
             _log.info("The cache is away (%s): each process loads markets itself", type(error).__name__)
 

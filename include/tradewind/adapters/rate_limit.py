@@ -119,19 +119,23 @@ class RateLimiter:
     ) -> None:
         self._redis = redis
         self._key = f"tradewind:rate:{key}"
-        self._limit = weight_per_minute
-        self._capacity = weight_per_minute * _BURST_FRAC
-        self._rate = (weight_per_minute * _SAFE_FRAC - self._capacity) / 60
         self._max_wait_s = {False: max_wait_s, True: max_bulk_wait_s}
-        share = 1.0 if redis is None else 1 / _LOCAL_SHARE
-        self._local = _LocalBucket(self._rate * share, self._capacity * share, self._capacity * share, time.monotonic())
         self._lock = threading.Lock()
+        self.set_limit(weight_per_minute)
         self._redis_lost_until_s = 0.0
         self._redis_is_lost = False
         if redis is not None:
             self._take = redis.register_script(_TAKE)
             self._lower = redis.register_script(_LOWER)
             self._block = redis.register_script(_BLOCK)
+
+    def set_limit(self, weight_per_minute: float) -> None:
+        """Keep to another limit from now on, as when the exchange has published its own."""
+        self.weight_per_minute = weight_per_minute
+        self._capacity = weight_per_minute * _BURST_FRAC
+        self._rate = (weight_per_minute * _SAFE_FRAC - self._capacity) / 60
+        share = 1.0 if self._redis is None else 1 / _LOCAL_SHARE
+        self._local = _LocalBucket(self._rate * share, self._capacity * share, self._capacity * share, time.monotonic())
 
     def acquire(self, weight: float, *, bulk: bool = False) -> None:
         """Block until `weight` may be spent.
@@ -146,7 +150,7 @@ class RateLimiter:
 
     def observe(self, used_weight: float) -> None:
         """Lower the bucket to what the exchange's own count of this minute leaves."""
-        left = self._limit * _SAFE_FRAC - used_weight
+        left = self.weight_per_minute * _SAFE_FRAC - used_weight
         if self._redis_usable():
             try:
                 self._lower(keys=[self._key], args=[left, self._rate, self._capacity])
