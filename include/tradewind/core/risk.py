@@ -15,7 +15,9 @@ from enum import StrEnum
 
 from .brackets import decimal_of
 from .params import StrategyParams
-from .types import BookTop, ClosedTrade
+from .positions import Costs
+from .sizing import risk_per_unit
+from .types import BookTop, ClosedTrade, Exposure, Intent, Position
 
 ZERO = Decimal(0)
 
@@ -151,3 +153,20 @@ def loss_pause_until(
             until = trade.closed_at + timedelta(seconds=params.loss_pause_s)
             row = 0
     return until
+
+
+# ------------------------------------------------------------------------------------------------------------ exposure
+def exposure_of(position: Position, params: StrategyParams, fee_frac: float | None = None) -> Exposure:
+    """An open position as the portfolio filters see it: its cost, and what its stop would still lose, never below zero.
+
+    The loss counts from the entry, so that a stop at break-even frees its slot's risk.
+    """
+    entry = position.entry_price if position.entry_price is not None else position.initial_stop_price
+    quantity = max(position.quantity, ZERO)
+    unit = risk_per_unit(position.side, entry, position.stop_price, Costs.of(params, fee_frac))
+    return Exposure(position.symbol, position.side, quantity * entry, quantity * max(unit, ZERO))
+
+
+def exposure_of_intent(intent: Intent) -> Exposure:
+    """An entry that was decided and may still fill, at its worst price."""
+    return Exposure(intent.symbol, intent.side, intent.notional_quote, intent.risk_quote)
