@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from .adapters.model_store import PgModelStore
     from .adapters.signal_store import PgSignalStore
     from .adapters.trading_store import PgTradingStore
-    from .core.ports import Clock, KnownEmpty, MarketData, MarketStore, Metrics, TradingExchange
+    from .core.ports import (
+        ArticleScorer,
+        Clock,
+        KnownEmpty,
+        MarketData,
+        MarketStore,
+        Metrics,
+        NewsFeeds,
+        TradingExchange,
+    )
 
 
 class Wiring:
@@ -121,7 +130,31 @@ class Wiring:
     def state_store(self) -> PgSignalStore:
         from .adapters.signal_store import PgSignalStore
 
-        return PgSignalStore(self.database)
+        return PgSignalStore(self.database, max_age_s=self.params.sentiment_max_age_s)
+
+    # ----------------------------------------------------------------------------------------------------------- news
+    @property
+    def news_store(self) -> PgSignalStore:
+        return self.state_store
+
+    @cached_property
+    def news_feeds(self) -> NewsFeeds:
+        """The configured feeds; else the paper market's own synthetic one, or public ones for a real market."""
+        from .adapters.news_feeds import PUBLIC_FEEDS, RssFeeds
+
+        synthetic = (f"{self.settings.exchange_url.rstrip('/')}/__feed/rss",)
+        return RssFeeds(self.settings.news_feeds or (synthetic if self.settings.mode == "demo" else PUBLIC_FEEDS))
+
+    @cached_property
+    def article_scorer(self) -> ArticleScorer:
+        """Gemini with a key, the local word list without."""
+        if not (key := self.settings.gemini_api_key.get_secret_value()):
+            from .adapters.lexicon_scorer import LexiconScorer
+
+            return LexiconScorer()
+        from .adapters.gemini import GeminiScorer
+
+        return GeminiScorer(key, self.settings.gemini_model, self.metrics)
 
     # -------------------------------------------------------------------------------------------------------- trading
     @cached_property
