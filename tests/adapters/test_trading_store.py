@@ -1,4 +1,4 @@
-"""The ledger in a real PostgreSQL: what is decided stays, what moves moves by allowed steps, what is held is held by one."""
+"""The ledger in PostgreSQL: what is decided stays, what moves moves by allowed steps, what is held is held by one."""
 
 from __future__ import annotations
 

@@ -239,4 +239,3 @@ class OrderStore(PositionStore):
             )
             for row in totals
         }
-
