@@ -29,6 +29,7 @@ from .types import (
     OrderState,
     Position,
     Prediction,
+    QualityVerdict,
     RegimeState,
     ScoredArticle,
     SentimentState,
@@ -93,8 +94,40 @@ class CandleGap:
     end_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a write did: bars that were new, and bars that differed from the stored ones and became corrections."""
+
+    new: int
+    corrections: int
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryChunk:
+    """A part of a history load that is fetched and committed as one: open times in [start_ms, end_ms) of one series."""
+
+    job_id: str
+    symbol: str
+    timeframe: str
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """When a symbol began and ceased to trade; None where that is unknown or has not happened."""
+
+    symbol: str
+    listed_at: datetime | None
+    delisted_at: datetime | None
+
+
 class MarketStore(Protocol):
     """Candles and what is known of them, in PostgreSQL."""
+
+    def store_candles(self, bars: Sequence[Bars]) -> Stored:
+        """Insert with ON CONFLICT DO NOTHING; a differing stored bar is kept, the difference recorded."""
+        ...
 
     def insert_candles(self, bars: Sequence[Bars]) -> int:
         """Insert with ON CONFLICT DO NOTHING; returns how many bars were new. A differing stored bar is kept, the
@@ -114,6 +147,30 @@ class MarketStore(Protocol):
         ...
 
     def last_open_ms(self, symbols: Sequence[str], timeframe: str) -> dict[str, int]: ...
+
+    def first_wanted_ms(self, symbols: Sequence[str], timeframes: Sequence[str]) -> dict[tuple[str, str], int]:
+        """From when each series is wanted: its oldest stored bar, or what a history load asked for if that is older."""
+        ...
+
+    def listings(self, symbols: Sequence[str]) -> dict[str, Listing]: ...
+    def save_listings(self, listings: Sequence[Listing]) -> None: ...
+
+    def create_job(self, job_id: str, kind: str, params: Mapping[str, Any], requested_by: str) -> bool: ...
+    def move_job(self, job_id: str, state: str, error: str | None = None) -> None: ...
+
+    def job(self, job_id: str) -> dict[str, Any] | None:
+        """The job's row with `progress`: expected_bars, done_bars, rows_seen, rows_new, percent, eta_s and series."""
+        ...
+
+    def plan_chunks(self, job_id: str, chunks: Sequence[HistoryChunk]) -> int: ...
+    def open_chunks(self, job_id: str) -> list[HistoryChunk]: ...
+
+    def finish_chunk(self, chunk: HistoryChunk, bars: Bars) -> Stored:
+        """Store a chunk's bars and mark it done in one transaction."""
+        ...
+
+    def save_quality(self, bar: datetime, verdicts: Sequence[QualityVerdict]) -> int: ...
+    def quality(self, bar: datetime, symbols: Sequence[str]) -> dict[str, QualityVerdict]: ...
 
 
 class KnownEmpty(Protocol):

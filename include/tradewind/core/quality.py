@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .candles import between, check
 from .timeframes import columns, resample, timeframe_ms
-from .types import Bars
+from .types import Bars, QualityVerdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +22,6 @@ class QualityRules:
     max_jump_atr: float = 20.0
     jump_volume_ratio: float = 1.0  # a jump is believed when its bar's volume is at least this times the median
     resample_rel_tol: float = 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class QualityVerdict:
-    """Whether a symbol may be traded on at a bar; `findings` maps each broken rule to its numbers."""
-
-    symbol: str
-    passed: bool
-    findings: dict[str, dict[str, float | int]] = field(default_factory=dict)
 
 
 def judge_quality(window: Bars, hourly: Bars, bar_ms: int, rules: QualityRules) -> QualityVerdict:

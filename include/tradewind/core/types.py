@@ -95,6 +95,15 @@ class BookTop:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class QualityVerdict:
+    """Whether a symbol may be traded on at a bar; `findings` maps each broken rule to its numbers."""
+
+    symbol: str
+    passed: bool
+    findings: Mapping[str, Mapping[str, float | int]] = field(default_factory=dict)
+
+
 # -------------------------------------------------------------------------------------------------- signals and states
 class Side(StrEnum):
     LONG = "long"

@@ -1,0 +1,225 @@
+"""Candles in PostgreSQL: bulk writes that never overwrite, gaps found by counting, reads as numpy columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from psycopg import errors
+
+from tradewind.core.candles import empty_bars, join_gaps
+from tradewind.core.ports import CandleGap, Stored
+from tradewind.core.timeframes import ceil_ms, from_ms, timeframe_ms, to_ms
+from tradewind.core.types import Bars
+
+from .bars_codec import decode, named_blocks, numbered_blocks
+from .database import Connection
+from .history_store import HistoryRows
+
+# Below this many rows the conflict path is quick enough; above, a whole empty range is worth looking for.
+_BULK_ROWS = 5_000
+
+_STAGE = """
+CREATE TEMPORARY TABLE IF NOT EXISTS incoming_candles (
+    series integer, open_time timestamptz,
+    open double precision, high double precision, low double precision, close double precision, volume double precision
+) ON COMMIT DELETE ROWS
+"""
+_COPY_STAGE = "COPY incoming_candles FROM STDIN (FORMAT BINARY)"
+_COPY_CANDLES = "COPY candles (symbol, timeframe, open_time, open, high, low, close, volume) FROM STDIN (FORMAT BINARY)"
+
+_INSERT = """
+INSERT INTO candles (symbol, timeframe, open_time, open, high, low, close, volume)
+SELECT n.symbol, n.timeframe, i.open_time, i.open, i.high, i.low, i.close, i.volume
+FROM incoming_candles i
+JOIN unnest(%(symbols)s::text[], %(timeframes)s::text[]) WITH ORDINALITY AS n (symbol, timeframe, place)
+    ON n.place = i.series + 1
+ON CONFLICT DO NOTHING
+"""
+_CORRECT = """
+INSERT INTO candle_corrections (symbol, timeframe, open_time, open, high, low, close, volume)
+SELECT n.symbol, n.timeframe, i.open_time, i.open, i.high, i.low, i.close, i.volume
+FROM incoming_candles i
+JOIN unnest(%(symbols)s::text[], %(timeframes)s::text[]) WITH ORDINALITY AS n (symbol, timeframe, place)
+    ON n.place = i.series + 1
+JOIN candles c ON c.symbol = n.symbol AND c.timeframe = n.timeframe AND c.open_time = i.open_time
+WHERE (c.open, c.high, c.low, c.close, c.volume) <> (i.open, i.high, i.low, i.close, i.volume)
+ON CONFLICT DO NOTHING
+"""
+# One lock a series, taken in a fixed order so that two bulk writers never wait for each other in a circle.
+_LOCK = """
+SELECT pg_advisory_xact_lock(hashtextextended(symbol || ' ' || timeframe, 0))
+FROM (SELECT * FROM unnest(%(symbols)s::text[], %(timeframes)s::text[]) AS s (symbol, timeframe) ORDER BY 1, 2) AS s
+"""
+_ANY_STORED = """
+SELECT EXISTS (
+    SELECT FROM unnest(%(symbols)s::text[], %(timeframes)s::text[], %(firsts)s::timestamptz[], %(lasts)s::timestamptz[])
+        AS s (symbol, timeframe, first, last)
+    JOIN candles c ON c.symbol = s.symbol AND c.timeframe = s.timeframe AND c.open_time BETWEEN s.first AND s.last
+) AS found
+"""
+
+_READ = """
+COPY (
+    SELECT (s.place - 1)::integer, c.open_time, c.open, c.high, c.low, c.close, c.volume
+    FROM unnest(%(symbols)s::text[]) WITH ORDINALITY AS s (symbol, place)
+    JOIN candles c ON c.symbol = s.symbol
+    WHERE c.timeframe = %(timeframe)s AND c.open_time >= %(start)s AND c.open_time < %(end)s
+) TO STDOUT (FORMAT BINARY)
+"""
+_READ_LAST = """
+COPY (
+    SELECT (s.place - 1)::integer, c.open_time, c.open, c.high, c.low, c.close, c.volume
+    FROM unnest(%(symbols)s::text[]) WITH ORDINALITY AS s (symbol, place)
+    CROSS JOIN LATERAL (
+        SELECT * FROM candles
+        WHERE symbol = s.symbol AND timeframe = %(timeframe)s AND open_time < %(end)s
+        ORDER BY open_time DESC LIMIT %(count)s
+    ) AS c
+) TO STDOUT (FORMAT BINARY)
+"""
+_NEWEST = """
+SELECT s.symbol, c.open_time
+FROM unnest(%(symbols)s::text[]) AS s (symbol)
+CROSS JOIN LATERAL (
+    SELECT open_time FROM candles WHERE symbol = s.symbol AND timeframe = %(timeframe)s ORDER BY open_time DESC LIMIT 1
+) AS c
+"""
+
+# Count each series by UTC day on the primary key alone, then look between the bars of those days that are short.
+_GAPS = """
+WITH wanted AS MATERIALIZED (
+    SELECT * FROM unnest(%(symbols)s::text[], %(timeframes)s::text[], %(steps)s::interval[],
+                         %(starts)s::timestamptz[], %(ends)s::timestamptz[])
+        AS w (symbol, timeframe, step, from_time, to_time)
+), counted AS (
+    SELECT w.symbol, w.timeframe, c.day, c.bars
+    FROM wanted w CROSS JOIN LATERAL (
+        SELECT date_bin('1 day', open_time, 'epoch') AS day, count(*) AS bars
+        FROM candles
+        WHERE symbol = w.symbol AND timeframe = w.timeframe AND open_time >= w.from_time AND open_time < w.to_time
+        GROUP BY 1
+    ) AS c
+), days AS (
+    SELECT w.symbol, w.timeframe, w.step, d.day,
+           greatest(d.day, w.from_time) AS first, least(d.day + interval '1 day', w.to_time) AS past
+    FROM wanted w CROSS JOIN LATERAL
+        generate_series(date_bin('1 day', w.from_time, 'epoch'), w.to_time - w.step, interval '1 day') AS d (day)
+), short AS MATERIALIZED (
+    SELECT d.* FROM days d LEFT JOIN counted c USING (symbol, timeframe, day)
+    WHERE coalesce(c.bars, 0) < extract(epoch FROM d.past - d.first) / extract(epoch FROM d.step)
+)
+SELECT s.symbol, s.timeframe, b.open_time + s.step AS first, b.next_time AS past
+FROM short s CROSS JOIN LATERAL (
+    SELECT open_time, lead(open_time, 1, s.past) OVER (ORDER BY open_time) AS next_time
+    FROM (
+        SELECT s.first - s.step AS open_time
+        UNION ALL
+        SELECT open_time FROM candles
+        WHERE symbol = s.symbol AND timeframe = s.timeframe AND open_time >= s.first AND open_time < s.past
+    ) AS bars
+) AS b
+WHERE b.next_time > b.open_time + s.step
+"""
+
+
+class PgMarketStore(HistoryRows):
+    """Satisfies core.ports.MarketStore. Every method is one transaction.
+
+    Bars handed in must be valid (core.candles.check): the table's own constraints refuse a whole batch.
+    """
+
+    # ------------------------------------------------------------------------------------------------------- writing
+    def insert_candles(self, bars: Sequence[Bars]) -> int:
+        """How many bars were new; see `store_candles`."""
+        return self.store_candles(bars).new
+
+    def store_candles(self, bars: Sequence[Bars]) -> Stored:
+        """Insert what is not stored yet. A bar stored with other values stays; the difference becomes a correction."""
+        with self._database.transaction() as connection:
+            return self._store(connection, bars)
+
+    def _store(self, connection: Connection, bars: Sequence[Bars]) -> Stored:
+        batches = [batch for batch in bars if len(batch)]
+        total = sum(map(len, batches))
+        if total == 0:
+            return Stored(0, 0)
+        names = {"symbols": [b.symbol for b in batches], "timeframes": [b.timeframe for b in batches]}
+        if total >= _BULK_ROWS:
+            connection.execute(_LOCK, names)
+            if self._is_free(connection, batches, names) and self._copied_directly(connection, batches):
+                return Stored(total, 0)
+        connection.execute(_STAGE)
+        self._copy_in(connection, _COPY_STAGE, numbered_blocks(batches))
+        new = connection.execute(_INSERT, names).rowcount
+        corrections = connection.execute(_CORRECT, names).rowcount if new < total else 0
+        return Stored(new, corrections)
+
+    @staticmethod
+    def _is_free(connection: Connection, batches: Sequence[Bars], names: Mapping[str, Any]) -> bool:
+        spans = {
+            "firsts": [from_ms(int(b.open_time_ms.min())) for b in batches],
+            "lasts": [from_ms(int(b.open_time_ms.max())) for b in batches],
+        }
+        row = connection.execute(_ANY_STORED, {**names, **spans}).fetchone()
+        return row is not None and not row["found"]
+
+    def _copied_directly(self, connection: Connection, batches: Sequence[Bars]) -> bool:
+        """COPY into the table itself; False, with nothing written, when a small writer without the lock was quicker."""
+        try:
+            with connection.transaction():
+                self._copy_in(connection, _COPY_CANDLES, named_blocks(batches))
+        except errors.UniqueViolation:
+            return False
+        return True
+
+    @staticmethod
+    def _copy_in(connection: Connection, statement: str, blocks: Any) -> None:
+        with connection.cursor() as cursor, cursor.copy(statement) as copy:
+            for block in blocks:
+                copy.write(block)
+
+    # ------------------------------------------------------------------------------------------------------- reading
+    def read_bars(self, symbols: Sequence[str], timeframe: str, start_ms: int, end_ms: int) -> dict[str, Bars]:
+        """Bars in [start_ms, end_ms) for every symbol, one query; a symbol without any has length-0 columns."""
+        bounds = {"start": from_ms(start_ms), "end": from_ms(end_ms)}
+        return self._read(_READ, symbols, timeframe, bounds)
+
+    def read_last_bars(self, symbols: Sequence[str], timeframe: str, end_ms: int, count: int) -> dict[str, Bars]:
+        """The last `count` bars opened before end_ms for every symbol, one query."""
+        return self._read(_READ_LAST, symbols, timeframe, {"end": from_ms(end_ms), "count": count})
+
+    def _read(self, sql: str, symbols: Sequence[str], timeframe: str, params: Mapping[str, Any]) -> dict[str, Bars]:
+        if not symbols:
+            return {}
+        names = list(dict.fromkeys(symbols))
+        bound = {"symbols": names, "timeframe": timeframe, **params}
+        with self._database.transaction() as connection, connection.cursor() as cursor, cursor.copy(sql, bound) as copy:
+            data = b"".join(bytes(block) for block in copy)
+        bars = decode(data, [(symbol, timeframe) for symbol in names])
+        return {batch.symbol: batch if len(batch) else empty_bars(batch.symbol, timeframe) for batch in bars}
+
+    def last_open_ms(self, symbols: Sequence[str], timeframe: str) -> dict[str, int]:
+        """The newest stored open time of each symbol that has any."""
+        with self._database.transaction() as connection:
+            rows = connection.execute(_NEWEST, {"symbols": list(symbols), "timeframe": timeframe}).fetchall()
+        return {row["symbol"]: to_ms(row["open_time"]) for row in rows}
+
+    def find_gaps(self, wanted: Mapping[tuple[str, str], tuple[int, int]]) -> list[CandleGap]:
+        """Missing ranges of every (symbol, timeframe) inside its wanted [start_ms, end_ms), head and tail included."""
+        params: dict[str, list[Any]] = {"symbols": [], "timeframes": [], "steps": [], "starts": [], "ends": []}
+        for (symbol, timeframe), (start_ms, end_ms) in wanted.items():
+            first_ms, past_ms = ceil_ms(start_ms, timeframe), ceil_ms(end_ms, timeframe)
+            if first_ms < past_ms:
+                params["symbols"].append(symbol)
+                params["timeframes"].append(timeframe)
+                params["steps"].append(from_ms(timeframe_ms(timeframe)) - from_ms(0))
+                params["starts"].append(from_ms(first_ms))
+                params["ends"].append(from_ms(past_ms))
+        if not params["symbols"]:
+            return []
+        with self._database.transaction() as connection:
+            rows = connection.execute(_GAPS, params).fetchall()
+        return join_gaps(
+            CandleGap(row["symbol"], row["timeframe"], to_ms(row["first"]), to_ms(row["past"])) for row in rows
+        )

@@ -1,0 +1,223 @@
+"""Candles in a real PostgreSQL: what is written once stays, what is missing is found, what is read is exact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from tradewind.adapters.database import Database
+from tradewind.adapters.market_store import PgMarketStore
+from tradewind.core.candles import concatenate, missing_ranges, take
+from tradewind.core.ports import CandleGap, HistoryChunk, Listing, Stored
+from tradewind.core.timeframes import columns, timeframe_ms
+from tradewind.core.types import Bars, QualityVerdict
+
+STEP = timeframe_ms("15m")
+DAY = timeframe_ms("1d")
+START = 1_700_006_400_000 // DAY * DAY
+
+
+def make_bars(
+    count: int, symbol: str = "BTC/USDT", timeframe: str = "15m", start_ms: int = START, seed: int = 1
+) -> Bars:
+    """Valid bars with prices that have no short decimal form."""
+    rng = np.random.default_rng(seed)
+    body = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, (2, count)), axis=1))
+    high, low = body.max(axis=0) * 1.001, body.min(axis=0) / 1.001
+    times = start_ms + np.arange(count, dtype=np.int64) * timeframe_ms(timeframe)
+    return Bars(symbol, timeframe, times, body[0], high, low, body[1], rng.uniform(0, 1e6, count))
+
+
+def assert_same(left: Bars, right: Bars) -> None:
+    assert (left.symbol, left.timeframe) == (right.symbol, right.timeframe)
+    for mine, other in zip(columns(left), columns(right), strict=True):
+        np.testing.assert_array_equal(mine, other)
+        assert mine.dtype == other.dtype
+
+
+@pytest.fixture
+def database(postgres_url: str) -> Iterator[Database]:
+    database = Database(postgres_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def store(database: Database) -> PgMarketStore:
+    return PgMarketStore(database)
+
+
+@pytest.mark.parametrize("count", [1, 300, 6_000])
+def test_what_is_written_is_read_back_exactly(store: PgMarketStore, count: int) -> None:
+    bars = [make_bars(count, symbol, timeframe, seed=i) for i, (symbol, timeframe) in enumerate(
+        [("BTC/USDT", "15m"), ("SOLO/USDT", "15m"), ("BTC/USDT", "1h")]
+    )]  # fmt: skip
+    assert store.store_candles(bars) == Stored(3 * count, 0)
+    read = store.read_bars(["SOLO/USDT", "BTC/USDT", "NONE/USDT"], "15m", START, START + count * STEP)
+    assert_same(read["BTC/USDT"], bars[0])
+    assert_same(read["SOLO/USDT"], bars[1])
+    assert len(read["NONE/USDT"]) == 0
+    assert_same(store.read_bars(["BTC/USDT"], "1h", 0, START * 2)["BTC/USDT"], bars[2])
+
+
+def test_times_before_2000_and_rows_in_any_order_survive(store: PgMarketStore) -> None:
+    bars = make_bars(50, start_ms=0)
+    shuffled = take(bars, np.random.default_rng(3).permutation(50))
+    assert store.insert_candles([shuffled]) == 50
+    assert_same(store.read_bars(["BTC/USDT"], "15m", 0, DAY)["BTC/USDT"], bars)
+
+
+@pytest.mark.parametrize("count", [100, 6_000])
+def test_a_repetition_adds_nothing_and_is_no_correction(store: PgMarketStore, count: int) -> None:
+    bars = make_bars(count)
+    assert store.store_candles([bars]) == Stored(count, 0)
+    assert store.store_candles([bars]) == Stored(0, 0)
+    more = make_bars(count + 10)
+    overlapping = concatenate([bars, more.slice(count, count + 10)])
+    assert store.store_candles([overlapping]) == Stored(10, 0)
+
+
+def test_a_differing_bar_is_kept_and_the_difference_recorded_once(store: PgMarketStore, database: Database) -> None:
+    bars = make_bars(20)
+    store.store_candles([bars])
+    volume = bars.volume.copy()
+    volume[7] += 1.5
+    corrected = replace(bars, volume=volume)
+    assert store.store_candles([corrected]) == Stored(0, 1)
+    assert store.store_candles([corrected]) == Stored(0, 0)
+    assert_same(store.read_bars(["BTC/USDT"], "15m", START, START + DAY)["BTC/USDT"], bars)
+    rows = database.rows("SELECT symbol, open_time, volume FROM candle_corrections")
+    assert [(row["symbol"], row["volume"]) for row in rows] == [("BTC/USDT", volume[7])]
+    assert rows[0]["open_time"] == datetime.fromtimestamp((START + 7 * STEP) / 1000, UTC)
+
+
+def test_writers_at_the_same_time_lose_and_double_nothing(store: PgMarketStore) -> None:
+    bars = make_bars(12_000)
+    pieces = [bars.slice(0, 8_000), bars.slice(4_000, 12_000), bars.slice(3_990, 4_010), bars]
+    with ThreadPoolExecutor(4) as threads:
+        stored = list(threads.map(lambda piece: store.store_candles([piece]), pieces))
+    assert sum(result.new for result in stored) == 12_000
+    assert sum(result.corrections for result in stored) == 0
+    assert_same(store.read_bars(["BTC/USDT"], "15m", 0, START * 2)["BTC/USDT"], bars)
+
+
+def test_an_invalid_bar_fails_its_whole_batch(store: PgMarketStore) -> None:
+    bars = make_bars(10)
+    with pytest.raises(Exception, match="candles_check"):
+        store.store_candles([replace(bars, low=bars.high * 2)])
+    assert store.last_open_ms(["BTC/USDT"], "15m") == {}
+
+
+def test_the_last_bars_are_those_before_the_end(store: PgMarketStore) -> None:
+    bars, short = make_bars(500), make_bars(30, "ETH/USDT")
+    store.store_candles([bars, short])
+    end_ms = START + 400 * STEP
+    last = store.read_last_bars(["ETH/USDT", "BTC/USDT", "X/USDT"], "15m", end_ms, 100)
+    assert_same(last["BTC/USDT"], bars.slice(300, 400))
+    assert_same(last["ETH/USDT"], short)
+    assert len(last["X/USDT"]) == 0
+    assert store.last_open_ms(["ETH/USDT", "X/USDT"], "15m") == {"ETH/USDT": START + 29 * STEP}
+
+
+# ---------------------------------------------------------------------------------------------------------------- gaps
+def brute_force(wanted: dict[tuple[str, str], tuple[int, int]], stored: list[Bars]) -> list[CandleGap]:
+    by_series = {(bars.symbol, bars.timeframe): bars.open_time_ms for bars in stored}
+    return [
+        CandleGap(symbol, timeframe, first, past)
+        for (symbol, timeframe), (start, end) in sorted(wanted.items())
+        for first, past in missing_ranges(
+            by_series.get((symbol, timeframe), np.empty(0, np.int64)), start, end, timeframe
+        )
+    ]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_gaps_are_those_of_a_brute_force_check(store: PgMarketStore, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    stored, wanted = [], {}
+    for symbol, timeframe in [
+        ("A/USDT", "15m"),
+        ("B/USDT", "1h"),
+        ("C/USDT", "1d"),
+        ("D/USDT", "5m"),
+        ("E/USDT", "4h"),
+    ]:
+        bars = make_bars(700, symbol, timeframe)
+        keep = rng.random(700) > rng.choice([0.0, 0.01, 0.5])
+        keep[200 : 200 + rng.integers(0, 300)] = False
+        stored.append(take(bars, keep))
+        step = timeframe_ms(timeframe)
+        # Head and tail reach beyond what is stored, at moments off the grid.
+        start, end = rng.integers(-300, 50) * step + START + 1, START + rng.integers(650, 1_000) * step - 1
+        wanted[symbol, timeframe] = (int(start), int(end))
+    wanted["NOTHING/USDT", "15m"] = (START, START + 100 * STEP)
+    store.store_candles(stored)
+    assert store.find_gaps(wanted) == brute_force(wanted, stored)
+
+
+def test_a_complete_series_has_no_gap_and_an_empty_range_none_either(store: PgMarketStore) -> None:
+    store.store_candles([make_bars(500)])
+    assert store.find_gaps({("BTC/USDT", "15m"): (START, START + 500 * STEP)}) == []
+    assert store.find_gaps({("BTC/USDT", "15m"): (START, START)}) == []
+    assert store.find_gaps({}) == []
+
+
+# --------------------------------------------------------------------------------------------------- jobs and the rest
+def test_a_chunk_is_done_exactly_when_its_bars_are_stored(store: PgMarketStore) -> None:
+    chunks = [HistoryChunk("job", "BTC/USDT", "15m", START + i * DAY, START + (i + 1) * DAY) for i in range(3)]
+    assert store.create_job("job", "backfill_history", {"symbols": ["BTC/USDT"]}, "test")
+    assert not store.create_job("job", "backfill_history", {}, "someone else")
+    assert store.plan_chunks("job", chunks) == 3
+    assert store.plan_chunks("job", chunks) == 0
+    store.move_job("job", "running")
+    bars = make_bars(288)
+    assert store.finish_chunk(chunks[0], bars.slice(0, 90)) == Stored(90, 0)
+    with pytest.raises(Exception, match="candles_check"):
+        store.finish_chunk(chunks[1], replace(bars, low=bars.high * 2))
+    assert store.open_chunks("job") == chunks[1:]
+    row = store.job("job")
+    assert row is not None
+    assert row["state"] == "running"
+    assert row["requested_by"] == "test"
+    progress = row["progress"]
+    assert (progress["expected_bars"], progress["done_bars"], progress["rows_new"]) == (288, 96, 90)
+    assert progress["percent"] == 33.3
+    assert progress["eta_s"] == pytest.approx(2 * row["elapsed_s"])
+    assert progress["series"]["BTC/USDT 15m"]["rows_seen"] == 90
+    store.move_job("job", "done")
+    finished = store.job("job")
+    assert finished is not None
+    assert finished["finished_at"] >= finished["started_at"]
+    assert store.job("nothing") is None
+
+
+def test_a_series_is_wanted_from_its_oldest_bar_or_request(store: PgMarketStore) -> None:
+    store.store_candles([make_bars(5), make_bars(5, "ETH/USDT", "1h")])
+    store.create_job("job", "backfill_history", {}, "test")
+    store.plan_chunks("job", [HistoryChunk("job", "ETH/USDT", "1h", START - DAY, START)])
+    assert store.first_wanted_ms(["BTC/USDT", "ETH/USDT", "X/USDT"], ["15m", "1h"]) == {
+        ("BTC/USDT", "15m"): START,
+        ("ETH/USDT", "1h"): START - DAY,
+    }
+
+
+def test_listings_are_kept_and_replaced(store: PgMarketStore) -> None:
+    since = datetime(2020, 8, 11, 6, tzinfo=UTC)
+    store.save_listings([Listing("SOL/USDT", since, None)])
+    store.save_listings([Listing("SOL/USDT", since, datetime(2024, 1, 1, tzinfo=UTC))])
+    assert store.listings(["SOL/USDT", "X/USDT"]) == {
+        "SOL/USDT": Listing("SOL/USDT", since, datetime(2024, 1, 1, tzinfo=UTC))
+    }
+
+
+def test_a_quality_verdict_is_written_once(store: PgMarketStore) -> None:
+    bar = datetime(2024, 1, 1, tzinfo=UTC)
+    bad = QualityVerdict("BTC/USDT", False, {"incomplete": {"missing_bars": 3}})
+    assert store.save_quality(bar, [bad, QualityVerdict("ETH/USDT", True)]) == 2
+    assert store.save_quality(bar, [QualityVerdict("BTC/USDT", True)]) == 0
+    assert store.quality(bar, ["BTC/USDT", "X/USDT"]) == {"BTC/USDT": bad}
