@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AwareDatetime, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from tradewind.errors import BadSetting
@@ -74,6 +74,8 @@ class Settings(BaseSettings):
     market: str = Field("", pattern=r"^(|synthetic|public|replay:.+)$", examples=["synthetic", "replay:/data/candles"])
     market_seed: int = Field(7, ge=0, examples=["7"])
     market_structure_frac: float = Field(1.0, ge=0, le=1, examples=["1.0"])
+    # Where a new paper market's clock stands, stepped by hand from there; without it the market runs with the wall.
+    market_start: AwareDatetime | None = Field(None, examples=["2026-01-05T00:00:00+00:00"])
 
     # State and servers.
     home_dir: Path = Field(PROJECT_DIR / ".tradewind", examples=["/var/lib/tradewind"])
