@@ -183,13 +183,14 @@ class Settings(BaseSettings):
             return identity | {"seed": str(self.market_seed), "structure": str(self.market_structure_frac)}
         return identity if self.mode == "demo" else identity | {"account": self.account_id}
 
-    def environment(self) -> dict[str, str]:
+    def environment(self, also: frozenset[str] = frozenset()) -> dict[str, str]:
         """`TRADEWIND_*` variables from which another process of this deployment reads the same settings.
 
-        Left out are the stack's own secrets, which no task needs, and whatever the secret files say as well.
+        Left out are the stack's own secrets, except those named in `also`: no task needs them. So is whatever the
+        secret files say as well.
         """
         given = {"mode", "home_dir", "account_id", "market"} | self.model_fields_set
-        texts = {name: _text(getattr(self, name)) for name in sorted(given - STACK_ONLY)}
+        texts = {name: _text(getattr(self, name)) for name in sorted(given - (STACK_ONLY - also))}
         return {PREFIX + name.upper(): text for name, text in texts.items() if self._secret_file(name) != text}
 
     def _secret_file(self, name: str) -> str | None:

@@ -19,8 +19,11 @@ _INHERITED = (
 )  # fmt: skip
 
 
-def base_environment(settings: Settings) -> dict[str, str]:
-    """For every Python process of ours: how to import us, and the settings by which it becomes this deployment's."""
+def base_environment(settings: Settings, also: frozenset[str] = frozenset()) -> dict[str, str]:
+    """For every Python process of ours: how to import us, and the settings by which it becomes this deployment's.
+
+    `also` names secrets of the stack's own that this process needs.
+    """
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     local = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1,localhost"]))
     return {
@@ -33,14 +36,21 @@ def base_environment(settings: Settings) -> dict[str, str]:
         "TZ": "UTC",
         "NO_PROXY": local,
         "no_proxy": local,
-        **settings.environment(),
+        **settings.environment(also),
     }
 
 
 def paper_environment(settings: Settings) -> dict[str, str]:
-    """For the paper exchange: its own database besides."""
+    """For the paper exchange: its own database besides, wherever that was derived from."""
     url = settings.paper_database_url.get_secret_value()
     return base_environment(settings) | {f"{PREFIX}PAPER_DATABASE_URL": url}
+
+
+def status_environment(settings: Settings) -> dict[str, str]:
+    """For the status app, which checks the tokens and starts runs through Airflow's API."""
+    return base_environment(
+        settings, frozenset({"api_read_token", "api_control_token", "api_session_key", "airflow_password"})
+    )
 
 
 def airflow_home(settings: Settings) -> Path:

@@ -26,9 +26,9 @@ from tradewind.stack.airflow_api import AirflowClient
 from tradewind.stack.environment import (
     airflow_environment,
     airflow_home,
-    base_environment,
     paper_environment,
     prepare_airflow_home,
+    status_environment,
 )
 from tradewind.stack.postgres import EmbeddedPostgres
 from tradewind.stack.processes import LOCALHOST, spawn
@@ -215,7 +215,7 @@ def _airflow(settings: Settings, server: EmbeddedPostgres | None) -> list[Servic
 
 
 def _status(settings: Settings) -> Service:
-    environment = base_environment(settings)
+    environment = status_environment(settings)
     log = log_dir(settings) / "status.log"
     argv = [
         sys.executable, "-m", "gunicorn", "trading_api:create_app()", "--bind", f"{LOCALHOST}:{settings.status_port}",

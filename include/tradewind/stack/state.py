@@ -34,7 +34,7 @@ class StackState:
 
     supervisor: ProcessMark
     state: str
-    message: str = ""
+    reloads: int = 0
     processes: list[ProcessState] = field(default_factory=list)
     leaders: list[ProcessMark] = field(default_factory=list)
     urls: dict[str, str] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class StackState:
         return cls(
             supervisor=ProcessMark(**data["supervisor"]),
             state=data["state"],
-            message=data["message"],
+            reloads=data["reloads"],
             processes=[
                 ProcessState(**{**process, "mark": ProcessMark(**process["mark"]) if process["mark"] else None})
                 for process in data["processes"]

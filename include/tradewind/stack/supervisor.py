@@ -280,6 +280,8 @@ class Supervisor:
                 self._launch(service)
             self._await_ready(service)
             self._reporter.changed(service.name, states.READY, "reloaded")
+        self._state.reloads += 1
+        self._save()
 
     # --- stop --------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,171 @@
+"""The stack's own commands: up, down, status, logs, airflow, paper, secrets."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tradewind.errors import BadInput, StackFailed
+
+if TYPE_CHECKING:
+    from tradewind.settings import Settings
+    from tradewind.stack import Stack
+
+_PANEL = "The stack"
+_PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+
+secrets_app = typer.Typer(help="The deployment's own secrets.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    app.command(rich_help_panel=_PANEL)(up)
+    app.command(rich_help_panel=_PANEL)(down)
+    app.command(rich_help_panel=_PANEL)(status)
+    app.command(rich_help_panel=_PANEL)(logs)
+    app.command(rich_help_panel=_PANEL, context_settings=_PASS_THROUGH, add_help_option=False)(airflow)
+    app.command(rich_help_panel=_PANEL)(paper)
+    app.add_typer(secrets_app, name="secrets", rich_help_panel=_PANEL)
+
+
+def up(
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return when all is ready; ./tradewind down ends it.")
+    ] = False,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Restart what runs our code in the stack that is up.")
+    ] = False,
+    as_daemon: Annotated[bool, typer.Option("--as-daemon", hidden=True)] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", hidden=True)] = False,
+) -> None:
+    """Start the stack and keep it running until Ctrl-C."""
+    from tradewind.stack import daemon, with_secrets
+    from tradewind.stack.progress import LiveReporter
+
+    settings = with_secrets()
+    if reload:
+        daemon.reload(settings)
+        print("The processes that run Tradewind's code were restarted.")
+    elif as_daemon:
+        daemon.serve_detached(settings, fresh=fresh)
+    elif detach:
+        daemon.detach(settings)
+        _print_addresses(settings)
+    else:
+        with LiveReporter() as reporter:
+            daemon.serve(settings, reporter, on_ready=lambda stack: _announce(stack, reporter))
+
+
+def down() -> None:
+    """Stop the stack; returns when nothing of it is left."""
+    from tradewind import stack
+    from tradewind.settings import load_settings
+
+    print("The stack is down." if stack.down(load_settings()) else "No stack was up.")
+
+
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Show the stack's processes, ports and health, and the trading state. Exit status 0 when all of it is well."""
+    from tradewind.settings import load_settings
+    from tradewind.stack.report import print_report, stack_report
+
+    report = stack_report(load_settings())
+    if as_json:
+        print(json.dumps(report, indent=2, default=str))
+    else:
+        print_report(report)
+    if not report["healthy"]:
+        raise typer.Exit(1)
+
+
+def logs(
+    name: Annotated[str | None, typer.Argument(help="A service; without it, the list of them.")] = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 100,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines are written.")] = False,
+) -> None:
+    """Show the log of one of the stack's services."""
+    from tradewind.settings import load_settings
+    from tradewind.stack.services import log_dir
+
+    directory = log_dir(load_settings())
+    found = {path.stem: path for path in sorted(directory.glob("*.log"))}
+    if name is None:
+        print("\n".join(found) or f"There are no logs in {directory} yet.")
+        return
+    if name not in found:
+        raise BadInput(f"there is no log of {name!r}; there are: {', '.join(found) or 'none yet'}")
+    os.execvp("tail", ["tail", "-n", str(lines), *(["-F"] if follow else []), str(found[name])])
+
+
+def airflow(context: typer.Context) -> None:
+    """Run Airflow's own command against the stack, for example: airflow dags list."""
+    from tradewind.stack import with_secrets
+    from tradewind.stack.environment import airflow_environment, prepare_airflow_home
+
+    settings = with_secrets()
+    prepare_airflow_home(settings)
+    environment = airflow_environment(settings)
+    # For a terminal, and as narrow or wide as that is.
+    environment |= {name: os.environ[name] for name in ("TERM", "COLUMNS") if name in os.environ}
+    environment |= {"AIRFLOW__LOGGING__JSON_LOGS": "False", "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING"}
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-m", "airflow", *context.args], environment)
+
+
+def paper(
+    port: Annotated[int | None, typer.Option(help="Where it listens on 127.0.0.1.", min=1, max=65535)] = None,
+    market: Annotated[str, typer.Option(help="synthetic, or replay:DIR with candle files.")] = "synthetic",
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON with url, api_key and api_secret.")] = False,
+) -> None:
+    """Run the paper exchange alone, with a fresh account, until Ctrl-C."""
+    from tradewind.stack.paper import running_paper_exchange
+
+    with running_paper_exchange(port=port, market=market) as account:
+        if as_json:
+            print(json.dumps(account), flush=True)
+        else:
+            for name, value in account.items():
+                print(f"{name:10s} {value}", flush=True)
+        _wait_for_signal()
+
+
+@secrets_app.command("init")
+def init_secrets() -> None:
+    """Make the secrets that are missing. Existing ones are kept."""
+    from tradewind.settings import load_settings
+    from tradewind.stack import secrets
+
+    settings = load_settings()
+    made = secrets.init_secrets(settings.home_dir)
+    print(f"{len(made)} secrets made in {settings.secrets_dir}" + (f": {', '.join(made)}" if made else ""))
+
+
+def _announce(stack: Stack, reporter: object) -> None:
+    from tradewind.stack.progress import LiveReporter
+
+    assert isinstance(reporter, LiveReporter)
+    reporter.finish()
+    _print_addresses(stack.settings)
+    print("Ctrl-C stops it.", flush=True)
+
+
+def _print_addresses(settings: Settings) -> None:
+    from tradewind.stack.state import StackState, state_file
+
+    state = StackState.load(state_file(settings.home_dir))
+    if state is None:
+        raise StackFailed("the stack ended right after its start: see ./tradewind logs supervisor")
+    for name, url in state.urls.items():
+        print(f"{name:10s} {url}")
+    print(f"{'login':10s} {settings.airflow_username}, password in {settings.secrets_dir}/tradewind_airflow_password")
+
+
+def _wait_for_signal() -> None:
+    import threading
+
+    threading.Event().wait()
