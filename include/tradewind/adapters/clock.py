@@ -46,6 +46,6 @@ class PaperClock:
                 answer.raise_for_status()
             except httpx.HTTPError as error:
                 raise ExchangeUnreachable(f"the paper market's clock at {self._url} did not answer: {error}") from error
-            self._now = datetime.fromtimestamp(answer.json()["now_ms"] / 1000, UTC)
+            self._now = datetime.fromtimestamp(answer.json()["market_ms"] / 1000, UTC)
             self._asked_at_s = time.monotonic()
         return self._now
