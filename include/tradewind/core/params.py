@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cache
 
 from .types import RegimeFamily
 
@@ -109,9 +110,15 @@ class StrategyParams:
     @property
     def hash(self) -> str:
         """SHA-256 over all fields in canonical JSON; twelve hex digits name it in ids and reports."""
-        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return _hash(self)
 
     @property
     def strategy_version(self) -> str:
         return f"{self.version}-{self.hash[:12]}"
+
+
+@cache
+def _hash(params: StrategyParams) -> str:
+    # Asked for with every decision, and equal parameters have equal hashes.
+    canonical = json.dumps(asdict(params), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,190 @@
+"""What a replay decides on: per bar the probabilities, the regime and the market's numbers, as columns.
+
+A column's row i was known at the close of bar i. Rows without a prediction hold NaN. The regime comes from the same
+functions as live; a model-free rule brings its own columns (`rules.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tradewind.core.inputs import SymbolInputs
+from tradewind.core.market_numbers import MarketColumns, market_columns
+from tradewind.core.params import StrategyParams
+from tradewind.core.regime import (
+    FAMILIES,
+    REGIMES,
+    UNDETERMINED,
+    RegimeMeasures,
+    family_codes,
+    family_of,
+    measure_regime,
+    regime_codes,
+)
+from tradewind.core.types import (
+    Bars,
+    FloatArray,
+    Instrument,
+    IntArray,
+    Prediction,
+    RegimeFamily,
+    RegimeState,
+    SentimentState,
+)
+
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forecast:
+    """A model's (or a rule's) answers for one symbol, aligned with its bars; NaN where there is none."""
+
+    p_long: FloatArray
+    p_short: FloatArray
+    expected_r_long: FloatArray
+    expected_r_short: FloatArray
+    model_version: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SymbolSeries:
+    """One symbol through the whole replay. All arrays have the bars' length."""
+
+    bars: Bars
+    instrument: Instrument
+    forecast: Forecast
+    numbers: MarketColumns
+    regimes: IntArray  # index into core.regime.REGIMES, UNDETERMINED where unknown
+    measures: RegimeMeasures
+    sentiment: tuple[SentimentState, ...] = ()  # ascending by as_of
+
+    def __len__(self) -> int:
+        return len(self.bars)
+
+    @property
+    def families(self) -> IntArray:
+        """Index into core.regime.FAMILIES of each bar, negative for none."""
+        return family_codes(self.regimes)
+
+    def regime_at(self, row: int) -> RegimeState | None:
+        """The regime as live would have stored it; None inside the warm-up."""
+        code = int(self.regimes[row])
+        if code == UNDETERMINED:
+            return None
+        return RegimeState(
+            self.bars.symbol,
+            moment(int(self.bars.open_time_ms[row])),
+            REGIMES[code],
+            family_of(REGIMES[code]),
+            float(self.measures.adx[row]),
+            float(self.measures.natr_ratio[row]),
+            float(self.measures.natr_quantile[row]),
+            float(self.measures.bandwidth_quantile[row]),
+        )
+
+    def prediction_at(self, row: int, family: RegimeFamily | None) -> Prediction | None:
+        """The forecast of one bar; None where there is none or the regime asks no model."""
+        p_long = float(self.forecast.p_long[row])
+        if family is None or math.isnan(p_long):
+            return None
+        p_short = float(self.forecast.p_short[row])
+        return Prediction(
+            symbol=self.bars.symbol,
+            bar=moment(int(self.bars.open_time_ms[row])),
+            model_version=self.forecast.model_version,
+            family=family,
+            p_long=p_long,
+            p_short=p_short,
+            p_neither=1.0 - p_long - p_short,
+            expected_r_long=float(self.forecast.expected_r_long[row]),
+            expected_r_short=float(self.forecast.expected_r_short[row]),
+            features_sha256="",
+        )
+
+    def inputs_at(self, row: int, now: datetime) -> SymbolInputs:
+        """What a live cycle would have known of this symbol at the close of bar `row`."""
+        regime = self.regime_at(row)
+        prediction = self.prediction_at(row, regime.family if regime is not None else None)
+        return SymbolInputs(
+            symbol=self.bars.symbol,
+            numbers=self.numbers.at(row),
+            regime=regime,
+            sentiment=self.sentiment_at(now),
+            prediction=prediction,
+            instrument=self.instrument,
+        )
+
+    def sentiment_at(self, now: datetime) -> SentimentState | None:
+        """The newest state known at `now`."""
+        low, high = 0, len(self.sentiment)
+        while low < high:
+            middle = (low + high) // 2
+            if self.sentiment[middle].as_of <= now:
+                low = middle + 1
+            else:
+                high = middle
+        return self.sentiment[low - 1] if low else None
+
+
+def symbol_series(
+    bars_15m: Bars,
+    instrument: Instrument,
+    forecast: Forecast,
+    params: StrategyParams,
+    sentiment: tuple[SentimentState, ...] = (),
+) -> SymbolSeries:
+    """All columns of one symbol, by the functions that live uses. Raises ValueError for arrays of another length."""
+    for name in ("p_long", "p_short", "expected_r_long", "expected_r_short"):
+        if len(getattr(forecast, name)) != len(bars_15m):
+            raise ValueError(f"{bars_15m.symbol}: {name} has another length than the bars")
+    measures = measure_regime(bars_15m, params)
+    return SymbolSeries(
+        bars=bars_15m,
+        instrument=instrument,
+        forecast=forecast,
+        numbers=market_columns(bars_15m, params),
+        regimes=regime_codes(measures, params),
+        measures=measures,
+        sentiment=sentiment,
+    )
+
+
+def prefilter(series: SymbolSeries, params: StrategyParams) -> dict[str, BoolArray]:
+    """For each bar what the filters that look at columns alone would say of a long entry, in their order.
+
+    Only bars that pass all of these are decided in full; the others are counted. A test holds each mask equal to its
+    filter's verdict.
+    """
+    forecast, numbers = series.forecast, series.numbers
+    families = series.families
+    known = np.isfinite(numbers.volume_ratio) & np.isfinite(numbers.atr_quote) & np.isfinite(numbers.trend_ema)
+    predicted = np.isfinite(forecast.p_long)
+    chaotic = (series.regimes != UNDETERMINED) & (families < 0)
+    complete = known & (series.regimes != UNDETERMINED) & (predicted | chaotic)
+    with np.errstate(invalid="ignore"):
+        natr = numbers.atr_quote / numbers.close
+        return {
+            "completeness": complete & (numbers.missing_bars <= params.max_missing_bars),
+            "regime": families >= 0,
+            "signal": predicted
+            & (families >= 0)
+            & (forecast.p_long >= params.min_probability)
+            & (forecast.p_long - forecast.p_short >= params.min_probability_edge),
+            "trend": predicted & (families >= 0) & known & (numbers.close > numbers.trend_ema),
+            "volatility": known & (natr >= params.natr_min_frac) & (natr <= params.natr_max_frac),
+            "volume": known & (numbers.volume_ratio >= params.min_volume_ratio),
+            "expected_value": predicted & (families >= 0) & (forecast.expected_r_long >= params.min_expected_r),
+        }
+
+
+def moment(at_ms: int) -> datetime:
+    """Epoch milliseconds as an aware datetime."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC)
+
+
+__all__ = ["FAMILIES", "Forecast", "SymbolSeries", "moment", "prefilter", "symbol_series"]
