@@ -1,0 +1,135 @@
+"""What a market accepts: units, limits and the filters every order must pass; the edge where `Decimal` turns to integers.
+
+The filters are those of Binance spot (PRICE_FILTER, PERCENT_PRICE_BY_SIDE, LOT_SIZE, MARKET_LOT_SIZE, NOTIONAL), because
+every client of that dialect computes with them; other venues' rules map onto them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from tradewind.core.matching_types import (
+    ATOMS_PER_UNIT,
+    NewOrder,
+    OrderKind,
+    Refusal,
+    OrderSide,
+    RejectReason,
+)
+
+PPM = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolRules:
+    """The rules of one market. Decimals are exact; `*_lots` and `*_ticks` are integers in its units.
+
+    Raises
+    ------
+    ValueError
+        If one tick times one lot is not a whole number of quote atoms: amounts could then not be exact.
+    """
+
+    symbol: str
+    base: str
+    quote: str
+    tick: Decimal
+    step: Decimal
+    min_lots: int = 1
+    max_lots: int = 10**12
+    max_market_lots: int = 10**11
+    min_ticks: int = 1
+    max_ticks: int = 10**11
+    min_notional: Decimal = Decimal(5)
+    max_notional: Decimal = Decimal(9_000_000)
+    bid_multiplier_up: Decimal = Decimal(5)
+    bid_multiplier_down: Decimal = Decimal("0.2")
+    ask_multiplier_up: Decimal = Decimal(5)
+    ask_multiplier_down: Decimal = Decimal("0.2")
+    max_orders: int = 200
+    max_algo_orders: int = 5
+    max_order_lists: int = 20
+    max_iceberg_parts: int = 100
+    min_trailing_bps: int = 10
+    max_trailing_bps: int = 2000
+
+    def __post_init__(self) -> None:
+        for name, units in (("step", self.step * ATOMS_PER_UNIT), ("tick × step", self.tick * self.step * ATOMS_PER_UNIT)):
+            if units != int(units) or units < 1:
+                raise ValueError(f"{self.symbol}: {name} must be a whole number of 1e-8; got {units} of them")
+
+    @property
+    def base_atoms_per_lot(self) -> int:
+        return int(self.step * ATOMS_PER_UNIT)
+
+    @property
+    def quote_atoms_per_ticklot(self) -> int:
+        return int(self.tick * self.step * ATOMS_PER_UNIT)
+
+    def ticks(self, price: Decimal) -> int:
+        """The price in ticks. Raises Refusal when it is off the grid."""
+        return _whole(price / self.tick, RejectReason.FILTER_PRICE)
+
+    def lots(self, quantity: Decimal, *, market: bool = False) -> int:
+        """The quantity in lots. Raises Refusal when it is off the grid."""
+        return _whole(quantity / self.step, RejectReason.FILTER_MARKET_LOT_SIZE if market else RejectReason.FILTER_LOT_SIZE)
+
+    def price(self, ticks: int) -> Decimal:
+        return self.tick * ticks
+
+    def quantity(self, lots: int) -> Decimal:
+        return self.step * lots
+
+
+def atoms(amount: Decimal) -> int:
+    """An amount of any asset in atoms, rounded down."""
+    return int(amount * ATOMS_PER_UNIT)
+
+
+def amount(atom_count: int) -> Decimal:
+    """Atoms as an exact Decimal amount."""
+    return Decimal(atom_count).scaleb(-8)
+
+
+def check_filters(rules: SymbolRules, order: NewOrder, average_ticks: int) -> None:
+    """Raise Refusal for the first filter the order breaks, in the exchange's order.
+
+    `average_ticks` is the weighted average price of the last minutes, which the percentage and notional filters use.
+    An order without a quantity (a pending leg sized later, or a market order by quote) skips the quantity filters.
+    """
+    for ticks in (order.price_ticks, order.stop_ticks):
+        if ticks and not rules.min_ticks <= ticks <= rules.max_ticks:
+            raise Refusal(RejectReason.FILTER_PRICE)
+    if order.kind.has_price:
+        if order.side is OrderSide.BUY:
+            up, down = rules.bid_multiplier_up, rules.bid_multiplier_down
+        else:
+            up, down = rules.ask_multiplier_up, rules.ask_multiplier_down
+        if not average_ticks * down <= order.price_ticks <= average_ticks * up:
+            raise Refusal(RejectReason.FILTER_PERCENT_PRICE)
+    if order.trailing_bps and not rules.min_trailing_bps <= order.trailing_bps <= rules.max_trailing_bps:
+        raise Refusal(RejectReason.FILTER_TRAILING_DELTA)
+    if order.lots:
+        if not rules.min_lots <= order.lots <= rules.max_lots:
+            raise Refusal(RejectReason.FILTER_LOT_SIZE)
+        if order.kind is OrderKind.MARKET and order.lots > rules.max_market_lots:
+            raise Refusal(RejectReason.FILTER_MARKET_LOT_SIZE)
+        if order.iceberg_lots:
+            if order.iceberg_lots < rules.min_lots:
+                raise Refusal(RejectReason.FILTER_LOT_SIZE)
+            if -(-order.lots // order.iceberg_lots) > rules.max_iceberg_parts:
+                raise Refusal(RejectReason.FILTER_ICEBERG_PARTS)
+        reference = order.price_ticks or order.stop_ticks or average_ticks
+        notional = rules.price(reference) * rules.quantity(order.lots)
+        if notional < rules.min_notional or (order.kind.has_price and notional > rules.max_notional):
+            raise Refusal(RejectReason.FILTER_NOTIONAL)
+    elif order.quote_atoms and amount(order.quote_atoms) < rules.min_notional:
+        raise Refusal(RejectReason.FILTER_NOTIONAL)
+
+
+def _whole(units: Decimal, reason: RejectReason) -> int:
+    whole = int(units)
+    if whole != units:
+        raise Refusal(reason)
+    return whole

@@ -1,0 +1,281 @@
+"""The records of order matching: orders, lists, fills, and why an order is refused.
+
+Inside matching everything is an integer: prices in ticks, quantities in lots, money in atoms (10⁻⁸ of an asset).
+`Decimal` appears only in `matching_rules`, at the edge. Times are epoch milliseconds that the caller passes in.
+
+The life of an order::
+
+    PENDING_NEW ──► NEW ──► PARTIALLY_FILLED ──► FILLED
+         │           │              │
+         ├──► REJECTED, EXPIRED     └──► CANCELED, EXPIRED
+         └──► CANCELED
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+
+ATOMS_PER_UNIT = 100_000_000
+"""Every asset is counted in 10⁻⁸ of its unit, the precision spot exchanges publish."""
+
+NO_LIST = -1
+NEVER_MS = -1
+
+
+class OrderSide(IntEnum):
+    """The sign of the base quantity an order moves."""
+
+    BUY = 1
+    SELL = -1
+
+
+class OrderKind(StrEnum):
+    LIMIT = "LIMIT"
+    LIMIT_MAKER = "LIMIT_MAKER"
+    MARKET = "MARKET"
+    STOP_LOSS = "STOP_LOSS"
+    STOP_LOSS_LIMIT = "STOP_LOSS_LIMIT"
+    TAKE_PROFIT = "TAKE_PROFIT"
+    TAKE_PROFIT_LIMIT = "TAKE_PROFIT_LIMIT"
+
+    @property
+    def is_contingent(self) -> bool:
+        """Waits for a trigger price before it works."""
+        return self in CONTINGENT_KINDS
+
+    @property
+    def is_stop(self) -> bool:
+        return self in (OrderKind.STOP_LOSS, OrderKind.STOP_LOSS_LIMIT)
+
+    @property
+    def has_price(self) -> bool:
+        return self in PRICED_KINDS
+
+    @property
+    def has_time_in_force(self) -> bool:
+        return self in (OrderKind.LIMIT, OrderKind.STOP_LOSS_LIMIT, OrderKind.TAKE_PROFIT_LIMIT)
+
+
+CONTINGENT_KINDS = frozenset(
+    {OrderKind.STOP_LOSS, OrderKind.STOP_LOSS_LIMIT, OrderKind.TAKE_PROFIT, OrderKind.TAKE_PROFIT_LIMIT}
+)
+PRICED_KINDS = frozenset(
+    {OrderKind.LIMIT, OrderKind.LIMIT_MAKER, OrderKind.STOP_LOSS_LIMIT, OrderKind.TAKE_PROFIT_LIMIT}
+)
+
+
+class TimeInForce(StrEnum):
+    GTC = "GTC"
+    IOC = "IOC"
+    FOK = "FOK"
+
+
+class OrderStatus(StrEnum):
+    PENDING_NEW = "PENDING_NEW"
+    NEW = "NEW"
+    PARTIALLY_FILLED = "PARTIALLY_FILLED"
+    FILLED = "FILLED"
+    CANCELED = "CANCELED"
+    EXPIRED = "EXPIRED"
+    REJECTED = "REJECTED"
+
+    @property
+    def is_open(self) -> bool:
+        return self in OPEN_STATUSES
+
+
+OPEN_STATUSES = frozenset({OrderStatus.PENDING_NEW, OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED})
+
+
+class ListKind(StrEnum):
+    """How the orders of a list depend on each other.
+
+    OCO: two legs, one cancels the other. OTO: a working order, then a pending one. OTOCO: a working order, then an OCO
+    pair. OPO and OPOCO: the same two, with the pending quantity taken from what the working order bought.
+    """
+
+    OCO = "OCO"
+    OTO = "OTO"
+    OTOCO = "OTOCO"
+    OPO = "OPO"
+    OPOCO = "OPOCO"
+
+    @property
+    def has_working_leg(self) -> bool:
+        return self is not ListKind.OCO
+
+    @property
+    def is_sized_from_proceeds(self) -> bool:
+        return self in (ListKind.OPO, ListKind.OPOCO)
+
+
+class RejectReason(StrEnum):
+    """Why a command was refused. Nothing has changed when one is given."""
+
+    UNKNOWN_SYMBOL = "unknown symbol"
+    MARKET_CLOSED = "market is closed"
+    INSUFFICIENT_BALANCE = "insufficient balance"
+    DUPLICATE_CLIENT_ID = "duplicate client id"
+    WOULD_TRIGGER = "would trigger immediately"
+    WOULD_TAKE = "would immediately match and take"
+    NO_LIQUIDITY = "no liquidity"
+    BAD_PRICE_RELATION = "prices of the legs are in the wrong relation"
+    BAD_COMPOSITION = "unsupported combination of parameters"
+    UNKNOWN_ORDER = "unknown order"
+    CANCEL_RESTRICTED = "cancel restrictions"
+    ZERO_NOTIONAL = "price times quantity is zero"
+    FILTER_PRICE = "PRICE_FILTER"
+    FILTER_PERCENT_PRICE = "PERCENT_PRICE_BY_SIDE"
+    FILTER_LOT_SIZE = "LOT_SIZE"
+    FILTER_MARKET_LOT_SIZE = "MARKET_LOT_SIZE"
+    FILTER_NOTIONAL = "NOTIONAL"
+    FILTER_ICEBERG_PARTS = "ICEBERG_PARTS"
+    FILTER_MAX_ORDERS = "MAX_NUM_ORDERS"
+    FILTER_MAX_ALGO_ORDERS = "MAX_NUM_ALGO_ORDERS"
+    FILTER_MAX_ORDER_LISTS = "MAX_NUM_ORDER_LISTS"
+    FILTER_TRAILING_DELTA = "TRAILING_DELTA"
+
+
+class Refusal(Exception):  # noqa: N818 - an outcome of asking, not a failure of the engine
+    """A command was refused before it changed anything."""
+
+    def __init__(self, reason: RejectReason, detail: str = "") -> None:
+        super().__init__(detail or reason.value)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class NewOrder:
+    """What a client asks for. Unused fields stay at zero.
+
+    `lots` is 0 for a market order by `quote_atoms` and for a pending leg that is sized from proceeds.
+    `trailing_bps` is the trailing distance in basis points of the price.
+    """
+
+    symbol: str
+    side: OrderSide
+    kind: OrderKind
+    client_id: str
+    lots: int = 0
+    price_ticks: int = 0
+    stop_ticks: int = 0
+    trailing_bps: int = 0
+    quote_atoms: int = 0
+    iceberg_lots: int = 0
+    time_in_force: TimeInForce = TimeInForce.GTC
+    tags: tuple[tuple[str, str | int], ...] = ()
+    """Labels the client gave (strategy id, self-trade prevention mode), carried and never read here."""
+
+
+@dataclass(slots=True)
+class Order:
+    """An order in the engine. Only the engine writes to it."""
+
+    order_id: int
+    account_id: str
+    symbol: str
+    side: OrderSide
+    kind: OrderKind
+    client_id: str
+    lots: int
+    price_ticks: int
+    stop_ticks: int
+    trailing_bps: int
+    quote_atoms: int
+    iceberg_lots: int
+    time_in_force: TimeInForce
+    tags: tuple[tuple[str, str | int], ...]
+    status: OrderStatus
+    created_ms: int
+    updated_ms: int
+    list_id: int = NO_LIST
+    working_ms: int = NEVER_MS
+    filled_lots: int = 0
+    filled_quote_atoms: int = 0
+    triggered: bool = False
+    trailing_ms: int = NEVER_MS
+    trailing_extreme_ticks: int = 0
+    reject_reason: str = ""
+
+    @property
+    def remaining_lots(self) -> int:
+        return self.lots - self.filled_lots
+
+    @property
+    def is_open(self) -> bool:
+        return self.status in OPEN_STATUSES
+
+    @property
+    def awaits_trigger(self) -> bool:
+        return not self.triggered and self.kind in CONTINGENT_KINDS
+
+
+@dataclass(slots=True)
+class OrderList:
+    """A list of dependent orders. `order_ids` are in the order of the request: working, above, below."""
+
+    list_id: int
+    account_id: str
+    symbol: str
+    kind: ListKind
+    client_id: str
+    order_ids: tuple[int, ...]
+    created_ms: int
+    updated_ms: int
+    is_done: bool = False
+    is_activated: bool = False
+    """The pending legs have been placed (for OCO: from the start)."""
+    proceeds_atoms: int = 0
+    """Base atoms held back for the pending legs of OPO and OPOCO while the working order fills."""
+
+    @property
+    def pending_ids(self) -> tuple[int, ...]:
+        return self.order_ids[1:] if self.kind.has_working_leg else self.order_ids
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """One trade of one order. Commission is in atoms of the received asset."""
+
+    trade_id: int
+    order_id: int
+    list_id: int
+    account_id: str
+    symbol: str
+    side: OrderSide
+    price_ticks: int
+    lots: int
+    quote_atoms: int
+    commission_atoms: int
+    commission_asset: str
+    is_maker: bool
+    time_ms: int
+
+
+@dataclass(slots=True)
+class Balance:
+    """Holdings of one asset in atoms; `locked` is the part that open orders reserve. 0 <= locked <= total."""
+
+    total: int = 0
+    locked: int = 0
+
+    @property
+    def free(self) -> int:
+        return self.total - self.locked
+
+
+@dataclass(slots=True)
+class Account:
+    account_id: str
+    maker_fee_ppm: int
+    taker_fee_ppm: int
+    balances: dict[str, Balance] = field(default_factory=dict)
+
+    def balance(self, asset: str) -> Balance:
+        """The balance of an asset, made empty when it was never held."""
+        found = self.balances.get(asset)
+        if found is None:
+            found = self.balances[asset] = Balance()
+        return found

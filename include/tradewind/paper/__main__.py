@@ -1,0 +1,77 @@
+"""`python -m tradewind.paper`: serve the paper exchange until stopped.
+
+Options come from the command line, else from the settings (TRADEWIND_EXCHANGE_PORT, TRADEWIND_PAPER_DATABASE_URL,
+TRADEWIND_MARKET, TRADEWIND_MARKET_SEED, TRADEWIND_MARKET_STRUCTURE_FRAC, TRADEWIND_EXCHANGE_ADMIN_TOKEN).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+import uvicorn
+
+from tradewind.errors import StopError
+from tradewind.paper.exchange import PaperExchange
+from tradewind.paper.limits import RateLimits
+from tradewind.paper.markets import Market
+from tradewind.paper.markets_synthetic import SyntheticMarket
+from tradewind.paper.server import PaperServer, Protocol
+from tradewind.paper.store import PaperStore
+from tradewind.settings import load_settings
+
+
+def make_market(name: str, symbols: tuple[str, ...], seed: int, structure: float) -> Market:
+    """The market that a setting names. Raises BadSetting."""
+    return SyntheticMarket(symbols, seed, structure)
+
+
+def main(argv: list[str] | None = None) -> int:
+    settings = load_settings()
+    parser = argparse.ArgumentParser(prog="python -m tradewind.paper", description="Serve the paper exchange.")
+    parser.add_argument("--port", type=int, default=settings.exchange_port)
+    parser.add_argument("--database-url", default=settings.paper_database_url.get_secret_value())
+    parser.add_argument("--market", default=settings.market or "synthetic", help="synthetic or replay:DIR")
+    parser.add_argument("--symbols", default=",".join(settings.symbols), help="comma-separated, as BTC/USDT")
+    parser.add_argument("--seed", type=int, default=settings.market_seed)
+    parser.add_argument("--structure", type=float, default=settings.market_structure_frac)
+    parser.add_argument("--admin-token", default=settings.exchange_admin_token.get_secret_value())
+    parser.add_argument("--weight-limit", type=int, default=RateLimits.weight_per_minute, help="request weight a minute")
+    parser.add_argument("--order-limit", type=int, default=RateLimits.orders_per_10s, help="new orders in ten seconds")
+    parser.add_argument("--memory", action="store_true", help="keep no state: everything is lost at the end")
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        return serve(options)
+    except StopError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serve until SIGTERM or Ctrl-C; 1 when the state could not be kept."""
+    market = make_market(options.market, tuple(options.symbols.split(",")), options.seed, options.structure)
+    failed = False
+
+    def give_up() -> None:
+        nonlocal failed
+        failed = True
+        server.should_exit = server.force_exit = True
+
+    store = PaperStore(options.database_url, give_up) if not options.memory else None
+    exchange = PaperExchange(market, store)
+    limits = RateLimits(options.weight_limit, options.order_limit)
+    app = PaperServer(exchange, options.admin_token, limits, store)
+    config = uvicorn.Config(
+        app.app(), host="127.0.0.1", port=options.port, loop="uvloop", http=Protocol, lifespan="on",
+        access_log=False, log_level="warning", server_header=False, timeout_graceful_shutdown=5,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    server.run()
+    return 1 if failed or not server.started else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+

@@ -1,0 +1,136 @@
+"""The operator's client: what tests and the demo use to steer a running paper exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from tradewind.errors import BadInput, ExchangeUnreachable
+
+
+@dataclass(frozen=True, slots=True)
+class PaperAccount:
+    """A key of an account on the paper exchange."""
+
+    account_id: str
+    api_key: str
+    api_secret: str
+    can_trade: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ClockReading:
+    """`mode` is real, stepped or running; times are epoch milliseconds."""
+
+    mode: str
+    market_ms: int
+    wall_ms: int
+    speed: float
+
+
+class PaperAdmin:
+    """Admin calls to the exchange at `url`. Usable as a context manager.
+
+    Every method raises ExchangeUnreachable when nobody answers and BadInput when the exchange refuses what was asked.
+    """
+
+    def __init__(self, url: str, token: str, timeout_s: float = 60.0) -> None:
+        self._client = httpx.Client(base_url=url, headers={"X-Tradewind-Admin": token}, timeout=timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._client.close()
+
+    # ----------------------------------------------------------------------------------------------------------- clock
+    def clock(self) -> ClockReading:
+        return ClockReading(**self._call("GET", "clock"))
+
+    def set_clock(self, market_ms: int) -> ClockReading:
+        """Freeze the market at a time. Going forward, the market is walked there."""
+        return ClockReading(**self._call("POST", "clock", {"set_ms": market_ms}))
+
+    def step(self, bars: int = 1, timeframe: str = "15m") -> ClockReading:
+        """Freeze the market and move it on by so many bars; resting orders meet every base bar in between."""
+        return ClockReading(**self._call("POST", "clock", {"step_bars": bars, "timeframe": timeframe}))
+
+    def step_ms(self, milliseconds: int) -> ClockReading:
+        return ClockReading(**self._call("POST", "clock", {"step_ms": milliseconds}))
+
+    def run(self, speed: float) -> ClockReading:
+        """Let the market run at so many times the speed of the wall clock, from where it is."""
+        return ClockReading(**self._call("POST", "clock", {"speed": speed}))
+
+    def use_real_clock(self) -> ClockReading:
+        return ClockReading(**self._call("POST", "clock", {"mode": "real"}))
+
+    # -------------------------------------------------------------------------------------------------------- accounts
+    def create_account(
+        self,
+        balances: Mapping[str, Decimal | str] | None = None,
+        *,
+        account_id: str | None = None,
+        api_key: str | None = None,
+        api_secret: str | None = None,
+        can_trade: bool = True,
+    ) -> PaperAccount:
+        """Open an account (10,000 USDT unless told otherwise). With the same id, key and secret it may be repeated."""
+        body: dict[str, Any] = {"can_trade": can_trade}
+        if balances is not None:
+            body["balances"] = {asset: str(held) for asset, held in balances.items()}
+        given = {"account_id": account_id, "api_key": api_key, "api_secret": api_secret}
+        body |= {name: value for name, value in given.items() if value is not None}
+        return PaperAccount(**self._call("POST", "accounts", body))
+
+    def create_key(self, account_id: str, *, can_trade: bool = True) -> PaperAccount:
+        """One more key for an account, for instance one that may only read."""
+        return PaperAccount(**self._call("POST", "keys", {"account_id": account_id, "can_trade": can_trade}))
+
+    def state(self) -> dict[str, Any]:
+        """Balances, orders and fills of every account."""
+        return self._call("GET", "state")
+
+    # ------------------------------------------------------------------------------------------------------- accidents
+    def add_fault(self, action: str, **rule: Any) -> dict[str, Any]:
+        """Add a fault rule; see `tradewind.paper.faults` for its fields. Returns the rule with its id."""
+        return self._call("POST", "faults", {"action": action, **rule})
+
+    def faults(self) -> list[dict[str, Any]]:
+        rules: list[dict[str, Any]] = self._call("GET", "faults")["rules"]
+        return rules
+
+    def clear_faults(self, rule_id: int | None = None) -> int:
+        """Remove one rule, or all; returns how many went."""
+        return int(self._call("DELETE", "faults", {} if rule_id is None else {"id": rule_id})["removed"])
+
+    def shock(self, frac: float, symbol: str = "all", at_ms: int | None = None) -> dict[str, Any]:
+        """Multiply prices by 1 + frac from now (or from a later market time) on. `symbol` is written BTCUSDT."""
+        body: dict[str, Any] = {"frac": frac, "symbol": symbol.replace("/", "")}
+        if at_ms is not None:
+            body["at_ms"] = at_ms
+        return self._call("POST", "shock", body)
+
+    def halt(self, symbol: str, *, halted: bool = True) -> None:
+        """Stop (or resume) trading in a symbol."""
+        self._call("POST", "halt", {"symbol": symbol.replace("/", ""), "halted": halted})
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        try:
+            answer = self._client.request(method, f"/__admin/{path}", json=body)
+        except httpx.HTTPError as error:
+            raise ExchangeUnreachable(f"the paper exchange at {self._client.base_url} does not answer: {error}") from error
+        if answer.status_code != 200:
+            raise BadInput(f"the paper exchange refused {method} {path}: {answer.text}")
+        found: dict[str, Any] = answer.json()
+        return found

@@ -1,0 +1,252 @@
+"""The exchange's state and the order of its events: market, clock, engine, accounts and store in one place.
+
+Every command runs without a pause between reading and changing the engine; what changed is then handed to the store, and
+the answer waits for the commit. Before each command the market is walked up to now, so that what should have been filled
+has been.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+from tradewind.core.matching import Engine
+from tradewind.core.matching_book import BarTicks, MatchingSettings
+from tradewind.core.matching_rules import amount, atoms
+from tradewind.core.matching_types import Fill
+from tradewind.errors import IdentityMismatch
+from tradewind.paper.clock import MarketClock
+from tradewind.paper.market_view import MarketView, Shock
+from tradewind.paper.markets import DAY_MS, Market
+from tradewind.paper.store import PaperStore, Rows, SavedState, to_json
+
+_STEP_MS = 2 * DAY_MS
+"""A long step is walked in pieces of this length, to bound memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    api_key: str
+    api_secret: str
+    account_id: str
+    can_trade: bool = True
+
+
+class PaperExchange:
+    """All state of one running exchange. `store` may be None for a throw-away exchange in process."""
+
+    def __init__(
+        self, market: Market, store: PaperStore | None, settings: MatchingSettings | None = None, fee_ppm: int = 1000
+    ) -> None:
+        self.market = market
+        self.view = MarketView(market)
+        self.engine = Engine(market.rules.values(), settings)
+        self.store = store
+        self.fee_ppm = fee_ppm
+        self.clock = MarketClock()
+        self.keys: dict[str, ApiKey] = {}
+        self.accounts: dict[str, dict[str, Any]] = {}
+        self.fills: dict[tuple[str, str], list[Fill]] = {}
+        self.fills_by_order: dict[int, list[Fill]] = {}
+        self.processed_ms = 0
+        self._extra = Rows()
+
+    # ---------------------------------------------------------------------------------------------------- start, store
+    def restore(self, state: SavedState, wall_ms: int) -> None:
+        """Take over saved state. Raises IdentityMismatch when it belongs to another market."""
+        stamped = state.meta.get("identity")
+        if stamped is not None and stamped != self.market.identity:
+            raise IdentityMismatch(
+                f"this database holds the state of the market '{stamped}', not '{self.market.identity}';"
+                " use another database or the same market settings"
+            )
+        if stamped is None:
+            self._extra.put("meta", ("identity",), to_json(self.market.identity))
+        self.clock = MarketClock(**state.meta["clock"]) if "clock" in state.meta else MarketClock(wall_ms, wall_ms)
+        for shock in state.meta.get("shocks", []):
+            self.view.add_shock(Shock(**shock))
+        balances: dict[str, dict[str, int]] = {}
+        for (account_id, asset), held in state.balances.items():
+            balances.setdefault(account_id, {})[asset] = held
+        for account_id, data in state.accounts.items():
+            self.accounts[account_id] = data
+            self.engine.open_account(
+                account_id,
+                balances.get(account_id, {}),
+                maker_fee_ppm=data["maker_fee_ppm"],
+                taker_fee_ppm=data["taker_fee_ppm"],
+            )
+        self.keys = {k: ApiKey(**v) for k, v in state.keys.items()}
+        last_trade: dict[str, int] = {}
+        for fill in state.fills:
+            self._index_fill(fill)
+            last_trade[fill.symbol] = fill.trade_id
+        self.engine.restore(state.orders, state.lists, last_trade)
+        self.processed_ms = state.meta.get("processed_ms", self.now_ms(wall_ms))
+        for symbol in state.meta.get("halted", []):
+            self.engine.halted.add(symbol)
+        for symbol in self.engine.rules:
+            self.refresh(symbol, self.processed_ms)
+        self.engine.drain()
+
+    def take_rows(self) -> Rows:
+        """What changed since the last call, as rows for the store. Fills are indexed on the way."""
+        self.collect()
+        rows, self._extra = self._extra, Rows()
+        return rows
+
+    def collect(self) -> None:
+        """Take the engine's changes into the indexes and into the rows of the next commit."""
+        rows = self._extra
+        changes = self.engine.drain()
+        for order_id, order in changes.orders.items():
+            rows.put("orders", (order_id,), to_json(order))
+        for list_id, order_list in changes.lists.items():
+            rows.put("lists", (list_id,), to_json(order_list))
+        for fill in changes.fills:
+            self._index_fill(fill)
+            rows.put("fills", (fill.symbol, fill.trade_id), to_json(fill))
+        for account_id, asset in changes.balances:
+            rows.put("balances", (account_id, asset), self.engine.book.accounts[account_id].balance(asset).total)
+        if rows:
+            rows.put("meta", ("processed_ms",), to_json(self.processed_ms))
+
+    async def commit(self) -> None:
+        """Hand over what changed and wait until it, and everything before it, is on disk."""
+        rows = self.take_rows()
+        if self.store is not None:
+            self.store.submit(rows)
+            await self.store.flushed()
+
+    def _index_fill(self, fill: Fill) -> None:
+        self.fills.setdefault((fill.account_id, fill.symbol), []).append(fill)
+        self.fills_by_order.setdefault(fill.order_id, []).append(fill)
+
+    # ------------------------------------------------------------------------------------------------------------ time
+    def now_ms(self, wall_ms: int) -> int:
+        return self.clock.now_ms(wall_ms)
+
+    def set_clock(self, clock: MarketClock, wall_ms: int) -> None:
+        """Change the clock. Going forward walks the market to the new time; going back only moves the hand."""
+        self.advance(self.now_ms(wall_ms))
+        self.clock = clock
+        now_ms = clock.now_ms(wall_ms)
+        if now_ms < self.processed_ms:
+            self.processed_ms = now_ms
+            for symbol in self.engine.rules:
+                self.refresh(symbol, now_ms)
+        self.advance(now_ms)
+        self._extra.put("meta", ("clock",), to_json(clock.as_row()))
+
+    def advance(self, to_ms: int) -> None:
+        """Walk the market up to `to_ms`: every resting order meets every base bar in between, in order of time."""
+        while self.processed_ms < to_ms:
+            upto = min(to_ms, self.processed_ms + _STEP_MS)
+            self._walk(self.processed_ms, upto)
+            self.processed_ms = upto
+
+    def _walk(self, start_ms: int, end_ms: int) -> None:
+        stretches: dict[str, _Stretch] = {}
+        while True:
+            due: tuple[int, str, int] | None = None
+            for symbol in self.engine.symbols_with_orders():
+                stretch = stretches.get(symbol)
+                if stretch is None:
+                    stretch = stretches[symbol] = _Stretch(self.view, symbol, start_ms, end_ms)
+                index = stretch.next_touch(*self.engine.touch_bounds(symbol))
+                if index is not None and (due is None or (stretch.ends[index], symbol) < due[:2]):
+                    due = (stretch.ends[index], symbol, index)
+            if due is None:
+                break
+            ended_ms, symbol, index = due
+            stretch = stretches[symbol]
+            stretch.cursor = index + 1
+            window, bar = stretch.bar(index)
+            self.engine.on_bar(symbol, bar, window, ended_ms - 1)
+
+    def refresh(self, symbol: str, now_ms: int) -> None:
+        """Show the engine the price of this moment. Orders that it touches are filled."""
+        price = self.view.price(symbol, now_ms)
+        if price is None:
+            return
+        volume, average = self.view.liquidity(symbol, now_ms)
+        window = now_ms // self.view.base_ms * self.view.base_ms
+        self.engine.on_price(symbol, price, volume, window, now_ms, average)
+
+    # ------------------------------------------------------------------------------------------- accounts and accidents
+    def create_account(
+        self,
+        balances: Mapping[str, Decimal],
+        account_id: str | None = None,
+        api_key: str | None = None,
+        api_secret: str | None = None,
+        *,
+        can_trade: bool = True,
+        maker_fee_ppm: int | None = None,
+        taker_fee_ppm: int | None = None,
+    ) -> ApiKey:
+        """Open an account and give it a key. Raises ValueError when the account or the key exists."""
+        account_id = account_id or secrets.token_hex(8)
+        fresh = self.make_key(account_id, can_trade)
+        key = ApiKey(api_key or fresh.api_key, api_secret or fresh.api_secret, account_id, can_trade)
+        if key.api_key in self.keys:
+            raise ValueError("this API key is in use")
+        data = {
+            "maker_fee_ppm": self.fee_ppm if maker_fee_ppm is None else maker_fee_ppm,
+            "taker_fee_ppm": self.fee_ppm if taker_fee_ppm is None else taker_fee_ppm,
+            "uid": int(hashlib.sha256(account_id.encode()).hexdigest()[:8], 16),
+        }
+        self.engine.open_account(account_id, {a: atoms(v) for a, v in balances.items()}, **{k: data[k] for k in list(data)[:2]})
+        self.accounts[account_id] = data
+        self._extra.put("accounts", (account_id,), to_json(data))
+        self.add_key(key)
+        return key
+
+    @staticmethod
+    def make_key(account_id: str, can_trade: bool = True) -> ApiKey:
+        return ApiKey(secrets.token_hex(32), secrets.token_hex(32), account_id, can_trade)
+
+    def add_key(self, key: ApiKey) -> None:
+        self.keys[key.api_key] = key
+        self._extra.put("keys", (key.api_key,), to_json(asdict(key)))
+
+    def add_shock(self, shock: Shock) -> None:
+        """From its time on the market is elsewhere. Orders between are met when the market is walked there."""
+        self.view.add_shock(shock)
+        self._extra.put("meta", ("shocks",), to_json([asdict(s) for s in self.view.shocks]))
+
+    def set_halted(self, symbol: str, halted: bool) -> None:
+        (self.engine.halted.add if halted else self.engine.halted.discard)(symbol)
+        self._extra.put("meta", ("halted",), to_json(sorted(self.engine.halted)))
+
+    def balances(self, account_id: str) -> dict[str, tuple[Decimal, Decimal]]:
+        """(free, locked) by asset, for every asset the market lists or the account holds."""
+        account = self.engine.book.accounts[account_id]
+        assets = {a for r in self.engine.rules.values() for a in (r.base, r.quote)} | set(account.balances)
+        return {a: (amount(account.balance(a).free), amount(account.balance(a).locked)) for a in sorted(assets)}
+
+
+class _Stretch:
+    """One symbol's bars over a walk, with the place the walk has reached."""
+
+    def __init__(self, view: MarketView, symbol: str, start_ms: int, end_ms: int) -> None:
+        self.bars, self.ends = view.segments(symbol, start_ms, end_ms)
+        self.cursor = 0
+        self._base_ms = view.base_ms
+
+    def next_touch(self, low: int, high: int) -> int | None:
+        bars = self.bars
+        touched = (bars.low[self.cursor :] <= low) | (bars.high[self.cursor :] >= high)
+        first = int(np.argmax(touched)) if len(touched) else 0
+        return self.cursor + first if len(touched) and touched[first] else None
+
+    def bar(self, i: int) -> tuple[int, BarTicks]:
+        b = self.bars
+        bar = BarTicks(int(b.open[i]), int(b.high[i]), int(b.low[i]), int(b.close[i]), int(b.volume[i]))
+        return int(b.open_ms[i]), bar

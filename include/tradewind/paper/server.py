@@ -1,0 +1,249 @@
+"""The HTTP server: one Starlette application in front of one exchange, on one event loop.
+
+A request is: admitted (weight budget) → authenticated → parsed → the market walked up to now → handled → committed →
+answered. Everything between the walk and the hand-over to the store happens without a pause, so requests never interleave
+inside the engine. Bad input answers Binance's error; a defect answers 500 with -1000 and is logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from tradewind.core.matching_types import Refusal
+from tradewind.paper import account_endpoints, admin_api, auth, market_endpoints, params, trade_endpoints
+from tradewind.paper.dialect import ApiError, refusal
+from tradewind.paper.endpoints import ENDPOINTS, Call, Endpoint
+from tradewind.paper.exchange import PaperExchange
+from tradewind.paper.faults import FaultRule, Faults, distort_candles
+from tradewind.paper.limits import RateLimiter, RateLimits
+from tradewind.paper.store import PaperStore, SavedState
+
+log = logging.getLogger(__name__)
+_REGISTERED = (account_endpoints, market_endpoints, trade_endpoints)
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_TRANSPORT = "tradewind.transport"
+_HANG_S = 3600.0
+_ADVANCE_EVERY_S = 1.0
+Wall = Callable[[], int]
+
+
+def wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol, which also hands its transport to the application: a fault may cut the connection."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope[_TRANSPORT] = self.transport  # type: ignore[typeddict-unknown-key]
+
+
+class PaperServer:
+    """The application. `store` is opened at start-up and the saved state restored from it."""
+
+    def __init__(
+        self,
+        exchange: PaperExchange,
+        admin_token: str,
+        limits: RateLimits | None = None,
+        store: PaperStore | None = None,
+        wall: Wall = wall_ms,
+    ) -> None:
+        self.exchange = exchange
+        self.faults = Faults()
+        self.limiter = RateLimiter(limits or RateLimits())
+        self._admin_token = admin_token
+        self._store = store
+        self._wall = wall
+
+    def app(self) -> Starlette:
+        methods = ["GET", "POST", "PUT", "DELETE"]
+        return Starlette(
+            routes=[
+                Route("/__admin/{path:path}", self.admin, methods=methods),
+                Route("/{path:path}", self.api, methods=methods),
+            ],
+            lifespan=self.lifespan,
+        )
+
+    @asynccontextmanager
+    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        saved = SavedState() if self._store is None else await self._store.open()
+        self.exchange.restore(saved, self._wall())
+        await self.exchange.commit()
+        ticker = asyncio.create_task(self._advance_forever())
+        try:
+            yield
+        finally:
+            ticker.cancel()
+            await asyncio.gather(ticker, return_exceptions=True)
+            if self._store is not None:
+                self._store.submit(self.exchange.take_rows())
+                await self._store.close()
+
+    async def _advance_forever(self) -> None:
+        """Resting orders meet the market without anybody asking."""
+        while True:
+            await asyncio.sleep(_ADVANCE_EVERY_S)
+            try:
+                self.exchange.advance(self.exchange.now_ms(self._wall()))
+                await self.exchange.commit()
+            except Exception:
+                log.exception("the market could not be walked forward; the next attempt is in a second")
+
+    # ------------------------------------------------------------------------------------------------------------- API
+    async def api(self, request: Request) -> Response:
+        method, path = request.method, request.url.path
+        query = request.scope["query_string"].decode("latin-1")
+        body = (await request.body()).decode("utf-8", "replace") if method != "GET" else ""
+        headers = {"X-Tradewind-Market": self.exchange.market.name}
+        struck: list[FaultRule] = []
+        try:
+            endpoint = ENDPOINTS.get((method, path))
+            if endpoint is None:
+                if any(known == path for _, known in ENDPOINTS):
+                    return _answer({"code": -1000, "msg": f"Request method '{method}' is not supported."}, 405, headers)
+                return _answer({"code": -1000, "msg": f"There is no {path} on this exchange."}, 404, headers)
+            sent = params.collect(query, body)
+            weight = endpoint.weight if isinstance(endpoint.weight, int) else endpoint.weight(sent)
+            address = request.client.host if request.client else ""
+            headers["X-MBX-USED-WEIGHT-1M"] = str(self.limiter.spend(address, weight, self._wall()))
+            headers["X-MBX-USED-WEIGHT"] = headers["X-MBX-USED-WEIGHT-1M"]
+            struck = self.faults.struck_by(method, path, sent.get("symbol"))
+            if struck:
+                early = await self._fault_before(request, struck)
+                if early is not None:
+                    return early
+            call, result = self._handle(request, endpoint, sent, query, body, struck)
+            headers |= call.headers
+            response = _answer(result, call.status, headers)
+        except ApiError as error:
+            response = _answer(error.body(), error.status, headers | error.headers)
+        except Refusal as rejected:
+            error = refusal(rejected)
+            response = _answer(error.body(), error.status, headers)
+        except Exception:
+            log.exception("defect in %s %s", method, path)
+            response = _answer({"code": -1000, "msg": "An unknown error occurred while processing the request."}, 500, headers)
+        await self.exchange.commit()
+        if struck:
+            lost = await self._fault_after(request, struck)
+            if lost is not None:
+                return lost
+        return response
+
+    def _handle(
+        self, request: Request, endpoint: Endpoint, sent: dict[str, str], query: str, body: str, struck: list[FaultRule]
+    ) -> tuple[Call, Any]:
+        wall = self._wall()
+        key = None
+        if endpoint.security.is_signed:
+            key = auth.find_key(request.headers.get("x-mbx-apikey"), self.exchange.keys)
+            auth.check_signature(key, sent, query, body, wall)
+            if endpoint.security.name == "TRADE":
+                auth.require_trading(key)
+        parsed = params.parse(sent, endpoint.params, endpoint.required)
+        now = self.exchange.now_ms(wall)
+        self.exchange.advance(now)
+        call = Call(self.exchange, self.limiter, parsed, wall, now, key)
+        for rule in struck:
+            if rule.action == "partial_fill":
+                call.take_cap_frac = float(rule.options.get("frac", 0.5))
+            elif rule.action == "reject_leg":
+                call.rejected_leg = int(rule.options.get("leg", 2))
+        result = endpoint.handler(call)
+        for rule in struck:
+            if rule.action.endswith(("candles", "candle")) and isinstance(result, list):
+                result = distort_candles(result, rule)
+        return call, result
+
+    # ---------------------------------------------------------------------------------------------------------- faults
+    async def _fault_before(self, request: Request, struck: list[FaultRule]) -> Response | None:
+        for rule in struck:
+            if rule.action == "delay":
+                await asyncio.sleep(rule.seconds())
+            elif rule.action == "refuse":
+                return await _cut(request)
+            elif rule.action == "error_before":
+                return _unknown_error(rule)
+            elif rule.action == "timeout_before":
+                return _timed_out()
+            elif rule.action == "rate_limited":
+                wait_s = str(rule.options.get("retry_after_s", 1))
+                return _answer({"code": -1003, "msg": "Too many requests queued."}, 429, {"Retry-After": wait_s})
+            elif rule.action == "banned":
+                wait_s = str(rule.options.get("retry_after_s", 120))
+                until = self._wall() + int(float(wait_s) * 1000)
+                text = f"Way too much request weight used; IP banned until {until}."
+                return _answer({"code": -1003, "msg": text}, 418, {"Retry-After": wait_s})
+            elif rule.action == "skewed":
+                error = ApiError(-1021, "Timestamp for this request is outside of the recvWindow.")
+                return _answer(error.body(), error.status, {})
+        return None
+
+    async def _fault_after(self, request: Request, struck: list[FaultRule]) -> Response | None:
+        for rule in struck:
+            if rule.action == "hang_after":
+                await asyncio.sleep(float(rule.options.get("seconds", _HANG_S)))
+                return await _cut(request)
+            if rule.action == "drop_after":
+                return await _cut(request)
+            if rule.action == "error_after":
+                return _unknown_error(rule)
+            if rule.action == "timeout_after":
+                return _timed_out()
+        return None
+
+    # ----------------------------------------------------------------------------------------------------------- admin
+    async def admin(self, request: Request) -> Response:
+        if request.client is None or request.client.host not in _LOOPBACK:
+            return _answer({"error": "the admin side answers on the loopback interface only"}, 403, {})
+        token = request.headers.get("x-tradewind-admin", "")
+        if not self._admin_token or not hmac.compare_digest(token.encode(), self._admin_token.encode()):
+            return _answer({"error": "send the admin token in the header X-Tradewind-Admin"}, 401, {})
+        raw = await request.body()
+        try:
+            body = orjson.loads(raw) if raw else {}
+        except orjson.JSONDecodeError as error:
+            return _answer({"error": f"the body is not JSON: {error}"}, 400, {})
+        if not isinstance(body, dict):
+            return _answer({"error": "the body must be a JSON object"}, 400, {})
+        status, result = await admin_api.handle(self.exchange, self.faults, request.method, request.url.path, body)
+        return _answer(result, status, {})
+
+
+def _answer(body: Any, status: int, headers: dict[str, str]) -> Response:
+    return Response(orjson.dumps(body), status, headers, media_type="application/json")
+
+
+def _unknown_error(rule: FaultRule) -> Response:
+    body = {"code": -1000, "msg": "An unknown error occurred while processing the request."}
+    return _answer(body, int(rule.options.get("status", 502)), {})
+
+
+def _timed_out() -> Response:
+    text = "Timeout waiting for response from backend server. Send status unknown; execution status unknown."
+    return _answer({"code": -1007, "msg": text}, 504, {})
+
+
+async def _cut(request: Request) -> Response:
+    """Close the connection without an answer."""
+    transport = request.scope.get(_TRANSPORT)
+    if transport is not None:
+        transport.abort()
+        await asyncio.sleep(0.01)  # the protocol must notice before it would complain about a missing answer
+    return Response(status_code=502)
