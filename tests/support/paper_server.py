@@ -47,7 +47,7 @@ class PaperServerProcess:
             "--weight-limit", str(weight_limit), "--order-limit", str(order_limit),
         ]  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
 
     def __enter__(self) -> Self:
         self.start()
@@ -105,14 +105,10 @@ class PaperServerProcess:
 
     def client(self, account: PaperAccount | None = None, **options: Any) -> ccxt.binance:
         """A ccxt client whose every host is this exchange."""
-        found = ccxt.binance(
-            {
-                "apiKey": account.api_key if account else "",
-                "secret": account.api_secret if account else "",
-                "enableRateLimit": False,
-                "options": {"fetchCurrencies": False, "fetchMargins": False, "fetchMarkets": {"types": ["spot"]}, **options},
-            }
-        )
+        spot_only = {"fetchCurrencies": False, "fetchMargins": False, "fetchMarkets": {"types": ["spot"]}}
+        found = ccxt.binance({"enableRateLimit": False, "options": {**spot_only, **options}})
+        if account is not None:
+            found.apiKey, found.secret = account.api_key, account.api_secret
         for name, url in found.urls["api"].items():
             if isinstance(url, str) and url.startswith("https://"):
                 found.urls["api"][name] = self.url + "/" + url.split("/", 3)[3]

@@ -36,9 +36,9 @@ from tradewind.core.matching_types import (
     Order,
     OrderKind,
     OrderList,
-    Refusal,
     OrderSide,
     OrderStatus,
+    Refusal,
     RejectReason,
     TimeInForce,
 )
@@ -97,9 +97,7 @@ class Engine:
         self._next_trade_id: dict[str, int] = {}
 
     # ------------------------------------------------------------------------------------------------- accounts, views
-    def restore(
-        self, orders: Iterable[Order], lists: Iterable[OrderList], trade_ids: Mapping[str, int]
-    ) -> None:
+    def restore(self, orders: Iterable[Order], lists: Iterable[OrderList], trade_ids: Mapping[str, int]) -> None:
         """Take over orders and lists saved earlier; accounts must be open already. `trade_ids`: the last used by symbol."""
         for order in sorted(orders, key=lambda o: o.order_id):
             self.orders[order.order_id] = order
@@ -288,7 +286,10 @@ class Engine:
         if order.awaits_trigger:
             level, falling = trigger_ticks(order, position)
         else:
-            level, falling = limit_touch_ticks(order.price_ticks, order.side, self.settings), order.side is OrderSide.BUY
+            level, falling = (
+                limit_touch_ticks(order.price_ticks, order.side, self.settings),
+                order.side is OrderSide.BUY,
+            )
         if falling:
             return min(position, level) if min(position, stop) <= level else None
         return max(position, level) if max(position, stop) >= level else None
@@ -378,9 +379,7 @@ class Engine:
                 break
         return fills
 
-    def _admit(
-        self, account_id: str, new: NewOrder, status: OrderStatus, now_ms: int, list_id: int = NO_LIST
-    ) -> Order:
+    def _admit(self, account_id: str, new: NewOrder, status: OrderStatus, now_ms: int, list_id: int = NO_LIST) -> Order:
         order = Order(
             self._next_order_id, account_id, new.symbol, new.side, new.kind, new.client_id, new.lots, new.price_ticks,
             new.stop_ticks, new.trailing_bps, new.quote_atoms, new.iceberg_lots, new.time_in_force, new.tags, status,
@@ -483,9 +482,7 @@ class Engine:
         quote_atoms = price_ticks * lots * rules.quote_atoms_per_ticklot
         base_atoms = lots * rules.base_atoms_per_lot
         free_base = self.book.accounts[order.account_id].balance(rules.base).free
-        commission, asset = self.book.trade(
-            order.account_id, rules, order.side, base_atoms, quote_atoms, maker=maker
-        )
+        commission, asset = self.book.trade(order.account_id, rules, order.side, base_atoms, quote_atoms, maker=maker)
         order.filled_lots += lots
         order.filled_quote_atoms += quote_atoms
         order.status = OrderStatus.FILLED if order.remaining_lots == 0 else OrderStatus.PARTIALLY_FILLED
@@ -528,7 +525,9 @@ class Engine:
             self._settle_list(order_list, now_ms)
 
     # ------------------------------------------------------------------------------------------------------------ lists
-    def place_list(self, account_id: str, new: NewOrderList, now_ms: int, *, take_cap_lots: int | None = None) -> OrderList:
+    def place_list(
+        self, account_id: str, new: NewOrderList, now_ms: int, *, take_cap_lots: int | None = None
+    ) -> OrderList:
         """Place a list of dependent orders. Raises Refusal as `place` does; then nothing was placed."""
         quote = self._quote(new.symbol)
         self.check_list(account_id, new)

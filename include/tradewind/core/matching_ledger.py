@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tradewind.core.matching_rules import PPM, SymbolRules
-from tradewind.core.matching_types import Account, Balance, Refusal, OrderSide, RejectReason
+from tradewind.core.matching_types import Account, Balance, OrderSide, Refusal, RejectReason
 
 LockKey = tuple[str, int]
 """('order', order id) or ('list', list id)."""

@@ -8,8 +8,8 @@ from tradewind.core.matching_types import (
     ListKind,
     NewOrder,
     OrderKind,
-    Refusal,
     OrderSide,
+    Refusal,
     RejectReason,
     TimeInForce,
 )

@@ -13,8 +13,8 @@ from tradewind.core.matching_types import (
     ATOMS_PER_UNIT,
     NewOrder,
     OrderKind,
-    Refusal,
     OrderSide,
+    Refusal,
     RejectReason,
 )
 
@@ -55,7 +55,10 @@ class SymbolRules:
     max_trailing_bps: int = 2000
 
     def __post_init__(self) -> None:
-        for name, units in (("step", self.step * ATOMS_PER_UNIT), ("tick × step", self.tick * self.step * ATOMS_PER_UNIT)):
+        for name, units in (
+            ("step", self.step * ATOMS_PER_UNIT),
+            ("tick × step", self.tick * self.step * ATOMS_PER_UNIT),
+        ):
             if units != int(units) or units < 1:
                 raise ValueError(f"{self.symbol}: {name} must be a whole number of 1e-8; got {units} of them")
 
@@ -73,7 +76,9 @@ class SymbolRules:
 
     def lots(self, quantity: Decimal, *, market: bool = False) -> int:
         """The quantity in lots. Raises Refusal when it is off the grid."""
-        return _whole(quantity / self.step, RejectReason.FILTER_MARKET_LOT_SIZE if market else RejectReason.FILTER_LOT_SIZE)
+        return _whole(
+            quantity / self.step, RejectReason.FILTER_MARKET_LOT_SIZE if market else RejectReason.FILTER_LOT_SIZE
+        )
 
     def price(self, ticks: int) -> Decimal:
         return self.tick * ticks

@@ -137,7 +137,7 @@ class RejectReason(StrEnum):
     FILTER_TRAILING_DELTA = "TRAILING_DELTA"
 
 
-class Refusal(Exception):  # noqa: N818 - an outcome of asking, not a failure of the engine
+class Refusal(Exception):
     """A command was refused before it changed anything."""
 
     def __init__(self, reason: RejectReason, detail: str = "") -> None:

@@ -37,8 +37,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=settings.market_seed)
     parser.add_argument("--structure", type=float, default=settings.market_structure_frac)
     parser.add_argument("--admin-token", default=settings.exchange_admin_token.get_secret_value())
-    parser.add_argument("--weight-limit", type=int, default=RateLimits.weight_per_minute, help="request weight a minute")
-    parser.add_argument("--order-limit", type=int, default=RateLimits.orders_per_10s, help="new orders in ten seconds")
+    parser.add_argument(
+        "--weight-limit", type=int, default=RateLimits().weight_per_minute, help="request weight a minute"
+    )
+    parser.add_argument(
+        "--order-limit", type=int, default=RateLimits().orders_per_10s, help="new orders in ten seconds"
+    )
     parser.add_argument("--memory", action="store_true", help="keep no state: everything is lost at the end")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -74,4 +78,3 @@ def serve(options: argparse.Namespace) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
-

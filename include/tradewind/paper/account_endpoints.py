@@ -157,11 +157,7 @@ def all_order_lists(call: Call) -> list[dict[str, Any]]:
     if "fromId" in q and ("startTime" in q or "endTime" in q):
         raise ApiError(-1128, "Combination of optional parameters invalid.")
     start, end = _window(q)
-    found = [
-        v
-        for v in _lists(call)
-        if v["orderListId"] >= q.get("fromId", 0) and start <= v["transactionTime"] <= end
-    ]
+    found = [v for v in _lists(call) if v["orderListId"] >= q.get("fromId", 0) and start <= v["transactionTime"] <= end]
     return _page(found, q, from_start="fromId" in q or "startTime" in q)
 
 
@@ -209,9 +205,7 @@ def my_trades(call: Call) -> list[dict[str, Any]]:
     found: list[Fill] = [
         f
         for f in call.exchange.fills.get((call.account_id, rules.symbol), [])
-        if f.order_id == q.get("orderId", f.order_id)
-        and f.trade_id >= q.get("fromId", 0)
-        and start <= f.time_ms <= end
+        if f.order_id == q.get("orderId", f.order_id) and f.trade_id >= q.get("fromId", 0) and start <= f.time_ms <= end
     ]
     from_start = bool({"fromId", "startTime", "orderId"} & set(q))
     return [my_trade_view(f, rules) for f in _page(found, q, from_start=from_start)]
@@ -263,7 +257,11 @@ def trade_fee(call: Call) -> list[dict[str, Any]]:
     symbols = [rules_of(call, call.params["symbol"]).symbol] if "symbol" in call.params else list(engine.rules)
     found = engine.book.accounts[call.account_id]
     return [
-        {"symbol": s, "makerCommission": f"{found.maker_fee_ppm / 1e6:g}", "takerCommission": f"{found.taker_fee_ppm / 1e6:g}"}
+        {
+            "symbol": s,
+            "makerCommission": f"{found.maker_fee_ppm / 1e6:g}",
+            "takerCommission": f"{found.taker_fee_ppm / 1e6:g}",
+        }
         for s in symbols
     ]
 

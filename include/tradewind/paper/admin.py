@@ -129,7 +129,9 @@ class PaperAdmin:
         try:
             answer = self._client.request(method, f"/__admin/{path}", json=body)
         except httpx.HTTPError as error:
-            raise ExchangeUnreachable(f"the paper exchange at {self._client.base_url} does not answer: {error}") from error
+            raise ExchangeUnreachable(
+                f"the paper exchange at {self._client.base_url} does not answer: {error}"
+            ) from error
         if answer.status_code != 200:
             raise BadInput(f"the paper exchange refused {method} {path}: {answer.text}")
         found: dict[str, Any] = answer.json()

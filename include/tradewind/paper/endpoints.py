@@ -76,12 +76,13 @@ def endpoint(
     security: Security = Security.NONE,
     weight: Weight = 1,
     required: tuple[str, ...] = (),
-    **allowed: Parser,
+    shared: Mapping[str, Parser] | None = None,
+    **own: Parser,
 ) -> Callable[[Handler], Handler]:
-    """Register a handler for a path; `allowed` names its parameters and how each is read."""
+    """Register a handler for a path; `own` and `shared` name its parameters and how each is read."""
 
     def register(handler: Handler) -> Handler:
-        known = {**allowed, **_SIGNED} if security.is_signed else allowed
+        known = {**(shared or {}), **own, **(_SIGNED if security.is_signed else {})}
         ENDPOINTS[(method, path)] = Endpoint(handler, security, weight, known, required, method != "GET")
         return handler
 

@@ -202,7 +202,9 @@ class PaperExchange:
             "taker_fee_ppm": self.fee_ppm if taker_fee_ppm is None else taker_fee_ppm,
             "uid": int(hashlib.sha256(account_id.encode()).hexdigest()[:8], 16),
         }
-        self.engine.open_account(account_id, {a: atoms(v) for a, v in balances.items()}, **{k: data[k] for k in list(data)[:2]})
+        self.engine.open_account(
+            account_id, {a: atoms(v) for a, v in balances.items()}, **{k: data[k] for k in list(data)[:2]}
+        )
         self.accounts[account_id] = data
         self._extra.put("accounts", (account_id,), to_json(data))
         self.add_key(key)

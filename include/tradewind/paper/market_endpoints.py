@@ -400,7 +400,9 @@ def _best(call: Call, symbol: str) -> dict[str, str]:
 def _window_bars(call: Call, symbol: str, open_ms: int) -> TickBars:
     view = call.exchange.view
     interval = "1m" if view.base_ms <= MINUTE_MS else "15m"
-    bars = view.candles(symbol, interval, open_ms, None, (call.now_ms - open_ms) // INTERVAL_MS[interval] + 2, call.now_ms)
+    bars = view.candles(
+        symbol, interval, open_ms, None, (call.now_ms - open_ms) // INTERVAL_MS[interval] + 2, call.now_ms
+    )
     return bars
 
 

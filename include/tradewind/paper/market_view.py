@@ -69,15 +69,14 @@ class MarketView:
                 points = self._points(symbol, bars, int(i), float(factor[i]), shocks)
                 prices = [price for _, price in points]
                 columns[1][i], columns[2][i], columns[3][i] = max(prices), min(prices), prices[-1]
-        return TickBars(bars.open_ms, *columns, bars.volume, bars.taker_buy)
+        opens, highs, lows, closes = columns
+        return TickBars(bars.open_ms, opens, highs, lows, closes, bars.volume, bars.taker_buy)
 
     def is_shocked(self, symbol: str, start_ms: int, end_ms: int) -> bool:
         """Whether an injected shock struck in [start_ms, end_ms)."""
         return any(s.symbol in (symbol, "*") and start_ms <= s.at_ms < end_ms for s in self.shocks)
 
-    def _points(
-        self, symbol: str, raw: TickBars, i: int, factor: float, shocks: list[Shock]
-    ) -> list[tuple[int, int]]:
+    def _points(self, symbol: str, raw: TickBars, i: int, factor: float, shocks: list[Shock]) -> list[tuple[int, int]]:
         """The walk through base bar i as (time, price) corners, from unshocked bars times `factor` at the open."""
         o, h, low, c = (float(col[i]) for col in raw.columns()[1:5])
         first, second = (low, h) if c >= o else (h, low)
@@ -126,7 +125,15 @@ class MarketView:
         prices = [_interpolate(points, start_ms), *(p for t, p in points if start_ms <= t < end_ms), last]
         share = (end_ms - start_ms) / self.base_ms
         whole = self.market.bars(symbol, open_ms, open_ms + self.base_ms)
-        row = (open_ms, prices[0], max(prices), min(prices), last, int(whole.volume[0] * share), int(whole.taker_buy[0] * share))
+        row = (
+            open_ms,
+            prices[0],
+            max(prices),
+            min(prices),
+            last,
+            int(whole.volume[0] * share),
+            int(whole.taker_buy[0] * share),
+        )
         return TickBars(*(np.array([v], np.int64) for v in row))
 
     def liquidity(self, symbol: str, now_ms: int) -> tuple[int, int]:
@@ -158,7 +165,14 @@ class MarketView:
 
     # --------------------------------------------------------------------------------------------------------- candles
     def candles(
-        self, symbol: str, interval: str, start_ms: int | None, end_ms: int | None, limit: int, now_ms: int, offset_ms: int = 0
+        self,
+        symbol: str,
+        interval: str,
+        start_ms: int | None,
+        end_ms: int | None,
+        limit: int,
+        now_ms: int,
+        offset_ms: int = 0,
     ) -> TickBars:
         """At most `limit` candles known at `now_ms`, the last one unfinished.
 
@@ -185,9 +199,7 @@ class MarketView:
                 return found.slice(max(0, len(found) - limit), len(found))
             span *= 4
 
-    def _known(
-        self, symbol: str, interval: str, low_ms: int, high_ms: int, now_ms: int, offset_ms: int
-    ) -> TickBars:
+    def _known(self, symbol: str, interval: str, low_ms: int, high_ms: int, now_ms: int, offset_ms: int) -> TickBars:
         """Candles that open in [low_ms, high_ms], as far as they have happened."""
         if high_ms < low_ms:
             return empty_bars()
@@ -245,12 +257,16 @@ class MarketView:
                 continue
             bar = self.market.bars(symbol, open_ms, open_ms + self.base_ms)
             lots = max(1, int(bar.volume[0]) // TRADES_PER_BASE_BAR)
-            sells = TRADES_PER_BASE_BAR - round(TRADES_PER_BASE_BAR * int(bar.taker_buy[0]) / max(1, int(bar.volume[0])))
+            sells = TRADES_PER_BASE_BAR - round(
+                TRADES_PER_BASE_BAR * int(bar.taker_buy[0]) / max(1, int(bar.volume[0]))
+            )
             for k in range(TRADES_PER_BASE_BAR):
                 trade_id = minute * TRADES_PER_BASE_BAR + k
                 if first_id <= trade_id <= last_id:
                     time_ms = open_ms + k * self.base_ms // TRADES_PER_BASE_BAR
-                    found.append((trade_id, time_ms, _interpolate(points, time_ms), lots, k * 5 % TRADES_PER_BASE_BAR < sells))
+                    found.append(
+                        (trade_id, time_ms, _interpolate(points, time_ms), lots, k * 5 % TRADES_PER_BASE_BAR < sells)
+                    )
         return found
 
     def last_trade_id(self, now_ms: int) -> int:

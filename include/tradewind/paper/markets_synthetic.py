@@ -106,7 +106,7 @@ class SyntheticMarket:
     def rules(self) -> dict[str, SymbolRules]:
         return {s: x.rules for s, x in self._listings.items()}
 
-    def first_ms(self, symbol: str) -> int:  # noqa: ARG002 - every symbol starts together
+    def first_ms(self, symbol: str) -> int:
         return HISTORY_START_MS
 
     def bars(self, symbol: str, start_ms: int, end_ms: int) -> TickBars:
@@ -148,9 +148,7 @@ class SyntheticMarket:
         strength = self._structure
         flow_drift = strength * flow * (p.trend_drift * trending - p.contrary_drift * (1 - trending)) / np.sqrt(1440)
         pull = strength * p.reversion_pull * (1 - trending) / (p.reversion_days * 1440)
-        returns = minute_returns(
-            noise, sigma_node, flow_drift, pull, 1.0 / (p.reversion_days * 1440), _NODE_MINUTES
-        )
+        returns = minute_returns(noise, sigma_node, flow_drift, pull, 1.0 / (p.reversion_days * 1440), _NODE_MINUTES)
         start, end = self._level(symbol, block), self._level(symbol, block + 1)
         log_close = bend_ends(returns, sigma_node, start, end, _NODE_MINUTES)
         return self._bars_from(symbol, entry, block, rng, log_close, start, sigma_node, state, flow, log_vol, nodes)

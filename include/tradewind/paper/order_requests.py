@@ -87,7 +87,12 @@ def read_leg(
             raise not_required(name(field))
     if quote_quantity is not None and kind is not OrderKind.MARKET:
         raise not_required("quoteOrderQty")
-    for value, field in ((price, "price"), (stop, "stop price"), (quantity, "quantity"), (quote_quantity, "quote order qty")):
+    for value, field in (
+        (price, "price"),
+        (stop, "stop price"),
+        (quantity, "quantity"),
+        (quote_quantity, "quote order qty"),
+    ):
         if value is not None and value == 0:
             raise ApiError(-1013, f"Invalid {field}.")
 
@@ -95,7 +100,9 @@ def read_leg(
     if iceberg is not None and time_in_force is not TimeInForce.GTC:
         raise ApiError(-1014, "Unsupported order combination.")
     tags: list[tuple[str, str | int]] = [("selfTradePreventionMode", q.get("selfTradePreventionMode", "NONE"))]
-    tags += [(t, q[name(t[0].upper() + t[1:])]) for t in ("strategyId", "strategyType") if name(t[0].upper() + t[1:]) in q]
+    tags += [
+        (t, q[name(t[0].upper() + t[1:])]) for t in ("strategyId", "strategyType") if name(t[0].upper() + t[1:]) in q
+    ]
     client_id = q.get(name("ClientOrderId") if prefix else "newClientOrderId")
     return NewOrder(
         rules.symbol,

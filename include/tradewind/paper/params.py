@@ -68,7 +68,8 @@ def parse(sent: Mapping[str, str], allowed: Mapping[str, Parser], required: tupl
 def decimal(name: str, text: str) -> Decimal:
     if not _DECIMAL.fullmatch(text):
         raise ApiError(
-            -1100, f"Illegal characters found in parameter '{name}'; legal range is '^([0-9]{{1,20}})(\\.[0-9]{{1,20}})?$'."
+            -1100,
+            f"Illegal characters found in parameter '{name}'; legal range is '^([0-9]{{1,20}})(\\.[0-9]{{1,20}})?$'.",
         )
     _, _, fraction = text.partition(".")
     if len(fraction.rstrip("0")) > _MAX_DECIMALS:
@@ -103,7 +104,9 @@ def limit(maximum: int) -> Parser:
 
 def symbol(name: str, text: str) -> str:
     if not _SYMBOL.fullmatch(text):
-        raise ApiError(-1100, f"Illegal characters found in parameter '{name}'; legal range is '^[A-Z0-9-_.]{{1,20}}$'.")
+        raise ApiError(
+            -1100, f"Illegal characters found in parameter '{name}'; legal range is '^[A-Z0-9-_.]{{1,20}}$'."
+        )
     return text
 
 
@@ -113,7 +116,10 @@ def symbols(name: str, text: str) -> list[str]:
     except ValueError:
         found = None
     if not isinstance(found, list) or not found or not all(isinstance(s, str) for s in found):
-        raise ApiError(-1100, f"Illegal characters found in parameter '{name}'; legal range is '^\\[(\"[A-Z0-9-_.]{{1,20}}\"(,\"[A-Z0-9-_.]{{1,20}}\"){{0,}}){{0,1}}\\]$'.")
+        raise ApiError(
+            -1100,
+            f"Illegal characters found in parameter '{name}'; legal range is '^\\[(\"[A-Z0-9-_.]{{1,20}}\"(,\"[A-Z0-9-_.]{{1,20}}\"){{0,}}){{0,1}}\\]$'.",
+        )
     if len(set(found)) != len(found):
         raise ApiError(-1151, "Symbol is present multiple times in the list.")
     return [symbol(name, s) for s in found]
@@ -121,7 +127,9 @@ def symbols(name: str, text: str) -> list[str]:
 
 def client_id(name: str, text: str) -> str:
     if not _CLIENT_ID.fullmatch(text):
-        raise ApiError(-1100, f"Illegal characters found in parameter '{name}'; legal range is '^[a-zA-Z0-9-_]{{1,36}}$'.")
+        raise ApiError(
+            -1100, f"Illegal characters found in parameter '{name}'; legal range is '^[a-zA-Z0-9-_]{{1,36}}$'."
+        )
     return text
 
 

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final, cast
 
 import orjson
 from starlette.applications import Starlette
@@ -34,7 +34,7 @@ from tradewind.paper.store import PaperStore, SavedState
 log = logging.getLogger(__name__)
 _REGISTERED = (account_endpoints, market_endpoints, trade_endpoints)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_TRANSPORT = "tradewind.transport"
+_TRANSPORT: Final = "tradewind.transport"
 _HANG_S = 3600.0
 _ADVANCE_EVERY_S = 1.0
 Wall = Callable[[], int]
@@ -49,7 +49,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope[_TRANSPORT] = self.transport  # type: ignore[typeddict-unknown-key]
+        cast(dict[str, Any], self.scope)[_TRANSPORT] = self.transport
 
 
 class PaperServer:
@@ -134,11 +134,13 @@ class PaperServer:
         except ApiError as error:
             response = _answer(error.body(), error.status, headers | error.headers)
         except Refusal as rejected:
-            error = refusal(rejected)
-            response = _answer(error.body(), error.status, headers)
+            told = refusal(rejected)
+            response = _answer(told.body(), told.status, headers)
         except Exception:
             log.exception("defect in %s %s", method, path)
-            response = _answer({"code": -1000, "msg": "An unknown error occurred while processing the request."}, 500, headers)
+            response = _answer(
+                {"code": -1000, "msg": "An unknown error occurred while processing the request."}, 500, headers
+            )
         await self.exchange.commit()
         if struck:
             lost = await self._fault_after(request, struck)

@@ -107,12 +107,15 @@ class PaperStore:
         self._connection = connection = await psycopg.AsyncConnection.connect(self._url)
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(7240)")
-            await connection.execute(SCHEMA)  # type: ignore[arg-type]
+            await connection.execute(SCHEMA)
         state = SavedState(
             {k: v async for k, v in _rows(connection, "SELECT key, value FROM paper_meta")},
             {k: v async for k, v in _rows(connection, "SELECT account_id, data FROM paper_accounts")},
             {k: v async for k, v in _rows(connection, "SELECT api_key, data FROM paper_keys")},
-            {(a, b): int(n) async for a, b, n in _rows(connection, "SELECT account_id, asset, atoms FROM paper_balances")},
+            {
+                (a, b): int(n)
+                async for a, b, n in _rows(connection, "SELECT account_id, asset, atoms FROM paper_balances")
+            },
             [_order(d) async for (d,) in _rows(connection, "SELECT data FROM paper_orders ORDER BY order_id")],
             [_list(d) async for (d,) in _rows(connection, "SELECT data FROM paper_lists ORDER BY list_id")],
             [_fill(d) async for (d,) in _rows(connection, "SELECT data FROM paper_fills ORDER BY symbol, trade_id")],
@@ -189,7 +192,7 @@ class PaperStore:
 
 async def _rows(connection: psycopg.AsyncConnection[Any], query: str) -> Any:
     async with connection.cursor() as cursor:
-        await cursor.execute(query)  # type: ignore[arg-type]
+        await cursor.execute(query)
         async for row in cursor:
             yield row
 

@@ -33,9 +33,7 @@ from tradewind.paper.order_requests import (
 )
 from tradewind.paper.views import cancel_view, list_view, new_order_view
 
-_RESTRICTIONS = p.one(
-    ("ONLY_NEW", "ONLY_PARTIALLY_FILLED"), -1145, "Invalid cancelRestrictions"
-)
+_RESTRICTIONS = p.one(("ONLY_NEW", "ONLY_PARTIALLY_FILLED"), -1145, "Invalid cancelRestrictions")
 _NEW_ORDER: dict[str, p.Parser] = {
     "symbol": p.symbol,
     "side": p.side,
@@ -70,7 +68,7 @@ _WORKING_REQUIRED = ("symbol", "workingType", "workingSide", "workingPrice", "wo
 
 
 # ------------------------------------------------------------------------------------------------------- single orders
-@endpoint("POST", "/api/v3/order", Security.TRADE, required=("symbol", "side", "type"), **_NEW_ORDER)
+@endpoint("POST", "/api/v3/order", Security.TRADE, required=("symbol", "side", "type"), shared=_NEW_ORDER)
 def new_order(call: Call) -> dict[str, Any]:
     new = _read_order(call)
     return _place(call, new)
@@ -83,7 +81,7 @@ def new_order(call: Call) -> dict[str, Any]:
     weight=lambda sent: 20 if sent.get("computeCommissionRates", "").lower() == "true" else 1,
     required=("symbol", "side", "type"),
     computeCommissionRates=p.boolean,
-    **_NEW_ORDER,
+    shared=_NEW_ORDER,
 )
 def test_order(call: Call) -> dict[str, Any]:
     new = _read_order(call)
@@ -201,7 +199,7 @@ def cancel_open_orders(call: Call) -> list[dict[str, Any]]:
     cancelOrderId=p.number,
     cancelRestrictions=_RESTRICTIONS,
     orderRateLimitExceededMode=p.one(("DO_NOTHING", "CANCEL_ONLY")),
-    **_NEW_ORDER,
+    shared=_NEW_ORDER,
 )
 def cancel_replace(call: Call) -> dict[str, Any]:
     """Cancel one order and place another: two steps, of which the second may fail after the first succeeded."""
@@ -219,7 +217,9 @@ def cancel_replace(call: Call) -> dict[str, Any]:
     canceled: dict[str, Any] | None = None
     cancel_error: ApiError | None = None
     try:
-        canceled = _cancel(call, q.get("cancelOrderId"), q.get("cancelOrigClientOrderId"), q.get("cancelNewClientOrderId"))
+        canceled = _cancel(
+            call, q.get("cancelOrderId"), q.get("cancelOrigClientOrderId"), q.get("cancelNewClientOrderId")
+        )
     except Refusal as rejected:
         cancel_error = refusal(rejected)
     placed: dict[str, Any] | None = None
@@ -253,9 +253,7 @@ def cancel_replace(call: Call) -> dict[str, Any]:
     required=("symbol", "side", "quantity", "aboveType", "belowType"),
     side=p.side,
     quantity=p.decimal,
-    **_LIST,
-    **leg_parameters("above"),
-    **leg_parameters("below"),
+    shared=_LIST | leg_parameters("above") | leg_parameters("below"),
 )
 def new_oco(call: Call) -> dict[str, Any]:
     q = call.params
@@ -270,8 +268,7 @@ def new_oco(call: Call) -> dict[str, Any]:
     Security.TRADE,
     required=(*_WORKING_REQUIRED, "pendingType", "pendingQuantity"),
     pendingQuantity=p.decimal,
-    **leg_parameters("pending"),
-    **_WORKING,
+    shared=_WORKING | leg_parameters("pending"),
 )
 def new_oto(call: Call) -> dict[str, Any]:
     q = call.params
@@ -286,9 +283,7 @@ def new_oto(call: Call) -> dict[str, Any]:
     Security.TRADE,
     required=(*_WORKING_REQUIRED, "pendingAboveType", "pendingQuantity"),
     pendingQuantity=p.decimal,
-    **leg_parameters("pendingAbove"),
-    **leg_parameters("pendingBelow"),
-    **_WORKING,
+    shared=_WORKING | leg_parameters("pendingAbove") | leg_parameters("pendingBelow"),
 )
 def new_otoco(call: Call) -> dict[str, Any]:
     q = call.params
@@ -304,8 +299,7 @@ def new_otoco(call: Call) -> dict[str, Any]:
     "/api/v3/orderList/opo",
     Security.TRADE,
     required=(*_WORKING_REQUIRED, "pendingType"),
-    **leg_parameters("pending"),
-    **_WORKING,
+    shared=_WORKING | leg_parameters("pending"),
 )
 def new_opo(call: Call) -> dict[str, Any]:
     q = call.params
@@ -320,9 +314,7 @@ def new_opo(call: Call) -> dict[str, Any]:
     "/api/v3/orderList/opoco",
     Security.TRADE,
     required=(*_WORKING_REQUIRED, "pendingAboveType"),
-    **leg_parameters("pendingAbove"),
-    **leg_parameters("pendingBelow"),
-    **_WORKING,
+    shared=_WORKING | leg_parameters("pendingAbove") | leg_parameters("pendingBelow"),
 )
 def new_opoco(call: Call) -> dict[str, Any]:
     q = call.params
