@@ -112,7 +112,7 @@ class Wiring:
     def market_data(self) -> MarketData:
         from .adapters.ccxt_exchange import CcxtMarketData
 
-        return CcxtMarketData(self.client)
+        return CcxtMarketData(self.client, self.clock)
 
     @cached_property
     def market_store(self) -> MarketStore:
@@ -124,7 +124,7 @@ class Wiring:
     def known_empty(self) -> KnownEmpty:
         from .adapters.cache import RedisKnownEmpty
 
-        return RedisKnownEmpty(self.redis)
+        return RedisKnownEmpty(self.redis, namespace=self.account)
 
     @cached_property
     def state_store(self) -> PgSignalStore:

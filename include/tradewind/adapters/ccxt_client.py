@@ -55,7 +55,8 @@ class ClientConfig:
     """What a client is built from.
 
     `base_url` replaces every host of the exchange; empty means the exchange's own. `weight_per_minute` is the request
-    limit to keep to until the exchange has published its own, 0 for none at all. `symbols` are those whose rules are kept in the cache.
+    limit to keep to until the exchange has published its own, 0 for none at all. `symbols` are those whose rules are
+    kept in the cache.
     """
 
     exchange_id: str = "binance"

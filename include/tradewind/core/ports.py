@@ -77,6 +77,10 @@ class MarketData(Protocol):
         """
         ...
 
+    def first_open_ms(self, symbol: str, timeframe: str) -> int | None:
+        """The open time of the first bar the exchange has of a symbol; None where it cannot be asked for it."""
+        ...
+
     def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]: ...
 
     def clock_offset_ms(self) -> float:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .candles import between, check
-from .timeframes import columns, resample, timeframe_ms
+from .resampling import resample
+from .timeframes import columns, timeframe_ms
 from .types import Bars, QualityVerdict
 
 

@@ -79,36 +79,6 @@ def count_opens(start_ms: int, end_ms: int, timeframe: str) -> int:
     return max(0, -((ceil_ms(start_ms, timeframe) - end_ms) // step))
 
 
-def resample(bars: Bars, timeframe: str, *, complete_only: bool = True) -> Bars:
-    """Bars of a longer timeframe, aligned to UTC, from the bars of a shorter one.
-
-    A longer bar is present only when each of its constituents is, so that one computed from a live window equals the
-    one computed from the whole history and no outage is papered over; `complete_only=False` keeps what partial groups
-    there are, as exchanges do for their own bars. It is knowable at its open time plus the longer timeframe.
-
-    Raises ValueError when the longer timeframe is no multiple of the shorter one.
-    """
-    source_ms, target_ms = timeframe_ms(bars.timeframe), timeframe_ms(timeframe)
-    if target_ms % source_ms:
-        raise ValueError(f"{timeframe} bars cannot be made of {bars.timeframe} bars")
-    if len(bars) == 0:
-        return Bars(bars.symbol, timeframe, *(column[:0] for column in columns(bars)))
-    group = bars.open_time_ms - bars.open_time_ms % target_ms
-    first = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
-    last = np.r_[first[1:], len(bars)] - 1
-    keep = (last - first + 1 == target_ms // source_ms) if complete_only else np.ones(len(first), bool)
-    return Bars(
-        bars.symbol,
-        timeframe,
-        group[first][keep],
-        bars.open[first][keep],
-        np.maximum.reduceat(bars.high, first)[keep],
-        np.minimum.reduceat(bars.low, first)[keep],
-        bars.close[last][keep],
-        np.add.reduceat(bars.volume, first)[keep],
-    )
-
-
 def columns(bars: Bars) -> tuple[np.ndarray, ...]:
     """The six columns in their fixed order: open time, open, high, low, close, volume."""
     return bars.open_time_ms, bars.open, bars.high, bars.low, bars.close, bars.volume

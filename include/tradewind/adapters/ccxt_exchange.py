@@ -1,0 +1,147 @@
+"""An exchange's public side through ccxt: candles, best prices, rules, time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+from tradewind.core.ports import Clock
+from tradewind.core.timeframes import TIMEFRAME_MS, timeframe_ms
+from tradewind.core.types import Bars, BookTop, Instrument
+from tradewind.errors import NotSupported
+
+from .ccxt_client import CcxtClient
+from .clock import WallClock
+
+# Raw klines cost a third of ccxt's parsed ones. Binance clamps spot pages to 1000 bars.
+_RAW_KLINES = {"spot": "public_get_klines", "usdm": "fapipublic_get_klines"}
+_RAW_BOOK_TOPS = {"spot": "public_get_ticker_bookticker"}
+_BINANCE_PAGE = 1000
+# What each exchange's candle call returns at most; ccxt's own figure is used where it has one.
+_PAGES = {"bybit": 1000, "okx": 100, "kraken": 720, "coinbase": 300}
+_DEFAULT_PAGE = 500
+
+_Row = Sequence[Any]
+
+
+class CcxtMarketData:
+    """Satisfies core.ports.MarketData for every exchange that ccxt knows, with a quicker road for Binance.
+
+    Parameters
+    ----------
+    client : errors, limits and markets are its business.
+    clock : stamps book tops, which carry no time of their own.
+    """
+
+    def __init__(self, client: CcxtClient, clock: Clock | None = None) -> None:
+        self._client = client
+        self._clock = clock or WallClock()
+        self._is_binance = client.config.exchange_id == "binance"
+
+    def instruments(self, symbols: Sequence[str]) -> dict[str, Instrument]:
+        """The rules of each symbol that the exchange lists; others are absent."""
+        return self._client.instruments(symbols)
+
+    def clock_offset_ms(self) -> float:
+        """Exchange's time minus ours, over the fastest of a few round trips."""
+        return self._client.clock_offset_ms()
+
+    # ------------------------------------------------------------------------------------------------------- candles
+    def candles(self, symbol: str, timeframe: str, start_ms: int, end_ms: int, *, bulk: bool = False) -> Bars:
+        """Bars with start_ms <= open_time < end_ms as the exchange reports them, the unfinished one included.
+
+        Pages until the range is covered; outages inside it do not end it. A value that is no number arrives as NaN, for
+        `core.candles.check` to refuse. Raises RetryError, UnknownSymbol or NotSupported (an unknown timeframe).
+        """
+        if timeframe not in TIMEFRAME_MS or timeframe not in self._client.exchange.timeframes:
+            raise NotSupported(f"{self._client.config.exchange_id} has no {timeframe} candles")
+        step = timeframe_ms(timeframe)
+        fetch, page, fills_its_window = self._pager(symbol, timeframe, bulk)
+        rows: list[_Row] = []
+        cursor = start_ms
+        while cursor < end_ms:
+            limit = min(page, -((cursor - end_ms) // step))
+            window_end_ms = min(cursor + limit * step, end_ms)
+            got = [row for row in fetch(cursor, limit) if cursor <= int(row[0]) < window_end_ms]
+            rows += got
+            # A short page is an outage where the window is always filled; elsewhere the exchange may just cut it short.
+            cursor = window_end_ms if fills_its_window or not got else int(got[-1][0]) + step
+        return _as_bars(symbol, timeframe, rows)
+
+    def _pager(self, symbol: str, timeframe: str, bulk: bool) -> tuple[Callable[[int, int], list[_Row]], int, bool]:
+        """How to fetch up to `limit` bars from a moment on, the most it gives, and whether it always fills a window."""
+        exchange, market_type = self._client.exchange, self._client.config.market_type
+        step = timeframe_ms(timeframe)
+        if self._is_binance:
+            method = _RAW_KLINES[market_type]
+            fixed = {"symbol": self._client.market_id(symbol), "interval": exchange.timeframes[timeframe]}
+
+            def raw(start_ms: int, limit: int) -> list[_Row]:
+                window = {"startTime": start_ms, "endTime": start_ms + limit * step - 1, "limit": limit}
+                rows: list[_Row] = self._client.read(method, {**fixed, **window}, bulk=bulk)
+                return rows
+
+            return raw, _BINANCE_PAGE, True
+        self._client.market(symbol)
+        page = exchange.feature_value(symbol, "fetchOHLCV", "limit") or _DEFAULT_PAGE
+
+        def parsed(start_ms: int, limit: int) -> list[_Row]:
+            rows: list[_Row] = self._client.call(
+                "fetch_ohlcv", lambda: exchange.fetch_ohlcv(symbol, timeframe, start_ms, limit), bulk=bulk
+            )
+            return sorted(rows, key=lambda row: int(row[0]))
+
+        return parsed, _PAGES.get(self._client.config.exchange_id, int(page)), False
+
+    def first_open_ms(self, symbol: str, timeframe: str) -> int | None:
+        """The open time of the first bar that the exchange has of a symbol; None where it cannot be asked for it."""
+        if not self._is_binance:
+            return self._client.market(symbol).get("created")
+        interval = self._client.exchange.timeframes[timeframe]
+        wanted = {"symbol": self._client.market_id(symbol), "interval": interval, "startTime": 0, "limit": 1}
+        rows = self._client.read(_RAW_KLINES[self._client.config.market_type], wanted, bulk=True)
+        return int(rows[0][0]) if rows else None
+
+    # -------------------------------------------------------------------------------------------------------- prices
+    def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]:
+        """Best bid and ask of every symbol, in one call. A symbol without both is absent."""
+        market_type = self._client.config.market_type
+        if self._is_binance and market_type in _RAW_BOOK_TOPS:
+            by_id = {self._client.market_id(symbol): symbol for symbol in symbols}
+            # Binance takes a JSON list without blanks.
+            names = json.dumps(list(by_id), separators=(",", ":"))
+            rows = self._client.read(_RAW_BOOK_TOPS[market_type], {"symbols": names})
+            quotes = [
+                (by_id[row["symbol"]], row["bidPrice"], row["askPrice"]) for row in rows if row["symbol"] in by_id
+            ]
+        else:
+            self._client.load_markets(symbols)
+            tickers = self._client.call("fetch_tickers", lambda: self._client.exchange.fetch_tickers(list(symbols)))
+            quotes = [(symbol, ticker["bid"], ticker["ask"]) for symbol, ticker in tickers.items()]
+        now = self._clock.now()
+        tops = {}
+        for symbol, bid, ask in quotes:
+            if bid and ask and Decimal(str(bid)) > 0 and Decimal(str(ask)) > 0:
+                tops[symbol] = BookTop(symbol, Decimal(str(bid)), Decimal(str(ask)), now)
+        return tops
+
+
+def _as_bars(symbol: str, timeframe: str, rows: Sequence[_Row]) -> Bars:
+    try:
+        table = np.array([[float(value) for value in row[:6]] for row in rows], np.float64)
+    except (TypeError, ValueError):
+        table = np.array([[_number(value) for value in row[:6]] for row in rows], np.float64)
+    table = table.reshape(-1, 6)
+    # Milliseconds are whole and below 2**53: float64 held them exactly.
+    return Bars(symbol, timeframe, table[:, 0].astype(np.int64), *(column.copy() for column in table.T[1:]))
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")
