@@ -19,7 +19,7 @@ from datetime import timedelta
 
 from airflow.sdk import Param, dag, get_current_context, task
 
-from tradewind.orchestration.defaults import START_DATE, Pool, RunType, task_defaults
+from tradewind.orchestration.defaults import MOMENT, START_DATE, Pool, RunType, task_defaults
 
 
 @dag(
@@ -34,8 +34,8 @@ from tradewind.orchestration.defaults import START_DATE, Pool, RunType, task_def
     params={
         "symbols": Param([], type="array", items={"type": "string"}, description="Empty: every configured symbol."),
         "timeframes": Param(["15m", "1h"], type="array", items={"type": "string", "enum": ["15m", "1h"]}, minItems=1),
-        "from": Param(None, type=["null", "string"], format="date-time", description="Empty: the configured history."),
-        "to": Param(None, type=["null", "string"], format="date-time", description="Excluded. Empty: now."),
+        "from": Param(None, **MOMENT, description="Empty: the configured history."),
+        "to": Param(None, **MOMENT, description="Excluded. Empty: now."),
         "job_id": Param(None, type=["null", "string"], description="Set by the API, which made the job's row."),
     },
     default_args=task_defaults(owner="market-data", pool=Pool.BULK, timeout=timedelta(hours=12), retries=10),

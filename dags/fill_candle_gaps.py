@@ -19,13 +19,12 @@ from datetime import timedelta
 
 from airflow.sdk import CronTriggerTimetable, dag, task
 
-from tradewind.orchestration.defaults import START_DATE, Pool, RunType, task_defaults
+from tradewind.orchestration.defaults import NOT_AT_FIRST_START, Pool, RunType, task_defaults
 
 
 @dag(
     # Seven minutes past: the hour's own candles have landed by then.
-    schedule=CronTriggerTimetable("7 * * * *", timezone="UTC"),
-    start_date=START_DATE,
+    schedule=CronTriggerTimetable("7 * * * *", timezone="UTC", run_immediately=NOT_AT_FIRST_START),
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=False,

@@ -20,12 +20,11 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import CronTriggerTimetable, dag, task
 
 from tradewind.orchestration import upkeep
-from tradewind.orchestration.defaults import START_DATE, Pool, RunType, task_defaults
+from tradewind.orchestration.defaults import NOT_AT_FIRST_START, Pool, RunType, task_defaults
 
 
 @dag(
-    schedule=CronTriggerTimetable("40 1 * * *", timezone="UTC"),
-    start_date=START_DATE,
+    schedule=CronTriggerTimetable("40 1 * * *", timezone="UTC", run_immediately=NOT_AT_FIRST_START),
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=False,

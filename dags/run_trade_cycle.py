@@ -24,7 +24,7 @@ from airflow.sdk import Param, dag, get_current_context, task
 
 from tradewind.orchestration import cycle
 from tradewind.orchestration.assets import CLOSED_CANDLES_15M
-from tradewind.orchestration.defaults import START_DATE, Pool, RunType, task_defaults
+from tradewind.orchestration.defaults import MOMENT, START_DATE, Pool, RunType, task_defaults
 
 
 @dag(
@@ -37,7 +37,7 @@ from tradewind.orchestration.defaults import START_DATE, Pool, RunType, task_def
     allowed_run_types=[RunType.ASSET_TRIGGERED, RunType.MANUAL, RunType.OPERATOR_TRIGGERED],
     tags=["money", "trading"],
     doc_md=__doc__,
-    params={"bar": Param(None, type=["null", "string"], format="date-time", description="Open time. Empty: newest.")},
+    params={"bar": Param(None, **MOMENT, description="Open time of the bar to decide on. Empty: the newest closed.")},
     default_args=task_defaults(
         owner="trading", pool=Pool.TRADING, timeout=timedelta(minutes=2), retries=2, retry_delay=timedelta(seconds=2)
     ),

@@ -12,7 +12,7 @@ run ends, at midnight, after a breach, or because it failed. `manage_positions` 
   equity is kept.
 - **Mark success** on a running task ends this watch; a new run begins at once. It does not open the latch.
 - **Retry** happens by itself, every five seconds, for as long as it takes. A quiet day ends skipped, not green.
-- **Backfill** is refused: yesterday cannot be watched.
+- **Trigger** and **Backfill** are refused: there is one watch, it runs already, and yesterday cannot be watched.
 
 Pausing this DAG blocks entries and raises an alert.
 """
@@ -34,7 +34,7 @@ from tradewind.orchestration.sensors import RiskWatchSensor
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=False,
-    allowed_run_types=[RunType.SCHEDULED, RunType.MANUAL],
+    allowed_run_types=[RunType.SCHEDULED],
     tags=["money", "safety"],
     doc_md=__doc__,
     default_args=task_defaults(

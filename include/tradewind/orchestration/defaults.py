@@ -7,6 +7,7 @@ so small that at least `RESERVED_SLOTS` of `[core] parallelism` stay free for tr
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +15,15 @@ from typing import Any, NotRequired, TypedDict
 
 # No supported exchange has candles from before this; a backfill may reach back this far.
 START_DATE = datetime(2017, 1, 1, tzinfo=UTC)
+# For a CronTriggerTimetable: the first start of a deployment waits for the next time, since there is nothing to train
+# on and nothing to tidy yet. It works only without a start date. A later start does run what was missed.
+NOT_AT_FIRST_START = timedelta(0)
+# The schema of a param that is a moment. Airflow does not enforce `format`, so `pattern` refuses nonsense with a 400.
+MOMENT: Mapping[str, Any] = {
+    "type": ["null", "string"],
+    "format": "date-time",
+    "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2})$",
+}
 POOLS_FILE = Path(__file__).with_name("pools.json")
 RESERVED_SLOTS = 3
 
@@ -37,7 +47,7 @@ class RunType(StrEnum):
 
 
 # Within its pool and among the pools, the queue is served in this order.
-_PRIORITY = {Pool.TRADING: 100, Pool.MARKET: 50, Pool.BULK: 2, Pool.TRAINING: 1}
+PRIORITY = {Pool.TRADING: 100, Pool.MARKET: 50, Pool.BULK: 2, Pool.TRAINING: 1}
 
 
 class PoolSize(TypedDict):
@@ -64,7 +74,7 @@ def task_defaults(
     return {
         "owner": owner,
         "pool": pool.value,
-        "priority_weight": _PRIORITY[pool],
+        "priority_weight": PRIORITY[pool],
         "weight_rule": "absolute",
         "execution_timeout": timeout,
         "retries": retries,

@@ -15,7 +15,7 @@ from airflow.providers.redis.hooks.redis import RedisHook
 from airflow.sdk import Connection
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from tradewind.errors import ReconcileError, RetryError, StopError
+from tradewind.errors import BadInput, ReconcileError, RetryError, StopError
 from tradewind.settings import Settings, load_settings
 from tradewind.wiring import Wiring
 
@@ -112,9 +112,14 @@ def report(result: object) -> None:
 
 
 def parse_moment(text: str) -> datetime:
-    """An ISO time from a run's params as an aware UTC datetime; without an offset it is UTC."""
-    moment = datetime.fromisoformat(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    """An ISO time with its offset, from XCom or a run's params, in UTC. Raises BadInput."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadInput(f"{text!r} is no ISO time; give it as 2026-01-31T14:15:00+00:00") from None
+    if moment.tzinfo is None:
+        raise BadInput(f"{text!r} has no offset; give it as {text}+00:00")
+    return moment.astimezone(UTC)
 
 
 def history_request(ports: Wiring, params: Mapping[str, Any], run_id: str) -> dict[str, Any]:

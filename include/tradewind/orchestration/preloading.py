@@ -1,0 +1,42 @@
+"""Import heavy libraries in the parent, so that every forked task finds them in memory.
+
+Third-party packages alone: a module of ours loaded before the fork would stay stale until the next restart. Imports
+alone: training or predicting before the fork would leave OpenMP's threads behind in the parent.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+_EDGE = (
+    "ccxt",
+    "psycopg",
+    "psycopg_pool",
+    "redis",
+    "structlog",
+    "pydantic_settings",
+    "airflow.providers.postgres.hooks.postgres",
+    "airflow.providers.redis.hooks.redis",
+)
+_NUMBERS = ("numpy", "pandas", "scipy.stats", "sklearn.isotonic", "numba", "talib", "lightgbm", "xgboost", "catboost")
+
+
+def preload(command: list[str]) -> tuple[str, ...]:
+    """Import what the processes forked by this Airflow command will need; returns what was imported.
+
+    The LocalExecutor forks its workers from the scheduler, Celery its pool from the worker, and the triggerer the
+    process in which triggers run. Every other command forks nothing that works for us.
+
+    Parameters
+    ----------
+    command : Airflow's command line without the program's name.
+    """
+    if command[:1] == ["scheduler"] or command[:2] == ["celery", "worker"]:
+        names = _NUMBERS + _EDGE
+    elif command[:1] == ["triggerer"]:
+        names = _EDGE
+    else:
+        return ()
+    for name in names:
+        importlib.import_module(name)
+    return names

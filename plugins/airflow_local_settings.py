@@ -1,0 +1,36 @@
+"""Airflow imports this module by its name in every process, before anything else of ours.
+
+Two things can only be done here: sending a backfill's tasks to another pool than live ones of the same DAG, and
+preloading in a Celery worker, which loads no plugin before it forks its pool.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow.models.dagrun import DagRun
+    from airflow.models.taskinstance import TaskInstance
+
+__all__ = ["task_instance_mutation_hook"]
+
+
+def task_instance_mutation_hook(task_instance: TaskInstance, dag_run: DagRun | None = None) -> None:
+    """Backfilled runs queue in the pool `bulk` with its priority, so that the newest candles never wait behind them."""
+    from tradewind.orchestration.defaults import PRIORITY, Pool
+
+    # The run's id tells, also where Airflow calls this before the instance is bound to its run.
+    if (task_instance.run_id or "").startswith("backfill__"):
+        task_instance.pool = Pool.BULK.value
+        task_instance.priority_weight = PRIORITY[Pool.BULK]
+
+
+if sys.argv[1:3] == ["celery", "worker"]:
+    from celery.signals import worker_init
+
+    @worker_init.connect(weak=False)
+    def preload_before_fork(**_: object) -> None:
+        from tradewind.orchestration.preloading import preload
+
+        preload(sys.argv[1:])
