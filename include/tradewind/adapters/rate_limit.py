@@ -65,7 +65,7 @@ return 0
 
 _BLOCK = """
 local time = redis.call('TIME')
-local until_s = tonumber(time[1]) + tonumber(ARGV[1])
+local until_s = tonumber(time[1]) + tonumber(time[2]) / 1e6 + tonumber(ARGV[1])
 local known = tonumber(redis.call('HGET', KEYS[1], 'blocked_until') or 0)
 redis.call('HSET', KEYS[1], 'blocked_until', math.max(known, until_s))
 redis.call('EXPIRE', KEYS[1], math.max(600, math.ceil(tonumber(ARGV[1])) + 60))
