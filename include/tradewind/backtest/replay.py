@@ -54,7 +54,7 @@ RECENT_TRADES = 200
 
 @dataclass(frozen=True, slots=True)
 class ReplaySettings:
-    """How a replay is run. `trained_until_ms` is the end of the model's data, None for a rule that learned nothing."""
+    """How a replay is run. `trained_until_ms` is the end of the model's data; None: its age is not judged."""
 
     capital_quote: Decimal = Decimal(10_000)
     account: str = "replay"

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from tradewind.core.ensemble import LoadedModel
+from tradewind.core.features import FeatureMatrix, compute_features
 from tradewind.core.inputs import SymbolInputs
 from tradewind.core.market_numbers import MarketColumns, market_columns
 from tradewind.core.params import StrategyParams
@@ -154,6 +156,38 @@ def symbol_series(
     )
 
 
+def model_forecast(model: LoadedModel, features: FeatureMatrix, families: IntArray) -> Forecast:
+    """The champion's answers at every bar, in one batch a family: what `LoadedModel.predict` says bar by bar.
+
+    `families` indexes core.regime.FAMILIES; a bar without a family or with a NaN feature gets no forecast.
+    """
+    n = len(features.values)
+    columns = np.full((4, n), np.nan)
+    complete = ~np.isnan(features.values).any(axis=1)
+    for family, fitted in model.families.items():
+        rows = np.flatnonzero(complete & (families == FAMILIES.index(family)))
+        if len(rows) == 0:
+            continue
+        p = fitted.probabilities(np.ascontiguousarray(features.values[rows], dtype=np.float32))
+        expected_long, expected_short = fitted.expected_r(p)
+        columns[:, rows] = p[:, 0], p[:, 1], expected_long, expected_short
+    return Forecast(columns[0], columns[1], columns[2], columns[3], model.version)
+
+
+def model_series(
+    bars_15m: Bars,
+    leader_15m: Bars,
+    instrument: Instrument,
+    model: LoadedModel,
+    params: StrategyParams,
+    sentiment: tuple[SentimentState, ...] = (),
+) -> SymbolSeries:
+    """One symbol with a model's forecasts, in one vectorised pass. Raises MissingData when the leader lacks its bar."""
+    families = family_codes(regime_codes(measure_regime(bars_15m, params), params))
+    forecast = model_forecast(model, compute_features(bars_15m, leader_15m, params), families)
+    return symbol_series(bars_15m, instrument, forecast, params, sentiment)
+
+
 def prefilter(series: SymbolSeries, params: StrategyParams) -> dict[str, BoolArray]:
     """For each bar what the filters that look at columns alone would say of a long entry, in their order.
 
@@ -185,6 +219,3 @@ def prefilter(series: SymbolSeries, params: StrategyParams) -> dict[str, BoolArr
 def moment(at_ms: int) -> datetime:
     """Epoch milliseconds as an aware datetime."""
     return datetime.fromtimestamp(at_ms / 1000, UTC)
-
-
-__all__ = ["FAMILIES", "Forecast", "SymbolSeries", "moment", "prefilter", "symbol_series"]
