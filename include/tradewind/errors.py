@@ -10,6 +10,7 @@
     │   ├── ClockSkewed                the exchange refused our timestamp
     │   ├── StoreUnavailable           PostgreSQL refused or dropped the connection
     │   ├── LockNotAcquired            another process holds the advisory lock
+    │   ├── NotFlatYet                 a flatten has something left to sell or to cancel
     │   ├── MissingData                bars, features or news that should come but are not here yet
     │   ├── NewsUnavailable            a feed or the scorer did not answer
     │   └── ServiceNotReady            a process of the stack did not become healthy in time
@@ -95,6 +96,10 @@ class StoreUnavailable(RetryError):
 
 class LockNotAcquired(RetryError):
     """Another process holds the advisory lock."""
+
+
+class NotFlatYet(RetryError):
+    """A flatten has something left to sell or to cancel; it goes on until nothing is."""
 
 
 class MissingData(RetryError):

@@ -88,6 +88,7 @@ class OrderStore(PositionStore):
     MOVE_ORDER: Final = f"""
         UPDATE orders SET state = %(state)s,
             exchange_order_id = coalesce(%(exchange_order_id)s, exchange_order_id),
+            quantity = coalesce(%(quantity)s, quantity),
             filled_quantity = greatest(filled_quantity, coalesce(%(filled_quantity)s, filled_quantity)),
             sent_at = coalesce(%(sent_at)s, sent_at),
             reason = coalesce(%(reason)s, reason),
@@ -113,6 +114,7 @@ class OrderStore(PositionStore):
             values = {
                 "state": to.value,
                 "exchange_order_id": detail.get("exchange_order_id"),
+                "quantity": detail.get("quantity"),
                 "filled_quantity": detail.get("filled_quantity"),
                 "sent_at": detail.get("sent_at"),
                 "reason": detail.get("reason"),

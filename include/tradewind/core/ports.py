@@ -372,7 +372,7 @@ class TradingStore(Protocol):
     def move_order(self, client_order_id: str, to: OrderState, *, at: datetime, **detail: Any) -> Order:
         """One allowed step of the order's life, with an event row; a forbidden one raises LedgerMismatch.
 
-        `exchange_order_id`, `filled_quantity`, `sent_at` and `reason` are kept with the order, all of `detail` with
+        `exchange_order_id`, `quantity`, `filled_quantity`, `sent_at` and `reason` are kept with the order, all of `detail` with
         the event. A step to SENT checks the fence of the position's lock.
         """
         ...

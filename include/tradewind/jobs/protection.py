@@ -1,0 +1,295 @@
+"""What rests at the exchange for one position, brought to what the ledger wants: stops, targets, exits.
+
+The wanted state is committed before anything is touched (the position's stop price, or CLOSING), and what rests is then
+converged to it, so that a task killed at any line is finished by the next one. For one lot::
+
+    rests as wanted ──► nothing to do
+    else ──► cancel what rests ──► new OCO ──► rests
+                                      ├── already through, refused, or not in place in time ──► market exit
+                                      └── too small to trade ──► dust
+
+Spot has no atomic replacement, so the time between is measured for each one and alerted over its bound.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import Final
+
+from tradewind.core.brackets import floor_to_step, is_tradable, next_generation, plan_exit, plan_protection
+from tradewind.core.orders import AT_EXCHANGE
+from tradewind.core.ports import Ports
+from tradewind.core.types import Order, OrderRole, OrderState, Position, PositionStatus, Side
+from tradewind.errors import OutcomeUnknown, RetryError
+from tradewind.jobs.orders import ask, observe, submit
+from tradewind.jobs.settling import Situation, refresh
+
+ZERO: Final = Decimal(0)
+_UNRESOLVED: Final = (OrderState.SENT, OrderState.UNKNOWN)
+_POLL_S: Final = 0.2
+# A market order may be filled in part where the book is thin; the rest is sent again, a few times in one run.
+_EXIT_ROUNDS: Final = 3
+
+
+# ------------------------------------------------------------------------------------------------------------- protect
+def converge_protection(ports: Ports, situation: Situation) -> Situation:
+    """Make one stop and target of the right price and size rest for every lot; returns the situation after it."""
+    situation = _await_legs(ports, situation)
+    if all(_is_fine(situation, lot, held) for lot, held in situation.lots.items()):
+        _end_span(ports, situation.position)
+        return situation
+    share = sellable_share(ports, situation)
+    for lot in sorted(situation.lots):
+        wanted = floor_to_step(min(max(situation.lots[lot], ZERO), share), situation.instrument.step_size)
+        share -= wanted
+        if not _is_fine(situation, lot, wanted):
+            situation = _replace_lot(ports, situation, lot, wanted)
+    return situation
+
+
+def _await_legs(ports: Ports, situation: Situation) -> Situation:
+    """Legs whose entry just filled are placed within moments: wait for them, at most for the deadline."""
+    deadline = time.monotonic() + ports.params.protection_deadline_s
+    while situation.position.quantity > 0 and _unresolved_stops(situation.orders) and time.monotonic() < deadline:
+        ports.trading_store.start_unprotected(situation.position.position_id, "legs awaited", ports.wall.now())
+        time.sleep(_POLL_S)
+        for order in _unresolved_stops(situation.orders):
+            ask(ports, order)
+        situation = _again(ports, situation)
+    return situation
+
+
+def _unresolved_stops(orders: Sequence[Order]) -> list[Order]:
+    return [order for order in orders if order.role is OrderRole.STOP and order.state in _UNRESOLVED]
+
+
+def _resting(orders: Sequence[Order], lot: int, role: OrderRole | None = None) -> list[Order]:
+    return [
+        order
+        for order in orders
+        if order.lot == lot
+        and order.state in AT_EXCHANGE
+        and order.role in ((OrderRole.STOP, OrderRole.TARGET) if role is None else (role,))
+    ]
+
+
+def _is_fine(situation: Situation, lot: int, wanted: Decimal) -> bool:
+    """One stop at the wanted price for all that is wanted (less what could not be traded), or nothing for dust."""
+    position, instrument = situation.position, situation.instrument
+    stops = _resting(situation.orders, lot, OrderRole.STOP)
+    if not is_tradable(floor_to_step(wanted, instrument.step_size), _worst_price(situation), instrument):
+        return not _resting(situation.orders, lot)
+    if len(stops) != 1 or stops[0].stop_price != position.stop_price:
+        return False
+    if not _resting(situation.orders, lot, OrderRole.TARGET):
+        return False
+    bare = wanted - (stops[0].quantity - stops[0].filled_quantity)
+    return bare >= 0 and not is_tradable(bare, _worst_price(situation), instrument)
+
+
+def _worst_price(situation: Situation) -> Decimal:
+    return min(situation.position.stop_price, situation.book.bid)
+
+
+def sellable_share(ports: Ports, situation: Situation) -> Decimal:
+    """How much of the position may leave without touching what the account held before us."""
+    baseline = ports.trading_store.baseline() or {}
+    balance = ports.exchange.balances().get(situation.instrument.base)
+    total = balance.total if balance is not None else ZERO
+    over_baseline = total - baseline.get(situation.instrument.base, ZERO)
+    return max(min(situation.position.quantity, over_baseline), ZERO)
+
+
+def _replace_lot(ports: Ports, situation: Situation, lot: int, wanted: Decimal) -> Situation:
+    """Cancel what rests for a lot and place a new pair; a market exit when that is not in place in time."""
+    position, store = situation.position, ports.trading_store
+    deadline = time.monotonic() + ports.params.replacement_deadline_s
+    held_before = situation.lots[lot]
+    resting = _resting(situation.orders, lot)
+    store.start_unprotected(position.position_id, "replacement" if resting else "unprotected", ports.wall.now())
+    if not cancel_resting(ports, resting):
+        return situation  # nobody knows whether the old pair still rests: the next run looks again
+    situation = _after_cancel(ports, situation, resting)
+    wanted = min(wanted, wanted - (held_before - situation.lots[lot]))
+    if situation.is_over or not is_tradable(wanted, _worst_price(situation), situation.instrument):
+        _end_span(ports, situation.position)
+        return situation
+    target = _target_price(situation, lot)
+    if not _is_through(situation, target):
+        pair = plan_protection(
+            situation.position,
+            lot,
+            wanted,
+            situation.position.stop_price,
+            target,
+            next_generation(situation.orders, lot),
+            situation.instrument,
+            ports.clock.now(),
+            "replacement" if resting else "healed",
+        )
+        if pair is not None and _place_pair(ports, situation, pair, deadline):
+            _end_span(ports, situation.position)
+            return _reread(ports, situation)
+    ports.alerts.raise_alert(
+        "warning",
+        f"market-exit-{position.position_id}-{lot}",
+        f"{position.symbol} left at market: no stop could be placed",
+        f"Lot {lot} of {position.position_id} ({wanted}) had no stop in place in time or the price was through it.",
+    )
+    _exit_lot(ports, situation, lot, wanted, "unprotected")
+    return _again(ports, situation)
+
+
+def _place_pair(ports: Ports, situation: Situation, pair: tuple[Order, Order], deadline: float) -> bool:
+    """Send a pair and see it rest before the deadline."""
+    ports.trading_store.plan_orders(pair)
+    rows = submit(ports, pair, lambda: ports.exchange.send_protection(*pair, situation.instrument))
+    while any(row.state in _UNRESOLVED for row in rows) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+        rows = [ask(ports, row) for row in rows]
+    return all(row.state in AT_EXCHANGE for row in rows)
+
+
+def _is_through(situation: Situation, target: Decimal) -> bool:
+    """Has the price passed the stop or the target already, so that neither could be placed?"""
+    if situation.position.side is Side.LONG:
+        return situation.book.bid <= situation.position.stop_price or situation.book.bid >= target
+    return situation.book.ask >= situation.position.stop_price or situation.book.ask <= target
+
+
+def _target_price(situation: Situation, lot: int) -> Decimal:
+    """The lot's own target, as its newest target order has it."""
+    targets = [order for order in situation.orders if order.role is OrderRole.TARGET and order.lot == lot]
+    newest = max(targets, key=lambda order: order.generation, default=None)
+    if newest is None or newest.price is None:
+        return situation.position.target_price
+    return newest.price
+
+
+def cancel_resting(ports: Ports, resting: Sequence[Order]) -> bool:
+    """Cancel the lists of these orders; True when each is known to be over, filled ones included."""
+    lists = sorted({(order.symbol, order.list_client_id or "", order.client_order_id) for order in resting})
+    done: set[str] = set()
+    for symbol, list_id, client_order_id in lists:
+        if (list_id or client_order_id) in done:
+            continue
+        done.add(list_id or client_order_id)
+        try:
+            if list_id:
+                reports = ports.exchange.cancel_list(symbol, list_id)
+            else:
+                reports = [ports.exchange.cancel_order(symbol, client_order_id)]
+        except (OutcomeUnknown, RetryError):
+            reports = []
+        for report in reports:
+            observe(ports, report)
+    rows = [ports.trading_store.order(order.client_order_id) or order for order in resting]
+    rows = [ask(ports, row) for row in rows]
+    return not any(row.state in (*AT_EXCHANGE, *_UNRESOLVED) for row in rows)
+
+
+# ---------------------------------------------------------------------------------------------------------------- exit
+def exit_position(ports: Ports, situation: Situation, reason: str) -> Situation:
+    """Leave at market, lot by lot: each loses its protection only when its own exit is about to be sent.
+
+    What could not be sold is protected again, so that a failed exit never leaves it naked. Returns the situation after.
+    """
+    store = ports.trading_store
+    position = situation.position
+    if situation.is_over:
+        return situation
+    if position.status is not PositionStatus.CLOSING:
+        position = replace(position, status=PositionStatus.CLOSING, exit_reason=reason)
+        store.save_position(position, "closing", ports.clock.now(), reason=reason)
+        situation = replace(situation, position=position)
+    for lot in sorted(situation.lots):
+        situation = _leave_lot(ports, situation, lot, position.exit_reason)
+    if not situation.is_over:
+        situation = converge_protection(ports, situation)
+    return situation
+
+
+def _leave_lot(ports: Ports, situation: Situation, lot: int, reason: str) -> Situation:
+    for _ in range(_EXIT_ROUNDS):
+        if situation.is_over or not _can_leave(situation, lot):
+            break
+        share = sellable_share(ports, situation)
+        resting = _resting(situation.orders, lot)
+        position_id = situation.position.position_id
+        ports.trading_store.start_unprotected(position_id, f"exit: {reason}"[:80], ports.wall.now())
+        if not cancel_resting(ports, resting):
+            break
+        situation = _after_cancel(ports, situation, resting)
+        wanted = floor_to_step(min(max(situation.lots[lot], ZERO), share), situation.instrument.step_size)
+        if situation.is_over or not _exit_lot(ports, situation, lot, wanted, reason):
+            break
+        situation = _again(ports, situation)
+    return _again(ports, situation)
+
+
+def _can_leave(situation: Situation, lot: int) -> bool:
+    held = floor_to_step(max(situation.lots[lot], ZERO), situation.instrument.step_size)
+    return is_tradable(held, situation.book.bid, situation.instrument)
+
+
+def _exit_lot(ports: Ports, situation: Situation, lot: int, quantity: Decimal, reason: str) -> bool:
+    """Send one market order for a lot; True when the exchange executed some of it."""
+    unresolved = [
+        order
+        for order in situation.orders
+        if order.lot == lot and order.role is OrderRole.EXIT and order.state in _UNRESOLVED
+    ]
+    if unresolved:
+        return False  # an earlier exit may still arrive: a second one could sell what is not ours
+    price = situation.book.bid if situation.position.side is Side.LONG else situation.book.ask
+    generation = next_generation(situation.orders, lot)
+    order = plan_exit(
+        situation.position, lot, quantity, price, generation, situation.instrument, ports.clock.now(), reason
+    )
+    if order is None:
+        return False
+    ports.trading_store.plan_orders([order])
+    (row,) = submit(ports, [order], lambda: [ports.exchange.send_order(order, situation.instrument)])
+    if row.state is OrderState.REJECTED:
+        ports.alerts.raise_alert(
+            "critical",
+            f"exit-refused-{order.position_id}",
+            f"{order.symbol}: the exchange refused to sell",
+            f"Exit of {quantity} ({reason}) was refused: {row.reason}. It is tried again every minute.",
+        )
+    return row.filled_quantity > 0
+
+
+def _after_cancel(ports: Ports, situation: Situation, cancelled: Sequence[Order]) -> Situation:
+    """The situation after a cancellation; the exchange is asked for fills only when one slipped in before it."""
+    before = {order.client_order_id: order.filled_quantity for order in cancelled}
+    after = _reread(ports, situation)
+    if any(row.filled_quantity > before.get(row.client_order_id, row.filled_quantity) for row in after.orders):
+        return _again(ports, situation)
+    return after
+
+
+def _reread(ports: Ports, situation: Situation) -> Situation:
+    """The same figures with the orders as the ledger has them now; the seconds count, so the exchange is not asked."""
+    return replace(situation, orders=tuple(ports.trading_store.orders_of(situation.position.position_id)))
+
+
+def _again(ports: Ports, situation: Situation) -> Situation:
+    return refresh(ports, situation.position.position_id, situation.instrument, situation.book)
+
+
+def _end_span(ports: Ports, position: Position) -> None:
+    seconds = ports.trading_store.end_unprotected(position.position_id, ports.wall.now())
+    if seconds is None:
+        return
+    ports.metrics.timing_ms("tradewind.positions.unprotected", seconds * 1000, symbol=position.symbol)
+    if seconds > ports.params.protection_deadline_s:
+        ports.alerts.raise_alert(
+            "warning",
+            f"unprotected-{position.position_id}",
+            f"{position.symbol} was without a stop for {seconds:.1f} s",
+            f"The bound is {ports.params.protection_deadline_s:.0f} s; the position is {position.position_id}.",
+        )

@@ -1,0 +1,173 @@
+"""One position brought up to date: its orders as the exchange reports them, its figures from its fills.
+
+Everything here runs under the position's lock and may be repeated at any point: orders are observed or asked for, fills
+are inserted once by their trade id, figures are recomputed from all fills.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Final
+
+from tradewind.core.ledger import apply_fills, lot_quantities
+from tradewind.core.orders import is_final, is_ours
+from tradewind.core.ports import Ports
+from tradewind.core.types import (
+    BookTop,
+    ExchangeOrder,
+    Fill,
+    Instrument,
+    Order,
+    OrderRole,
+    OrderState,
+    Position,
+    PositionStatus,
+)
+from tradewind.errors import LedgerMismatch
+from tradewind.jobs.orders import ask, observe, withdraw
+
+OVER: Final = (PositionStatus.CLOSED, PositionStatus.DUST)
+# Our clock and the exchange's differ a little; asking for a few known fills again costs nothing.
+_FILLS_MARGIN: Final = timedelta(seconds=60)
+_FILL_READS: Final = 4
+_PAUSE_BETWEEN_READS_S: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """A position as it is now: `lots` is what is held of each lot, from fills; `book` the price it was judged at."""
+
+    position: Position
+    orders: tuple[Order, ...]
+    lots: Mapping[int, Decimal]
+    instrument: Instrument
+    book: BookTop
+
+    @property
+    def is_over(self) -> bool:
+        return self.position.status in OVER
+
+
+def refresh(
+    ports: Ports,
+    position_id: str,
+    instrument: Instrument,
+    book: BookTop,
+    listed: Mapping[str, ExchangeOrder] | None = None,
+) -> Situation:
+    """Observe the position's orders (`listed` are the open ones, if just read), take in its fills, save its figures.
+
+    Raises LedgerMismatch when the exchange executed more than its trade list shows, even after waiting for it.
+    """
+    _observe_orders(ports, position_id, listed or {})
+    orders = _take_fills(ports, position_id)
+    return _apply(ports, position_id, orders, instrument, book)
+
+
+def _observe_orders(ports: Ports, position_id: str, listed: Mapping[str, ExchangeOrder]) -> None:
+    for order in ports.trading_store.orders_of(position_id):
+        if is_final(order.state):
+            continue
+        if order.state is OrderState.PLANNED:
+            # We hold the lock: whoever planned it is gone, and nothing has left.
+            withdraw(ports, [order], OrderState.EXPIRED, "planned, never sent", ports.clock.now())
+        elif order.client_order_id in listed:
+            observe(ports, listed[order.client_order_id])
+        else:
+            ask(ports, order)
+
+
+def _take_fills(ports: Ports, position_id: str) -> list[Order]:
+    """Insert the executions that the exchange lists; returns the position's orders, whose fills are then complete."""
+    store = ports.trading_store
+    orders = store.orders_of(position_id)
+    sent = [order for order in orders if order.sent_at is not None]
+    if not sent:
+        return orders
+    missing: list[str] = []
+    for number in range(_FILL_READS):
+        if number:
+            time.sleep(_PAUSE_BETWEEN_READS_S)
+        ingest_fills(ports, sent[0].symbol, since=min(order.planned_at for order in sent) - _FILLS_MARGIN)
+        filled = _filled_by_order(store.fills_of(position_id))
+        missing = [
+            order.client_order_id
+            for order in orders
+            if filled.get(order.client_order_id, Decimal(0)) < order.filled_quantity
+        ]
+        if not missing:
+            return orders
+    raise LedgerMismatch(
+        f"{position_id}: the exchange executed orders {missing} and does not list the trades; asked {_FILL_READS} times"
+    )
+
+
+def ingest_fills(ports: Ports, symbol: str, *, since: datetime) -> list[Fill]:
+    """Insert our executions in one market from the newest known one on; returns those that no order of ours made.
+
+    `since` is where to begin while none is known. The same window is always read to its end, so none is jumped over.
+    """
+    store = ports.trading_store
+    newest = store.last_fill_at([symbol]).get(symbol)
+    start = since if newest is None else max(since, newest - _FILLS_MARGIN)
+    fills = ports.exchange.fills_since(symbol, start)
+    ours = [fill for fill in fills if is_ours(fill.client_order_id) and store.order(fill.client_order_id) is not None]
+    store.insert_fills(ours)
+    taken = {fill.trade_id for fill in ours}
+    return [fill for fill in fills if fill.trade_id not in taken]
+
+
+def _filled_by_order(fills: Sequence[Fill]) -> dict[str, Decimal]:
+    filled: dict[str, Decimal] = {}
+    for fill in fills:
+        filled[fill.client_order_id] = filled.get(fill.client_order_id, Decimal(0)) + fill.quantity
+    return filled
+
+
+def _apply(ports: Ports, position_id: str, orders: Sequence[Order], instrument: Instrument, book: BookTop) -> Situation:
+    store = ports.trading_store
+    before = store.position(position_id)
+    if before is None:
+        raise LedgerMismatch(f"orders of {position_id} have no position row")
+    fills = store.fills_of(position_id)
+    rates = _fee_rates(ports, fills, instrument)
+    after = apply_fills(before, fills, orders, instrument, book.bid, rates)
+    if after.status in OVER and not after.exit_reason:
+        after = replace(after, exit_reason=_exit_reason(fills, orders))
+    if after != before:
+        event = after.status.value if after.status is not before.status else "filled"
+        store.save_position(after, event, ports.clock.now(), quantity=after.quantity, reason=after.exit_reason)
+        if after.status in OVER and before.status not in OVER:
+            _say_closed(ports, after)
+    if after.status in OVER:
+        store.end_unprotected(position_id, ports.wall.now())
+    lots = lot_quantities(orders, fills, after.side, instrument)
+    return Situation(after, tuple(orders), lots, instrument, book)
+
+
+def _fee_rates(ports: Ports, fills: Sequence[Fill], instrument: Instrument) -> dict[str, Decimal]:
+    """Prices in quote of the third assets that fees were taken in."""
+    assets = {fill.fee_asset for fill in fills} - {instrument.base, instrument.quote}
+    if not assets:
+        return {}
+    symbols = {asset: f"{asset}/{instrument.quote}" for asset in assets}
+    books = ports.exchange.book_tops(sorted(symbols.values()))
+    return {asset: books[symbol].bid for asset, symbol in symbols.items() if symbol in books}
+
+
+def _exit_reason(fills: Sequence[Fill], orders: Sequence[Order]) -> str:
+    """What closed it: the role of the order whose fill came last."""
+    if not fills:
+        return "not_filled"
+    roles = {order.client_order_id: order.role for order in orders}
+    role = roles.get(fills[-1].client_order_id, OrderRole.EXIT)
+    return role.value
+
+
+def _say_closed(ports: Ports, position: Position) -> None:
+    ports.metrics.count("tradewind.positions.closed", reason=position.exit_reason)
+    ports.metrics.gauge("tradewind.positions.result_quote", float(position.realised_quote), symbol=position.symbol)

@@ -1,0 +1,158 @@
+"""Every position brought up to date and under protection, one at a time, each under its own lock.
+
+::
+
+    orders observed ──► fills taken in ──► figures ──► over? ───────────────────────► cancel what still rests
+                                                        ├── CLOSING, −2R, time stop ─► market exit
+                                                        └── otherwise ──► bar rules ─► converge protection
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+
+from tradewind.core.brackets import decimal_of
+from tradewind.core.orders import LIVE
+from tradewind.core.ports import Ports
+from tradewind.core.positions import FAILED_STOP, Costs, ExitNow, MoveStop, bars_held, manage_on_close, stop_failed
+from tradewind.core.timeframes import from_ms, last_closed_open_ms, timeframe_ms, to_ms
+from tradewind.core.types import BookTop, ExchangeOrder, Fill, Instrument, PositionStatus
+from tradewind.errors import ReconcileError, RetryError, StopError
+from tradewind.jobs.protection import converge_protection, exit_position
+from tradewind.jobs.settling import Situation, ingest_fills, refresh
+
+# A human's trade leaves no order of ours behind: executions are looked for this far back.
+_FOREIGN_WINDOW: Final = timedelta(days=1)
+
+
+# ------------------------------------------------------------------------------------------------------- all positions
+def tend_all(ports: Ports, *, apply_rules: bool = True) -> list[str]:
+    """Bring every position up to date and under protection; returns what could not be done, in words."""
+    store = ports.trading_store
+    live = {position.position_id: position.symbol for position in store.live_positions()}
+    unfinished = {order.position_id: order.symbol for order in store.orders_in(sorted(LIVE))}
+    wanted = {**unfinished, **live}
+    if not wanted:
+        return []
+    symbols = sorted(set(wanted.values()))
+    instruments = ports.exchange.instruments(symbols)
+    listed = {order.client_order_id: order for order in ports.exchange.open_orders(symbols)}
+    books = ports.exchange.book_tops(symbols)
+    problems = []
+    for position_id, symbol in wanted.items():
+        try:
+            done = tend_position(
+                ports, position_id, instruments[symbol], books[symbol], listed, apply_rules=apply_rules
+            )
+        except (RetryError, StopError, ReconcileError) as error:
+            problems.append(f"{position_id}: {type(error).__name__}: {error}")
+            continue
+        if not done:
+            problems.append(f"{position_id}: another task is at work on it")
+    return problems
+
+
+def tend_position(
+    ports: Ports,
+    position_id: str,
+    instrument: Instrument,
+    book: BookTop,
+    listed: Mapping[str, ExchangeOrder],
+    *,
+    apply_rules: bool = True,
+) -> bool:
+    """One position under its lock; False when somebody else holds it."""
+    with ports.trading_store.position_lock(position_id) as held:
+        if not held:
+            return False
+        situation = refresh(ports, position_id, instrument, book, listed)
+        if situation.is_over:
+            converge_protection(ports, situation)
+            return True
+        if situation.position.status is PositionStatus.CLOSING:
+            exit_position(ports, situation, situation.position.exit_reason)
+            return True
+        if situation.position.quantity <= 0:
+            return True  # the entry may still fill
+        if stop_failed(situation.position, book.bid, ports.params):
+            _say_stop_failed(ports, situation)
+            exit_position(ports, situation, FAILED_STOP)
+            return True
+        exit_reason = None
+        if apply_rules:
+            situation, exit_reason = apply_bar_rules(ports, situation)
+        if exit_reason is not None:
+            exit_position(ports, situation, exit_reason)
+        else:
+            converge_protection(ports, situation)
+    return True
+
+
+def _say_stop_failed(ports: Ports, situation: Situation) -> None:
+    position = situation.position
+    ports.alerts.raise_alert(
+        "critical",
+        f"stop-failed-{position.position_id}",
+        f"{position.symbol} is {ports.params.failed_stop_r:.0f} R under water: its stop did not work",
+        f"Bid {situation.book.bid}, stop {position.stop_price}, entry {position.entry_price}. Left at market.",
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- bar rules
+def apply_bar_rules(ports: Ports, situation: Situation) -> tuple[Situation, str | None]:
+    """Apply the position rule to every closed bar not yet looked at; returns the situation and a reason to leave.
+
+    The wanted stop is saved here; `converge_protection` makes it rest.
+    """
+    position, params = situation.position, ports.params
+    timeframe = params.decision_timeframe
+    step_ms = timeframe_ms(timeframe)
+    newest_ms = last_closed_open_ms(to_ms(ports.clock.now()), timeframe)
+    looked_at_ms = to_ms(position.managed_bar if position.managed_bar is not None else position.bar)
+    count = (newest_ms - looked_at_ms) // step_ms
+    if count <= 0:
+        return situation, None
+    bars = ports.market_store.read_last_bars([position.symbol], timeframe, newest_ms + step_ms, int(count))
+    costs = Costs.of(params, float(situation.instrument.taker_fee_frac))
+    reason: str | None = None
+    series = bars[position.symbol]
+    for open_ms, close in zip(series.open_time_ms.tolist(), series.close.tolist(), strict=True):
+        if open_ms <= looked_at_ms or reason is not None:
+            continue
+        held = bars_held(position, open_ms, step_ms)
+        tick = situation.instrument.tick_size
+        action = manage_on_close(position, decimal_of(close), held, params, costs, tick)
+        position = replace(position, best_close=action.best_close, managed_bar=from_ms(open_ms))
+        if isinstance(action, MoveStop):
+            position = replace(position, stop_price=action.price)
+        elif isinstance(action, ExitNow):
+            reason = action.reason
+    if position != situation.position:
+        moved = position.stop_price != situation.position.stop_price
+        ports.trading_store.save_position(
+            position,
+            "stop_moved" if moved else "managed",
+            ports.clock.now(),
+            bar=position.managed_bar,
+            stop_price=position.stop_price,
+            best_close=position.best_close,
+        )
+    return replace(situation, position=position), reason
+
+
+# -------------------------------------------------------------------------------------------------------- the exchange
+def instruments_of(ports: Ports) -> dict[str, Instrument]:
+    """The rules of every market that is configured or that the ledger has something in."""
+    symbols = {position.symbol for position in ports.trading_store.live_positions()} | set(ports.symbols)
+    return ports.exchange.instruments(sorted(symbols))
+
+
+def foreign_fills(ports: Ports) -> list[Fill]:
+    """Executions of the last day in markets with a live position that no order of ours made."""
+    store = ports.trading_store
+    since = ports.clock.now() - _FOREIGN_WINDOW
+    symbols = sorted({position.symbol for position in store.live_positions()})
+    return [fill for symbol in symbols for fill in ingest_fills(ports, symbol, since=since)]
