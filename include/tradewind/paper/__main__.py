@@ -1,7 +1,8 @@
 """`python -m tradewind.paper`: serve the paper exchange until stopped.
 
 Options come from the command line, else from the settings (TRADEWIND_EXCHANGE_PORT, TRADEWIND_PAPER_DATABASE_URL,
-TRADEWIND_MARKET, TRADEWIND_MARKET_SEED, TRADEWIND_MARKET_STRUCTURE_FRAC, TRADEWIND_EXCHANGE_ADMIN_TOKEN).
+TRADEWIND_MARKET, TRADEWIND_MARKET_SEED, TRADEWIND_MARKET_STRUCTURE_FRAC, TRADEWIND_MARKET_START,
+TRADEWIND_EXCHANGE_ADMIN_TOKEN).
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
         "--order-limit", type=int, default=RateLimits().orders_per_10s, help="new orders in ten seconds"
     )
     parser.add_argument("--memory", action="store_true", help="keep no state: everything is lost at the end")
+    start_ms = round(settings.market_start.timestamp() * 1000) if settings.market_start else None
+    parser.add_argument("--start-ms", type=int, default=start_ms, help="freeze a new market's clock there")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
@@ -64,7 +67,7 @@ def serve(options: argparse.Namespace) -> int:
         server.should_exit = server.force_exit = True
 
     store = PaperStore(options.database_url, give_up) if not options.memory else None
-    exchange = PaperExchange(market, store)
+    exchange = PaperExchange(market, store, start_ms=options.start_ms)
     limits = RateLimits(options.weight_limit, options.order_limit)
     app = PaperServer(exchange, options.admin_token, limits, store)
     config = uvicorn.Config(

@@ -42,9 +42,15 @@ class PaperExchange:
     """All state of one running exchange. `store` may be None for a throw-away exchange in process."""
 
     def __init__(
-        self, market: Market, store: PaperStore | None, settings: MatchingSettings | None = None, fee_ppm: int = 1000
+        self,
+        market: Market,
+        store: PaperStore | None,
+        settings: MatchingSettings | None = None,
+        fee_ppm: int = 1000,
+        start_ms: int | None = None,
     ) -> None:
         self.market = market
+        self.start_ms = start_ms  # where a new market's clock stands, frozen; None lets it run with the wall
         self.view = MarketView(market)
         self.engine = Engine(market.rules.values(), settings)
         self.store = store
@@ -68,7 +74,13 @@ class PaperExchange:
             )
         if stamped is None:
             self._extra.put("meta", ("identity",), to_json(self.market.identity))
-        self.clock = MarketClock(**state.meta["clock"]) if "clock" in state.meta else MarketClock(wall_ms, wall_ms)
+        if "clock" in state.meta:
+            self.clock = MarketClock(**state.meta["clock"])
+        elif self.start_ms is not None:
+            self.clock = MarketClock.frozen(self.start_ms, wall_ms)
+            self._extra.put("meta", ("clock",), to_json(self.clock.as_row()))
+        else:
+            self.clock = MarketClock(wall_ms, wall_ms)
         for shock in state.meta.get("shocks", []):
             self.view.add_shock(Shock(**shock))
         balances: dict[str, dict[str, int]] = {}
