@@ -1,0 +1,1 @@
+"""`./tradewind demo`: the whole job once, with real parts, on an empty machine."""
