@@ -67,9 +67,15 @@ class Wiring:
     @cached_property
     def redis(self) -> Redis:
         from redis import Redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
+        # One more try heals a restarted server; the default's back-off would hold up each call for seconds.
         return Redis.from_url(
-            self.settings.cache_url.get_secret_value(), socket_timeout=2.0, socket_connect_timeout=2.0
+            self.settings.cache_url.get_secret_value(),
+            socket_timeout=2.0,
+            socket_connect_timeout=2.0,
+            retry=Retry(NoBackoff(), 1),
         )
 
     @cached_property

@@ -72,7 +72,7 @@ def test_a_series_can_be_forgotten(known: RedisKnownEmpty) -> None:
 
 
 def test_without_redis_everything_is_unknown_and_it_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    known = RedisKnownEmpty(redis.Redis(port=1, socket_connect_timeout=0.2))
+    known = RedisKnownEmpty(redis.Redis(port=1, retry=None))
     with caplog.at_level(logging.WARNING):
         known.remember(gap(0, 10), 60)
         assert known.filter_unknown([gap(0, 10)]) == [gap(0, 10)]

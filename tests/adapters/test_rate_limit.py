@@ -93,7 +93,7 @@ def test_accounts_do_not_share(valkey_url: str) -> None:
 
 
 def test_without_redis_a_small_share_is_kept_to_and_it_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    lost = RateLimiter(redis.Redis(port=1, socket_connect_timeout=0.2), "test", 6_000, max_wait_s=0.0)
+    lost = RateLimiter(redis.Redis(port=1, retry=None), "test", 6_000, max_wait_s=0.0)
     with caplog.at_level(logging.WARNING):
         assert 120 <= spend_until_refused(lost, 5) <= 160  # an eighth of 1000
         lost.block(60)

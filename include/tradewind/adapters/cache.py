@@ -6,7 +6,6 @@ entry ages by itself. Redis may be flushed or away at any time: everything is th
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Sequence
 
@@ -16,7 +15,7 @@ from redis.exceptions import RedisError
 from tradewind.core.candles import join_gaps, subtract_gaps
 from tradewind.core.ports import CandleGap
 
-_log = logging.getLogger(__name__)
+from .redis_presence import RedisPresence
 
 
 class RedisKnownEmpty:
@@ -31,7 +30,9 @@ class RedisKnownEmpty:
     def __init__(self, redis: Redis, *, namespace: str = "") -> None:
         self._redis = redis
         self._prefix = f"tradewind:empty:{namespace}"
-        self._is_lost = False
+        self._presence = RedisPresence(
+            without="no range is known to be empty, all gaps are asked for", again="empty ranges are remembered again"
+        )
 
     def filter_unknown(self, gaps: Sequence[CandleGap]) -> list[CandleGap]:
         """What is left of the gaps after everything known to be empty; all of it when Redis is away."""
@@ -40,6 +41,8 @@ class RedisKnownEmpty:
 
     def remember(self, gap: CandleGap, ttl_s: float) -> None:
         """Know the range as empty for `ttl_s` seconds of wall time."""
+        if not self._presence.worth_asking():
+            return
         now_s = time.time()
         key = self._key(gap.symbol, gap.timeframe)
         try:
@@ -50,24 +53,26 @@ class RedisKnownEmpty:
             pipeline.expire(key, int(ttl_s) + 1, nx=True)
             pipeline.expire(key, int(ttl_s) + 1, gt=True)
             pipeline.execute()
-            self._found()
+            self._presence.answered()
         except RedisError as error:
-            self._lost(error)
+            self._presence.missed(error)
 
     def forget(self, symbol: str, timeframe: str) -> None:
         """Ask again for everything of a series."""
         try:
             self._redis.delete(self._key(symbol, timeframe))
-            self._found()
+            self._presence.answered()
         except RedisError as error:
-            self._lost(error)
+            self._presence.missed(error)
 
     def entries(self) -> list[CandleGap]:
         """Every range that is known to be empty now, joined, by series and time; none when Redis is away."""
+        if not self._presence.worth_asking():
+            return []
         try:
             keys = [key.decode() for key in self._redis.scan_iter(match=f"{_escaped(self._prefix)}:*", count=500)]
         except RedisError as error:
-            self._lost(error)
+            self._presence.missed(error)
             return []
         series = []
         for key in keys:
@@ -76,16 +81,16 @@ class RedisKnownEmpty:
         return join_gaps(self._entries_of(series))
 
     def _entries_of(self, series: Sequence[tuple[str, str]]) -> Iterable[CandleGap]:
-        if not series:
+        if not series or not self._presence.worth_asking():
             return []
         try:
             pipeline = self._redis.pipeline(transaction=False)
             for symbol, timeframe in series:
                 pipeline.zrangebyscore(self._key(symbol, timeframe), f"({time.time()}", "+inf")
             answers = pipeline.execute()
-            self._found()
+            self._presence.answered()
         except RedisError as error:
-            self._lost(error)
+            self._presence.missed(error)
             return []
         known = []
         for (symbol, timeframe), members in zip(series, answers, strict=True):
@@ -96,16 +101,6 @@ class RedisKnownEmpty:
 
     def _key(self, symbol: str, timeframe: str) -> str:
         return f"{self._prefix}:{timeframe}:{symbol}"
-
-    def _lost(self, error: RedisError) -> None:
-        if not self._is_lost:
-            self._is_lost = True
-            _log.warning("The cache is away (%s): no range is known to be empty, all gaps are asked for", error)
-
-    def _found(self) -> None:
-        if self._is_lost:
-            self._is_lost = False
-            _log.warning("The cache is back: empty ranges are remembered again")
 
 
 def _escaped(prefix: str) -> str:

@@ -10,7 +10,6 @@ back.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from dataclasses import dataclass
@@ -20,13 +19,12 @@ from redis.exceptions import RedisError
 
 from tradewind.errors import RateLimited
 
-_log = logging.getLogger(__name__)
+from .redis_presence import RedisPresence
 
 _BURST_FRAC = 1 / 6
 _SAFE_FRAC = 0.95
 _BULK_RESERVE_FRAC = 1 / 3
 _LOCAL_SHARE = 8
-_REDIS_RETRY_S = 5.0
 
 # KEYS[1] bucket; ARGV rate per second, capacity, wanted weight, weight that must stay. Answers 0 when taken, else the
 # milliseconds to wait. A weight above the capacity is taken from a full bucket, which then goes negative.
@@ -122,8 +120,10 @@ class RateLimiter:
         self._max_wait_s = {False: max_wait_s, True: max_bulk_wait_s}
         self._lock = threading.Lock()
         self.set_limit(weight_per_minute)
-        self._redis_lost_until_s = 0.0
-        self._redis_is_lost = False
+        self._presence = RedisPresence(
+            without=f"this process keeps to 1/{_LOCAL_SHARE} of the exchange's limit until it is back",
+            again="the exchange's limit is shared by all processes again",
+        )
         if redis is not None:
             self._take = redis.register_script(_TAKE)
             self._lower = redis.register_script(_LOWER)
@@ -154,9 +154,9 @@ class RateLimiter:
         if self._redis_usable():
             try:
                 self._lower(keys=[self._key], args=[left, self._rate, self._capacity])
-                self._redis_found()
+                self._presence.answered()
             except RedisError as error:
-                self._redis_missed(error)
+                self._presence.missed(error)
         with self._lock:
             self._local.tokens = min(self._local.tokens, max(left, 0.0))
 
@@ -165,9 +165,9 @@ class RateLimiter:
         if self._redis_usable():
             try:
                 self._block(keys=[self._key], args=[seconds])
-                self._redis_found()
+                self._presence.answered()
             except RedisError as error:
-                self._redis_missed(error)
+                self._presence.missed(error)
         with self._lock:
             self._local.blocked_until_s = max(self._local.blocked_until_s, time.monotonic() + seconds)
 
@@ -177,28 +177,12 @@ class RateLimiter:
             try:
                 wait_ms = int(self._take(keys=[self._key], args=[self._rate, self._capacity, weight, reserve]))
             except RedisError as error:
-                self._redis_missed(error)
+                self._presence.missed(error)
             else:
-                self._redis_found()
+                self._presence.answered()
                 return wait_ms / 1000
         with self._lock:
             return self._local.take(weight, self._local.capacity * _BULK_RESERVE_FRAC if bulk else 0.0)
 
     def _redis_usable(self) -> bool:
-        return self._redis is not None and time.monotonic() >= self._redis_lost_until_s
-
-    def _redis_missed(self, error: RedisError) -> None:
-        # Asking a dead server before each call would cost its time-out each time.
-        self._redis_lost_until_s = time.monotonic() + _REDIS_RETRY_S
-        if not self._redis_is_lost:
-            self._redis_is_lost = True
-            _log.warning(
-                "The cache is away (%s): this process keeps to 1/%d of the exchange's limit until it is back",
-                type(error).__name__,
-                _LOCAL_SHARE,
-            )
-
-    def _redis_found(self) -> None:
-        if self._redis_is_lost:
-            self._redis_is_lost = False
-            _log.warning("The cache is back: the exchange's limit is shared by all processes again")
+        return self._redis is not None and self._presence.worth_asking()
