@@ -117,7 +117,7 @@ def _replace_lot(ports: Ports, situation: Situation, lot: int, wanted: Decimal) 
     if situation.is_over or not is_tradable(wanted, _worst_price(situation), situation.instrument):
         _end_span(ports, situation.position)
         return situation
-    target = _target_price(situation, lot)
+    target = _target_price(ports, situation, lot)
     if not _is_through(situation, target):
         pair = plan_protection(
             situation.position,
@@ -160,13 +160,10 @@ def _is_through(situation: Situation, target: Decimal) -> bool:
     return situation.book.ask >= situation.position.stop_price or situation.book.ask <= target
 
 
-def _target_price(situation: Situation, lot: int) -> Decimal:
-    """The lot's own target, as its newest target order has it."""
-    targets = [order for order in situation.orders if order.role is OrderRole.TARGET and order.lot == lot]
-    newest = max(targets, key=lambda order: order.generation, default=None)
-    if newest is None or newest.price is None:
-        return situation.position.target_price
-    return newest.price
+def _target_price(ports: Ports, situation: Situation, lot: int) -> Decimal:
+    """The lot's own target, as it was decided."""
+    decided = ports.trading_store.intent(situation.position.position_id).lots
+    return next((own.target_price for own in decided if own.lot == lot), situation.position.target_price)
 
 
 def cancel_resting(ports: Ports, resting: Sequence[Order]) -> bool:

@@ -1,0 +1,147 @@
+"""All that one bar's decisions are made of, read once for every symbol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import numpy as np
+
+from tradewind.core.features import FEATURE_NAMES, LIVE_WINDOW_BARS, compute_features
+from tradewind.core.inputs import CycleInputs, SymbolInputs, pair_key
+from tradewind.core.market_numbers import market_numbers, return_correlation
+from tradewind.core.ports import Ports, PredictionModel
+from tradewind.core.regime import classify_regimes
+from tradewind.core.timeframes import timeframe_ms, to_ms
+from tradewind.core.types import Bars, FloatArray, Instrument, RegimeState, SentimentState
+from tradewind.errors import MissingData, ModelUnavailable
+from tradewind.jobs.equity import build_portfolio
+from tradewind.jobs.permission import permission_now
+
+BAR: Final = timedelta(minutes=15)
+LEADER: Final = "leader"
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One bar's inputs without predictions, and the feature rows that predictions are made of."""
+
+    inputs: CycleInputs
+    features: Mapping[str, tuple[datetime, FloatArray]]
+
+
+def read_inputs(ports: Ports, bar: datetime) -> Read:
+    """Bars of all symbols in one query, then numbers, features, regime, sentiment, rules, account and correlations.
+
+    What is missing of one symbol is named with that symbol and never keeps another from being decided.
+    """
+    params, symbols = ports.params, ports.symbols
+    wanted = tuple(dict.fromkeys((*symbols, params.leader_symbol)))
+    end_ms = to_ms(bar) + timeframe_ms(params.decision_timeframe)
+    bars = ports.market_store.read_last_bars(wanted, params.decision_timeframe, end_ms, LIVE_WINDOW_BARS)
+    regimes = current_regimes(ports, {symbol: bars[symbol] for symbol in symbols}, bar)
+    sentiment = ports.state_store.sentiment_as_of(symbols, ports.clock.now())
+    instruments = ports.exchange.instruments(symbols)
+    portfolio = build_portfolio(ports)
+    features: dict[str, tuple[datetime, FloatArray]] = {}
+    found = []
+    for symbol in symbols:
+        row, missing = _feature_row(ports, bars[symbol], bars[params.leader_symbol], bar)
+        if row is not None:
+            features[symbol] = (bar, row)
+        found.append(_symbol_inputs(ports, bars[symbol], regimes, sentiment, instruments, missing))
+    held = {exposure.symbol for exposure in portfolio.exposures}
+    inputs = CycleInputs(
+        account=ports.account,
+        bar=bar,
+        now=ports.clock.now(),
+        params=params,
+        permission=permission_now(ports),
+        portfolio=portfolio,
+        symbols=tuple(found),
+        correlations=correlations(bars, sorted(set(symbols) | (held & set(bars))), end_ms, ports),
+        losses_lifted_at=ports.trading_store.resumed_at(),
+    )
+    return Read(inputs, features)
+
+
+def current_regimes(ports: Ports, bars: Mapping[str, Bars], bar: datetime) -> dict[str, RegimeState]:
+    """Each symbol's regime at the bar, walked from the last stored state and stored where it is new.
+
+    `detect_regime` stores the same with the same function: whoever comes first, neither waits for the other.
+    """
+    params_hash = ports.params.hash
+    previous = ports.state_store.last_regimes(tuple(bars), bar, params_hash)
+    states: list[RegimeState] = []
+    for symbol, series in bars.items():
+        before = previous.get(symbol)
+        since_ms = to_ms(bar) if before is None else to_ms(before.bar + BAR)
+        regime = None if before is None else before.regime
+        states += classify_regimes(series, ports.params, regime, since_ms)
+    ports.state_store.insert_regimes(states, params_hash)
+    return {state.symbol: state for state in states if state.bar == bar}
+
+
+def _feature_row(ports: Ports, bars: Bars, leader: Bars, bar: datetime) -> tuple[FloatArray | None, tuple[str, ...]]:
+    """The bar's feature row, or the names of what keeps it from being computed."""
+    if len(bars) == 0 or bars.open_time_ms[-1] != to_ms(bar):
+        return None, ("bar",)
+    try:
+        row = compute_features(bars, leader, ports.params).values[-1]
+    except MissingData:
+        return None, (f"{LEADER} {ports.params.leader_symbol}",)
+    unknown = [name for name, value in zip(FEATURE_NAMES, row, strict=True) if not np.isfinite(value)]
+    if unknown:
+        return None, (f"features ({len(unknown)} not warm, {unknown[0]} first)",)
+    return np.ascontiguousarray(row), ()
+
+
+def _symbol_inputs(
+    ports: Ports,
+    bars: Bars,
+    regimes: Mapping[str, RegimeState],
+    sentiment: Mapping[str, SentimentState],
+    instruments: Mapping[str, Instrument],
+    missing: tuple[str, ...],
+) -> SymbolInputs:
+    symbol = bars.symbol
+    return SymbolInputs(
+        symbol=symbol,
+        numbers=market_numbers(bars, ports.params),
+        regime=regimes.get(symbol),
+        sentiment=sentiment.get(symbol),
+        prediction=None,
+        instrument=instruments.get(symbol),
+        missing=missing,
+    )
+
+
+def correlations(bars: Mapping[str, Bars], symbols: list[str], end_ms: int, ports: Ports) -> dict[str, float]:
+    """Correlation of every pair whose bars allow it; an absent pair is unknown and counts as moving along."""
+    window = ports.params.correlation_window_bars
+    found = {}
+    for number, first in enumerate(symbols):
+        for second in symbols[number + 1 :]:
+            value = return_correlation(bars[first], bars[second], end_ms, window)
+            if value is not None:
+                found[pair_key(first, second)] = value
+    return found
+
+
+def champion(ports: Ports) -> PredictionModel | None:
+    """The champion; one that cannot be trusted counts as none, and an alert says why."""
+    try:
+        return ports.model_store.champion()
+    except ModelUnavailable as error:
+        ports.alerts.raise_alert("critical", "model-unavailable", "The champion model cannot be used", str(error))
+        return None
+
+
+def explained(inputs: SymbolInputs, row: FloatArray | None) -> dict[str, Any]:
+    """What a symbol was judged by, by name, for its stored row."""
+    named: dict[str, Any] = {"missing": inputs.missing, "numbers": inputs.numbers, "regime": inputs.regime}
+    if row is not None:
+        named["features"] = dict(zip(FEATURE_NAMES, row.tolist(), strict=True))
+    return named
