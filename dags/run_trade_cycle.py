@@ -64,7 +64,7 @@ def run_trade_cycle() -> None:
         cycle.place_brackets(intent_id)
 
     @task(trigger_rule="all_done")
-    def record_cycle(bar: str) -> None:
+    def record_cycle(bar: str | None) -> None:
         cycle.record_cycle(bar, get_current_context())
 
     bar = check_trading_allowed()

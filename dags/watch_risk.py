@@ -9,9 +9,10 @@ run ends, at midnight, after a breach, or because it failed. `manage_positions` 
 ## What the buttons do
 
 - **Clear** ends the running watch and starts it again: entries are blocked for the seconds between. The day's opening
-  equity is kept.
-- **Mark success** on a running task ends this watch; a new run begins at once. It does not open the latch.
-- **Retry** happens by itself, every five seconds, for as long as it takes. A quiet day ends skipped, not green.
+  equity is kept. A cleared older run waits until the present watch ends; an old breach trips nothing again.
+- **Mark success** on the watch ends it and turns the run red; a new run begins at once. It neither trips nor opens
+  the latch.
+- **Retry** happens by itself, every five seconds, for as long as it takes.
 - **Trigger** and **Backfill** are refused: there is one watch, it runs already, and yesterday cannot be watched.
 
 Pausing this DAG blocks entries and raises an alert.
@@ -57,12 +58,15 @@ def watch_risk() -> None:
         # Deferred time counts; the watch itself ends at midnight.
         execution_timeout=timedelta(hours=25),
     )
-    trip_breaker = TriggerDagRunOperator(
-        task_id="trip_breaker", trigger_dag_id="trip_circuit_breaker", logical_date=None
-    )
-    # Side by side: a snapshot that fails must not keep the watch from starting.
+    # Mapped over the breach, so that only a breach starts the breaker, and each breach once.
+    TriggerDagRunOperator.partial(
+        task_id="trip_breaker",
+        trigger_dag_id="trip_circuit_breaker",
+        logical_date=None,
+        skip_when_already_exists=True,
+    ).expand_kwargs(watch_equity.output)
+    # Beside the watch: a snapshot that fails must not keep it from starting.
     open_day()
-    watch_equity >> trip_breaker
 
 
 watch_risk()

@@ -67,8 +67,8 @@ def place_brackets(intent_id: str) -> None:
         report(place_brackets(ports, intent_id))
 
 
-def record_cycle(bar: str, context: Context) -> None:
-    """Record how the cycle ended; fails when a stage failed or an order's fate is unknown."""
+def record_cycle(bar: str | None, context: Context) -> None:
+    """Record how the cycle ended; fails when a stage failed, an order's fate is unknown, or no bar was named."""
     from tradewind.jobs.trading import record_cycle
     from tradewind.orchestration.runtime import parse_moment, report, task_ports
 

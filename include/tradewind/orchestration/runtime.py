@@ -48,18 +48,21 @@ def task_ports(**ids: str | None) -> Iterator[Wiring]:
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Turn our exception tree into Airflow's; one line says what happened, instead of a page of traceback.
+    """Turn our exception tree into Airflow's, and say in one line what happened.
 
     An exception that is not ours is a defect and passes through with its traceback.
     """
     try:
         yield
     except RetryError as error:
-        raise AirflowException(f"{type(error).__name__}: {error} (will be retried)") from None
-    except StopError as error:
-        raise AirflowFailException(f"{type(error).__name__}: {error} (repeating would not help)") from None
-    except ReconcileError as error:
-        raise AirflowFailException(f"{type(error).__name__}: {error} (reconciliation must look first)") from None
+        line = f"{type(error).__name__}: {error} (retried while tries are left)"
+        log.warning(line)
+        raise AirflowException(line) from None
+    except (StopError, ReconcileError) as error:
+        why = "repeating would not help" if isinstance(error, StopError) else "reconciliation must look first"
+        line = f"{type(error).__name__}: {error} ({why})"
+        log.error(line)
+        raise AirflowFailException(line) from None
 
 
 def build_wiring() -> Wiring:
@@ -111,8 +114,13 @@ def report(result: object) -> None:
     log.info("job done", **{name if name != "event" else "event_": value for name, value in fields.items()})
 
 
-def parse_moment(text: str) -> datetime:
-    """An ISO time with its offset, from XCom or a run's params, in UTC. Raises BadInput."""
+def parse_moment(text: str | None) -> datetime:
+    """An ISO time with its offset, from XCom or a run's params, in UTC.
+
+    Raises BadInput, also for None: that is what XCom gives when the task before was marked as successful by hand.
+    """
+    if text is None:
+        raise BadInput("no time was given by the task before; clear that task instead of marking it")
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -6,14 +6,14 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from airflow.sdk import BaseSensorOperator, Context
-from airflow.sdk.exceptions import AirflowSkipException
 
 
 class RiskWatchSensor(BaseSensorOperator):
     """Watches equity until a breach or the end of the UTC day.
 
-    Succeeds on a breach, so that what follows trips the breaker. A day that ends quietly ends skipped, and so does what
-    follows. It never pokes: a worker's slot is taken for a moment only, the watching is the triggerer's.
+    It returns one set of arguments for the breaker's start after a breach and none after a quiet day, for a task to be
+    mapped over. So nothing but a breach trips the breaker: a person's Mark success leaves no result to map over, and a
+    repeat derives the run id that exists already. It never pokes: the watching is the triggerer's.
 
     Parameters
     ----------
@@ -33,15 +33,13 @@ class RiskWatchSensor(BaseSensorOperator):
             method_name=self.pass_on.__name__,
         )
 
-    def pass_on(self, context: Context, event: dict[str, Any]) -> str:
-        """What the trigger's event means: returns the reason of a breach.
-
-        Raises AirflowSkipException after a day without one.
-        """
+    def pass_on(self, context: Context, event: dict[str, Any]) -> list[dict[str, Any]]:
+        """What the trigger's event means: arguments of the breaker's start after a breach, else nothing."""
         if not event["breached"]:
-            raise AirflowSkipException(event["reason"])
+            self.log.info("the watch ends: %s", event["reason"])
+            return []
         self.log.error("breach: %s", event["reason"])
-        return str(event["reason"])
+        return [{"trigger_run_id": f"breach__{event['at']}", "conf": {"reason": event["reason"]}}]
 
 
 def next_midnight(moment: datetime) -> datetime:

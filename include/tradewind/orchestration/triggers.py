@@ -35,7 +35,7 @@ class RiskWatchTrigger(BaseTrigger):
 
     Event
     -----
-    `{"breached": true, "reason": ...}` after a breach, `{"breached": false, "reason": "day over"}` at the end.
+    `{"breached": true, "reason": ..., "at": ...}` after a breach, `{"breached": false, "reason": "day over"}` at the end.
     """
 
     def __init__(self, until: str, poll_s: float = 2.0) -> None:
@@ -64,7 +64,8 @@ class RiskWatchTrigger(BaseTrigger):
                 else:
                     complained_at = float("-inf")
                     if reading.get("breached"):
-                        yield TriggerEvent({"breached": True, "reason": str(reading.get("reason", ""))})
+                        at = datetime.now(UTC).isoformat(timespec="seconds")
+                        yield TriggerEvent({"breached": True, "reason": str(reading.get("reason", "")), "at": at})
                         return
                 await asyncio.sleep(max(0.0, self.poll_s - (time.monotonic() - started)))
             yield TriggerEvent({"breached": False, "reason": "day over"})
