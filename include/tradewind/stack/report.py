@@ -1,0 +1,111 @@
+"""What `./tradewind status` says: processes, ports, health and memory, and the trading state where the app answers."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from tradewind.settings import Settings
+from tradewind.stack import services
+from tradewind.stack.processes import LOCALHOST, ProcessMark
+from tradewind.stack.state import READY, ProcessState, StackState, state_file
+from tradewind.stack.supervisor import Service
+
+Report = dict[str, Any]
+
+
+def stack_report(settings: Settings) -> Report:
+    """The state of the stack of this home, measured now; `healthy` sums it up."""
+    state = StackState.load(state_file(settings.home_dir))
+    report: Report = {"mode": settings.mode, "home": str(settings.home_dir), "running": False, "healthy": False}
+    if state is None:
+        return report
+    nodes = services.build(settings, services.PARTS)
+    checks = {node.name: node.ready for node in nodes if isinstance(node, Service)}
+    with ThreadPoolExecutor(max_workers=max(len(state.processes), 1)) as pool:
+        rows = list(pool.map(lambda process: _row(process, checks.get(process.name)), state.processes))
+    report |= {
+        "running": state.supervisor.alive(),
+        "supervisor": {"pid": state.supervisor.pid, "alive": state.supervisor.alive(), "state": state.state},
+        "urls": state.urls,
+        "services": rows,
+        "memory_mb": round(sum(row["memory_mb"] for row in rows) + _memory_mb([state.supervisor]), 1),
+        "trading": _trading_state(settings) if any(row["name"] == "status" for row in rows) else None,
+    }
+    report["healthy"] = report["running"] and state.state == READY and all(row["healthy"] for row in rows)
+    return report
+
+
+def _row(process: ProcessState, check: Any) -> Report:
+    alive = process.mark is not None and process.mark.alive()
+    memory_mb = _memory_mb([process.mark, *_descendants(process.mark)]) if process.mark and alive else 0.0
+    return {
+        "name": process.name,
+        "pid": process.mark.pid if process.mark else None,
+        "alive": alive,
+        "healthy": bool(alive and check is not None and check()),
+        "port": process.port,
+        "restarts": process.restarts,
+        "memory_mb": round(memory_mb, 1),
+        "log": process.log,
+    }
+
+
+def _descendants(mark: ProcessMark) -> list[ProcessMark]:
+    try:
+        return [ProcessMark.of(child.pid) for child in psutil.Process(mark.pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _memory_mb(marks: list[ProcessMark]) -> float:
+    """Proportional set size, which counts shared pages once; resident size where the system does not tell it."""
+    total = 0
+    for mark in marks:
+        try:
+            info = psutil.Process(mark.pid).memory_full_info()
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        total += getattr(info, "pss", info.rss)
+    return total / 2**20
+
+
+def _trading_state(settings: Settings) -> Report | None:
+    try:
+        answer = httpx.get(
+            f"http://{LOCALHOST}:{settings.status_port}/api/system-status",
+            headers={"Authorization": f"Bearer {settings.api_read_token.get_secret_value()}"},
+            timeout=10.0,
+            trust_env=False,
+        )
+        return dict(answer.json()) if answer.is_success else {"error": f"the status app answered {answer.status_code}"}
+    except httpx.TransportError as error:
+        return {"error": f"the status app did not answer: {error}"}
+
+
+def print_report(report: Report) -> None:
+    """The report as a person reads it."""
+    console = Console()
+    if "services" not in report:
+        console.print(f"No stack is up in {report['home']}: ./tradewind up starts it.", highlight=False)
+        return
+    table = Table("service", "state", "pid", "port", "restarts", "MB", box=None, header_style="dim")
+    for row in report["services"]:
+        state = "[green]healthy[/]" if row["healthy"] else "[yellow]unhealthy[/]" if row["alive"] else "[red]dead[/]"
+        port, pid = row["port"] or "", row["pid"] or ""
+        table.add_row(row["name"], state, str(pid), str(port), str(row["restarts"]), f"{row['memory_mb']:.0f}")
+    console.print(table)
+    supervisor = report["supervisor"]
+    alive = "alive" if supervisor["alive"] else "[red]dead: run ./tradewind up or down[/]"
+    console.print(
+        f"supervisor {supervisor['pid']} {alive} · mode {report['mode']} · {report['memory_mb']:.0f} MB in all"
+    )
+    for name, url in report["urls"].items():
+        console.print(f"{name:10s} {url}", highlight=False)
+    if report["trading"]:
+        console.print_json(data=report["trading"], default=str)
