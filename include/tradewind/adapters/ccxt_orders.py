@@ -42,8 +42,9 @@ def exchange_order(report: Mapping[str, Any], symbol: str, list_client_id: str |
         is_buy=report["side"] == "BUY",
         order_type=str(report["type"]),
         state=STATES[status],
-        quantity=Decimal(report["origQty"]),
-        filled_quantity=Decimal(report["executedQty"]),
+        # A leg that is sized from proceeds still to come has no quantity yet.
+        quantity=Decimal(report.get("origQty") or 0),
+        filled_quantity=Decimal(report.get("executedQty") or 0),
         price=_price(report.get("price")),
         stop_price=_price(report.get("stopPrice")),
         at=from_ms(int(at_ms)),

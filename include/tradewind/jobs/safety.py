@@ -57,7 +57,8 @@ def open_day(ports: Ports) -> dict[str, Any]:
 
 
 def watch_risk_once(ports: Ports, heartbeat: str = WATCH) -> dict[str, Any]:
-    """One reading: mark equity, test for a breach, latch it. Returns `breached`, true only where this call latched.
+    """One reading: mark equity, test for a breach, latch it. Returns `breached`, true only where this call latched, and then
+    `reason` and `latch_sequence`.
 
     Raises RetryError when equity cannot be marked: the heartbeat then stays away, and entries are blocked.
     """
@@ -74,10 +75,15 @@ def watch_risk_once(ports: Ports, heartbeat: str = WATCH) -> dict[str, Any]:
     breach = _confirmed_breach(ports, equity)
     if breach is None:
         return reading
-    store.set_latch(TradingMode.HALTED, breach.reason, ports.wall.now(), actor=heartbeat)
+    latch = store.set_latch(TradingMode.HALTED, breach.reason, ports.wall.now(), actor=heartbeat)
     ports.metrics.count("tradewind.breaker.latched", kind=breach.kind.value)
     ports.alerts.raise_alert("critical", "breaker", "Circuit breaker: trading is halted", breach.reason)
-    return reading | {"breached": True, "reason": breach.reason, "mode": TradingMode.HALTED.value}
+    return reading | {
+        "breached": True,
+        "reason": breach.reason,
+        "mode": latch.mode.value,
+        "latch_sequence": latch.sequence,
+    }
 
 
 def _keep_mark(ports: Ports, equity: Decimal) -> None:
