@@ -77,11 +77,12 @@ def next_state(current: OrderState, observed: OrderState) -> OrderState:
     """The state after the exchange was seen to hold the order in `observed`.
 
     Late news (an observation that lies behind what is known already) changes nothing. Raises ForbiddenMove when two
-    final states contradict each other.
+    final states contradict each other, or when the exchange holds what was only PLANNED: the ledger has then lost the
+    step in which it was sent.
     """
     if observed is current or is_allowed(current, observed):
         return observed
-    if not is_final(observed):
+    if not is_final(observed) and current is not OrderState.PLANNED:
         return current
     raise ForbiddenMove(f"the ledger holds the order as {current.value}, the exchange says {observed.value}")
 

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.trading import NOW, D, fill, instrument, order, position
+from tradewind.core.ledger import (
+    apply_fills,
+    closed_trade,
+    is_dust,
+    lot_quantities,
+    net_r,
+    signed_quantity,
+    total,
+)
+from tradewind.core.types import Fill, OrderRole, OrderState, PositionStatus, Side
+
+SOL = instrument()
+OPENING = replace(
+    position(), status=PositionStatus.OPENING, opened_at=None, quantity=D(0), entry_quantity=D(0), entry_price=None
+)
+ENTRY = order()
+STOP = order("tws" + "0" * 32, role=OrderRole.STOP, is_buy=False, state=OrderState.WORKING, filled_quantity=D(0))
+DONE_STOP = replace(STOP, state=OrderState.FILLED)
+
+
+def buy(trade_id: str = "1", quantity: str = "10", price: str = "100", **changes: object) -> Fill:
+    return fill(trade_id, is_buy=True, quantity=quantity, price=price, **changes)
+
+
+def sell(trade_id: str = "9", quantity: str = "9.99", price: str = "105", **changes: object) -> Fill:
+    return fill(trade_id, is_buy=False, quantity=quantity, price=price, client_order_id=STOP.client_order_id, **changes)
+
+
+def test_a_fee_in_base_shrinks_what_is_held() -> None:
+    after = apply_fills(OPENING, [buy(fee=D("0.01"), fee_asset="SOL")], [ENTRY, STOP], SOL, D(100))
+    assert after.status is PositionStatus.OPEN
+    assert (after.quantity, after.entry_quantity, after.entry_price) == (D("9.99"), D(10), D(100))
+    assert after.fees_quote == D(1)
+    assert after.realised_quote == 0
+
+
+def test_closing_realises_the_cash_that_moved() -> None:
+    fills = [buy(fee=D("0.01"), fee_asset="SOL"), sell(fee=D("1.04895"))]
+    after = apply_fills(OPENING, fills, [ENTRY, DONE_STOP], SOL, D(105))
+    assert after.status is PositionStatus.CLOSED
+    assert after.quantity == 0
+    assert after.realised_quote == D("9.99") * 105 - 1000 - D("1.04895")
+    trade = closed_trade(after)
+    assert trade is not None
+    assert trade.net_quote == after.realised_quote
+    assert trade.net_r == pytest.approx(float(after.realised_quote) / 25)
+
+
+def test_a_part_carries_its_share_of_the_cost() -> None:
+    fills = [buy(fee=D("1")), sell(quantity="5", price="102", fee=D("0.51"))]
+    after = apply_fills(OPENING, fills, [ENTRY, STOP], SOL, D(102))
+    assert after.status is PositionStatus.OPEN
+    assert after.quantity == 5
+    assert after.realised_quote == D(510) - D(500) - D("0.5") - D("0.51")
+
+
+def test_a_short_wins_when_it_falls() -> None:
+    short = replace(OPENING, side=Side.SHORT, initial_stop_price=D("102.5"))
+    opened = fill("1", is_buy=False, quantity="10", price="100", fee=D(1))
+    half = fill("2", is_buy=True, quantity="5", price="98", fee=D("0.5"))
+    after = apply_fills(short, [opened, half], [replace(ENTRY, is_buy=False), STOP], SOL, D(98))
+    assert after.realised_quote == D(10) - D("0.5") - D("0.5")
+    assert signed_quantity(after) == -5
+    rest = fill("3", is_buy=True, quantity="5", price="98")
+    closed = apply_fills(short, [opened, half, rest], [replace(ENTRY, is_buy=False), DONE_STOP], SOL, D(98))
+    assert closed.realised_quote == D(20) - D("1.5")
+    assert net_r(closed) == pytest.approx(18.5 / 25)
+
+
+def test_a_fee_in_a_third_asset_needs_its_price() -> None:
+    fills = [buy(fee=D("0.002"), fee_asset="BNB")]
+    with pytest.raises(KeyError, match="BNB"):
+        apply_fills(OPENING, fills, [ENTRY, STOP], SOL, D(100))
+    after = apply_fills(OPENING, fills, [ENTRY, STOP], SOL, D(100), {"BNB": D(500)})
+    assert after.quantity == 10
+    assert after.fees_quote == D(1)
+
+
+def test_a_remainder_that_cannot_be_sold_is_dust_and_written_off() -> None:
+    fills = [buy(), sell(quantity="9.96", price="105")]
+    after = apply_fills(OPENING, fills, [ENTRY, DONE_STOP], SOL, D(105))
+    assert after.status is PositionStatus.DUST
+    assert after.quantity == D("0.04")
+    assert after.realised_quote == D("9.96") * 105 - 1000
+    assert is_dust(D("0.04"), D(105), SOL)
+    assert not is_dust(D("0.05"), D(105), SOL)
+    assert not is_dust(D(0), D(105), SOL)
+
+
+def test_it_is_not_dust_while_an_exit_still_rests_nor_closed_while_an_entry_may_fill() -> None:
+    fills = [buy(), sell(quantity="9.96", price="105")]
+    assert apply_fills(OPENING, fills, [ENTRY, STOP], SOL, D(105)).status is PositionStatus.OPEN
+    working = replace(ENTRY, state=OrderState.WORKING)
+    assert apply_fills(OPENING, [buy(), sell(quantity="10")], [working], SOL, D(105)).status is PositionStatus.OPEN
+    assert apply_fills(OPENING, [], [working], SOL, D(105)).status is PositionStatus.OPENING
+
+
+def test_an_entry_that_did_not_fill_is_over() -> None:
+    expired = replace(ENTRY, state=OrderState.EXPIRED, filled_quantity=D(0))
+    after = apply_fills(OPENING, [], [expired], SOL, D(100))
+    assert (after.status, after.exit_reason, after.closed_at) == (PositionStatus.CLOSED, "not_filled", NOW)
+    assert closed_trade(after) is None
+    assert net_r(after) == 0
+
+
+def test_closing_stays_closing_until_it_is_over() -> None:
+    closing = replace(position(), status=PositionStatus.CLOSING)
+    assert apply_fills(closing, [buy()], [ENTRY, STOP], SOL, D(100)).status is PositionStatus.CLOSING
+
+
+def test_two_fills_of_one_name_that_differ_are_not_believed() -> None:
+    with pytest.raises(ValueError, match="called 1"):
+        total([buy(), buy(price="101")], Side.LONG, SOL)
+
+
+def test_lots_are_told_apart_by_their_orders() -> None:
+    second = order("twe" + "1" * 32, lot=1)
+    fills = [
+        buy("1", "6"),
+        buy("2", "4", client_order_id=second.client_order_id, fee=D("0.004"), fee_asset="SOL"),
+        sell("3", "6"),
+        buy("4", "7", client_order_id="web_1"),
+    ]
+    assert lot_quantities([ENTRY, second, STOP], fills, Side.LONG, SOL) == {0: D(0), 1: D("3.996")}
+
+
+FILLS = st.lists(
+    st.builds(
+        lambda i, b, q, p, fee, asset: fill(
+            str(i), is_buy=b, quantity=str(q), price=str(p), fee=fee, fee_asset=asset, at=NOW + timedelta(seconds=i)
+        ),
+        st.integers(1, 10_000),
+        st.booleans(),
+        st.decimals("0.001", "1000", places=3),
+        st.decimals("0.01", "100000", places=2),
+        st.decimals("0", "5", places=8),
+        st.sampled_from(["USDT", "SOL", "BNB"]),
+    ),
+    max_size=12,
+    unique_by=lambda f: f.trade_id,
+)
+
+
+@given(FILLS, st.randoms(), st.sampled_from(list(Side)))
+@settings(deadline=None)
+def test_order_and_repetition_change_nothing_and_money_is_conserved(
+    fills: list[Fill], random: object, side: Side
+) -> None:
+    once = total(fills, side, SOL)
+    shuffled = [*fills, *fills[:5]]
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    again = total(shuffled, side, SOL)
+    assert again == once
+    # What left the quote balance and what came into the base balance, to the last digit.
+    signed = [(1 if f.is_buy else -1, f) for f in fills]
+    assert once.cash_quote == -sum((s * f.quantity * f.price for s, f in signed), Decimal(0)) - sum(
+        (f.fee for f in fills if f.fee_asset == "USDT"), Decimal(0)
+    )
+    base = sum((s * f.quantity for s, f in signed), Decimal(0)) - sum(
+        (f.fee for f in fills if f.fee_asset == "SOL"), Decimal(0)
+    )
+    assert (once.entry_quantity - once.exit_quantity) * (1 if side is Side.LONG else -1) - once.base_fees == base
+    assert sum(once.other_fees.values(), Decimal(0)) == sum((f.fee for f in fills if f.fee_asset == "BNB"), Decimal(0))
+
+
+@given(
+    st.lists(st.tuples(st.decimals("0.1", "5", places=3), st.decimals("50", "150", places=2)), min_size=1, max_size=6),
+    st.decimals("90", "110", places=2),
+)
+@settings(deadline=None)
+def test_partial_results_add_up_to_the_whole(exits: list[tuple[Decimal, Decimal]], price: Decimal) -> None:
+    whole = sum((q for q, _ in exits), Decimal(0))
+    fills = [buy("0", str(whole), str(price), at=NOW - timedelta(hours=1))]
+    for i, (quantity, at) in enumerate(exits, start=1):
+        fills.append(sell(str(i), str(quantity), str(at), at=NOW + timedelta(seconds=i)))
+        after = apply_fills(OPENING, fills, [ENTRY, STOP], SOL, D(100))
+        assert after.quantity == whole - sum((q for q, _ in exits[:i]), Decimal(0))
+        so_far = sum((q * (p - price) for q, p in exits[:i]), Decimal(0))
+        assert abs(after.realised_quote - so_far) < Decimal("1e-18")
+    closed = apply_fills(OPENING, fills, [ENTRY, DONE_STOP], SOL, D(100))
+    assert closed.status is PositionStatus.CLOSED
+    assert closed.realised_quote == so_far

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.trading import NOW, D, fill, instrument, order, position
+from tradewind.core.reconcile import (
+    Consequence,
+    DifferenceKind,
+    ExchangeView,
+    LedgerView,
+    expected_balance,
+    reconcile,
+    sellable,
+)
+from tradewind.core.types import Balance, ExchangeOrder, Order, OrderRole, OrderState, PositionStatus
+
+STOP = order(
+    "tws" + "0" * 32,
+    role=OrderRole.STOP,
+    is_buy=False,
+    state=OrderState.WORKING,
+    quantity=D("9.99"),
+    filled_quantity=D(0),
+    order_type="STOP_LOSS",
+)
+
+
+def there(ours: Order, **changes: object) -> ExchangeOrder:
+    made = ExchangeOrder(
+        ours.client_order_id,
+        "7",
+        ours.list_client_id,
+        ours.symbol,
+        ours.is_buy,
+        ours.order_type,
+        ours.state,
+        ours.quantity,
+        ours.filled_quantity,
+        ours.price,
+        ours.stop_price,
+        NOW,
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def balance(asset: str, free: str, locked: str = "0") -> Balance:
+    return Balance(asset, D(free), D(locked))
+
+
+BOUGHT = fill("1", is_buy=True, quantity="10", price="100", fee=D("0.01"), fee_asset="SOL")
+LEDGER = LedgerView(
+    orders=[order(), STOP],
+    fill_ids=frozenset({("SOL/USDT", "1")}),
+    asset_flows={"SOL": D("9.99"), "USDT": D("-1000")},
+    baseline={"SOL": D(2), "USDT": D(5000)},
+    positions=[position()],
+    instruments={"SOL/USDT": instrument()},
+)
+EXCHANGE = ExchangeView(
+    open_orders=[there(STOP)],
+    fills=[BOUGHT],
+    balances={"SOL": balance("SOL", "2", "9.99"), "USDT": balance("USDT", "4000")},
+    at=NOW,
+)
+
+
+def kinds(exchange: ExchangeView, ledger: LedgerView = LEDGER) -> dict[DifferenceKind, str]:
+    return {d.kind: d.subject for d in reconcile(exchange, ledger).differences}
+
+
+def test_agreement_is_clean() -> None:
+    report = reconcile(EXCHANGE, LEDGER)
+    assert report.clean
+    assert report.differences == ()
+
+
+def test_orders_that_the_ledger_does_not_know_block() -> None:
+    stray = there(STOP, client_order_id="twx" + "f" * 32)
+    manual = there(STOP, client_order_id="web_1")
+    report = reconcile(replace(EXCHANGE, open_orders=[there(STOP), stray, manual]), LEDGER)
+    assert {d.kind for d in report.differences} == {DifferenceKind.UNKNOWN_ORDER, DifferenceKind.FOREIGN_ORDER}
+    assert not report.clean
+
+
+def test_a_cancelled_stop_is_lost_and_its_position_bare() -> None:
+    found = kinds(replace(EXCHANGE, open_orders=[]))
+    assert found == {
+        DifferenceKind.LOST_ORDER: STOP.client_order_id,
+        DifferenceKind.UNPROTECTED_POSITION: "p1",
+    }
+    first = reconcile(replace(EXCHANGE, open_orders=[]), LEDGER).differences[0]
+    assert first.consequence is Consequence.PROTECT  # the worst first
+
+
+def test_what_nobody_knows_is_asked_for() -> None:
+    unknown = replace(order("twx" + "2" * 32, role=OrderRole.EXIT), state=OrderState.UNKNOWN)
+    found = reconcile(EXCHANGE, replace(LEDGER, orders=[*LEDGER.orders, unknown]))
+    assert [(d.kind, d.consequence) for d in found.differences] == [(DifferenceKind.UNRESOLVED_ORDER, Consequence.ASK)]
+    assert not found.clean
+
+
+def test_what_the_exchange_knows_better_heals() -> None:
+    moved = there(STOP, state=OrderState.PARTIAL, filled_quantity=D(0))
+    assert DifferenceKind.ORDER_MOVED in kinds(replace(EXCHANGE, open_orders=[moved]))
+    second = replace(BOUGHT, trade_id="2")
+    report = reconcile(replace(EXCHANGE, fills=[BOUGHT, second]), LEDGER)
+    assert [(d.kind, d.consequence) for d in report.differences] == [(DifferenceKind.MISSING_FILL, Consequence.HEAL)]
+
+
+def test_a_person_sells_half_behind_our_back() -> None:
+    sold = fill("5", is_buy=False, quantity="5", price="101", client_order_id="web_2")
+    found = reconcile(
+        replace(
+            EXCHANGE,
+            open_orders=[],
+            fills=[BOUGHT, sold],
+            balances={"SOL": balance("SOL", "6.99"), "USDT": balance("USDT", "4505")},
+        ),
+        LEDGER,
+    )
+    assert {d.kind for d in found.differences} == {
+        DifferenceKind.FOREIGN_FILL,
+        DifferenceKind.LOST_ORDER,
+        DifferenceKind.UNPROTECTED_POSITION,
+        DifferenceKind.BALANCE_DEFICIT,
+        DifferenceKind.BALANCE_SURPLUS,
+    }
+    # Of the 9.99 in the ledger only 4.99 stand over the 2 that were there before us.
+    assert sellable("SOL", D("9.99"), LEDGER, {"SOL": balance("SOL", "6.99")}) == D("4.99")
+    assert sellable("SOL", D("9.99"), LEDGER, {"SOL": balance("SOL", "1")}) == 0
+    assert sellable("SOL", D("3"), LEDGER, EXCHANGE.balances) == 3
+    assert sellable("SOL", D("3"), LEDGER, {}) == 0
+
+
+def test_stops_for_more_than_is_held_would_sell_the_baseline() -> None:
+    smaller = replace(LEDGER, positions=[position(quantity=D("5"))])
+    assert DifferenceKind.OVERPROTECTED_POSITION in kinds(EXCHANGE, smaller)
+
+
+def test_a_deposit_is_reported_and_blocks_nothing_a_withdrawal_blocks() -> None:
+    more = replace(EXCHANGE, balances={**EXCHANGE.balances, "USDT": balance("USDT", "9000")})
+    assert reconcile(more, LEDGER).clean
+    assert DifferenceKind.BALANCE_SURPLUS in kinds(more)
+    less = replace(EXCHANGE, balances={**EXCHANGE.balances, "USDT": balance("USDT", "3999.99")})
+    assert not reconcile(less, LEDGER).clean
+    assert reconcile(less, replace(LEDGER, tolerances={"USDT": D("0.01")})).clean
+
+
+def test_assets_nobody_trades_are_not_compared() -> None:
+    other = replace(EXCHANGE, balances={**EXCHANGE.balances, "DOGE": balance("DOGE", "1000")})
+    assert reconcile(other, LEDGER).differences == ()
+
+
+def test_a_closed_position_needs_no_stop() -> None:
+    closed = replace(LEDGER, positions=[position(status=PositionStatus.DUST)])
+    assert DifferenceKind.UNPROTECTED_POSITION not in kinds(replace(EXCHANGE, open_orders=[]), closed)
+
+
+@given(st.randoms(), st.decimals("0", "100", places=3))
+def test_the_report_does_not_depend_on_the_order_of_reading(random: object, baseline: D) -> None:
+    orders = [there(STOP), there(STOP, client_order_id="web_1"), there(STOP, client_order_id="twx" + "a" * 32)]
+    fills = [BOUGHT, replace(BOUGHT, trade_id="2"), replace(BOUGHT, trade_id="3", client_order_id="web")]
+    first = reconcile(replace(EXCHANGE, open_orders=orders, fills=fills), LEDGER)
+    random.shuffle(orders)  # type: ignore[attr-defined]
+    random.shuffle(fills)  # type: ignore[attr-defined]
+    assert reconcile(replace(EXCHANGE, open_orders=orders, fills=fills), LEDGER) == first
+    # The baseline shifts what is expected by exactly itself.
+    shifted = replace(LEDGER, baseline={"SOL": baseline, "USDT": D(5000)})
+    assert expected_balance("SOL", shifted) == baseline + D("9.99")
