@@ -173,7 +173,7 @@ def _size_one(inputs: CycleInputs, candidate: Candidate, book: Book) -> tuple[Si
         params,
     )
     correlation = check_correlation(symbol.symbol, signal.side, book, inputs)
-    return sizing, [positions, correlation, check_exposure(room, book), verdict]
+    return sizing, [positions, correlation, check_exposure(room, book, params), verdict]
 
 
 def _intent(inputs: CycleInputs, candidate: Candidate, signal: Signal, sizing: Sizing) -> Intent:

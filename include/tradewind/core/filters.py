@@ -16,7 +16,7 @@ from .brackets import decimal_of
 from .inputs import BAR, CycleInputs, SymbolInputs
 from .params import StrategyParams
 from .risk import consecutive_losses, loss_pause_until
-from .sizing import Room
+from .sizing import Room, least_risk, slot_risk
 from .types import Exposure, Portfolio, Prediction, Regime, SentimentState, Side, Verdict
 
 Numbers = dict[str, float | int | str | bool | None]
@@ -294,12 +294,14 @@ def correlated_risk(symbol: str, side: Side, book: Book, inputs: CycleInputs) ->
 
 
 def check_correlation(symbol: str, side: Side, book: Book, inputs: CycleInputs) -> Verdict:
-    """Symbols that move together share one slot's risk: some of it is left."""
+    """Symbols that move together share one slot's risk: enough of it is left."""
     risk, names = correlated_risk(symbol, side, book, inputs)
-    slot = book.portfolio.equity_quote * decimal_of(inputs.params.risk_frac)
+    slot = slot_risk(book.portfolio.equity_quote, inputs.params)
     numbers: Numbers = {"shared_risk_quote": float(risk), "slot_quote": float(slot), "with": ", ".join(names)}
     reason = f"shares its slot with {', '.join(names)}" if names else "moves on its own"
-    return Verdict("correlation", risk < slot, reason, numbers)
+    return Verdict(
+        "correlation", slot - risk >= least_risk(book.portfolio.equity_quote, inputs.params), reason, numbers
+    )
 
 
 def room_for(symbol: str, side: Side, book: Book, inputs: CycleInputs) -> Room:
@@ -307,7 +309,7 @@ def room_for(symbol: str, side: Side, book: Book, inputs: CycleInputs) -> Room:
     params, equity = inputs.params, book.portfolio.equity_quote
     held = sum((e.notional_quote for e in book.exposures), Decimal(0))
     own = sum((e.notional_quote for e in book.exposures if e.symbol == symbol), Decimal(0))
-    slot = equity * decimal_of(params.risk_frac)
+    slot = slot_risk(equity, params)
     shared, _ = correlated_risk(symbol, side, book, inputs)
     return Room(
         equity_quote=equity,
@@ -320,8 +322,8 @@ def room_for(symbol: str, side: Side, book: Book, inputs: CycleInputs) -> Room:
     )
 
 
-def check_exposure(room: Room, book: Book) -> Verdict:
-    """Something is left under the limits of exposure, open risk and money."""
+def check_exposure(room: Room, book: Book, params: StrategyParams) -> Verdict:
+    """Something is left under the limits of exposure and money, and enough under those of risk."""
     numbers: Numbers = {
         "exposure_room_quote": float(room.exposure_quote),
         "risk_room_quote": float(room.risk_quote),
@@ -329,9 +331,11 @@ def check_exposure(room: Room, book: Book) -> Verdict:
         "open_risk_quote": float(book.open_risk_quote),
         "equity_quote": float(room.equity_quote),
     }
-    for name, left in (("exposure", room.exposure_quote), ("risk", room.risk_quote), ("balance", room.free_quote)):
+    for name, left in (("exposure", room.exposure_quote), ("balance", room.free_quote)):
         if left <= 0:
             return Verdict("exposure", False, f"no {name} left under the limits", numbers)
+    if room.risk_quote < least_risk(room.equity_quote, params):
+        return Verdict("exposure", False, f"only {room.risk_quote:.2f} of risk left under the limits", numbers)
     return Verdict("exposure", True, f"room for {room.exposure_quote:.2f}", numbers)
 
 

@@ -51,6 +51,16 @@ class Sizing:
     bound_by: str
 
 
+def slot_risk(equity_quote: Decimal, params: StrategyParams) -> Decimal:
+    """What one entry may risk at most, in quote."""
+    return equity_quote * decimal_of(params.risk_frac)
+
+
+def least_risk(equity_quote: Decimal, params: StrategyParams) -> Decimal:
+    """What one entry must risk at least to be worth its costs, in quote."""
+    return slot_risk(equity_quote, params) * decimal_of(params.min_risk_share_frac)
+
+
 def risk_per_unit(side: Side, entry: Decimal, stop: Decimal, costs: Costs) -> Decimal:
     """Quote lost by one unit that is entered at `entry` and stopped at `stop`: distance, both fees, the market cost."""
     fee, market = decimal_of(costs.fee_frac), decimal_of(costs.market_frac)
@@ -106,7 +116,7 @@ def size_entry(
             f"bound by {bound_by}"
         )
         return None, Verdict(SIZE, False, reason, numbers)
-    least = room.equity_quote * decimal_of(params.risk_frac) * decimal_of(params.min_risk_share_frac)
+    least = least_risk(room.equity_quote, params)
     if risk < least:
         reason = f"only {risk:.2f} {instrument.quote} could be risked, under {least:.2f}; bound by {bound_by}"
         return None, Verdict(SIZE, False, reason, numbers)

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.trading import PARAMS, D, instrument
+from tradewind.core.brackets import held_after_fee
+from tradewind.core.params import Geometry
+from tradewind.core.positions import Costs
+from tradewind.core.sizing import Room, Sizing, risk_per_unit, size_entry
+from tradewind.core.types import Instrument, Side, Verdict
+
+SOL = instrument()
+GEOMETRY = Geometry(2.5, 2.0)
+WIDE = Room(D(10_000), D(10_000), D(10_000), D(100))
+
+
+def size(room: Room = WIDE, **changes: object) -> tuple[Sizing | None, Verdict]:
+    given_ = {
+        "side": Side.LONG,
+        "reference": D(100),
+        "atr_quote": 1.0,
+        "volume_base": 1e9,
+        "geometry": GEOMETRY,
+        "room": room,
+        "instrument": SOL,
+        "params": PARAMS,
+    } | changes
+    return size_entry(**given_)  # type: ignore[arg-type]
+
+
+def test_one_percent_is_lost_when_the_stop_fills_as_planned() -> None:
+    sizing, verdict = size()
+    assert sizing is not None
+    assert verdict.passed
+    assert sizing.bound_by == "risk"
+    assert (sizing.entry_limit_price, sizing.stop_price) == (D("100.10"), D("97.50"))
+    # 2.60 of distance, 0.1 % on both sides, half a spread of 2 bps and 2 bps of slippage on the stop.
+    unit = D("2.60") + D("0.19760") + D("97.50") * D("0.0003")
+    assert risk_per_unit(Side.LONG, D("100.10"), D("97.50"), Costs.of(PARAMS)) == unit
+    assert sizing.risk_quote == sizing.quantity * unit
+    assert 0 <= 100 - sizing.risk_quote < unit * SOL.step_size
+
+
+@pytest.mark.parametrize(
+    ("changes", "bound_by"),
+    [
+        ({"room": replace(WIDE, free_quote=D(500))}, "balance"),
+        ({"room": replace(WIDE, exposure_quote=D(500))}, "exposure"),
+        ({"volume_base": 100.0}, "volume"),
+        ({"instrument": instrument(max_quantity=D(7))}, "max_quantity"),
+    ],
+)
+def test_the_tightest_cap_decides(changes: dict[str, object], bound_by: str) -> None:
+    sizing, verdict = size(**changes)  # type: ignore[arg-type]
+    assert verdict.numbers["bound_by"] == bound_by
+    if sizing is not None:
+        assert sizing.bound_by == bound_by
+    else:
+        assert "could be risked" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"atr_quote": 50.0}, "losing side"),
+        ({"instrument": instrument(active=False)}, "not trading"),
+        ({"room": replace(WIDE, risk_quote=D("0.1"), equity_quote=D(10))}, "minimum"),
+        ({"room": replace(WIDE, risk_quote=D(-5))}, "minimum"),
+        ({"room": replace(WIDE, risk_quote=D(9))}, "could be risked"),
+    ],
+)
+def test_what_cannot_be_sized_says_why(changes: dict[str, object], words: str) -> None:
+    sizing, verdict = size(**changes)  # type: ignore[arg-type]
+    assert sizing is None
+    assert not verdict.passed
+    assert words in verdict.reason
+
+
+@given(
+    side=st.sampled_from(list(Side)),
+    reference=st.decimals("0.5", "60000", places=2),
+    atr_frac=st.floats(0.001, 0.05),
+    equity=st.decimals("100", "1000000", places=2),
+    free=st.decimals("0", "1000000", places=2),
+    exposure=st.decimals("0", "1000000", places=2),
+    volume=st.floats(0, 1e7),
+    step=st.sampled_from(["1", "0.1", "0.00001"]),
+    tick=st.sampled_from(["0.01", "0.1", "0.0001"]),
+)
+@settings(deadline=None, max_examples=300)
+def test_no_cap_is_ever_exceeded_and_everything_is_on_the_grid(
+    side: Side, reference: D, atr_frac: float, equity: D, free: D, exposure: D, volume: float, step: str, tick: str
+) -> None:
+    rules: Instrument = instrument(step_size=D(step), min_quantity=D(step), tick_size=D(tick))
+    room = Room(equity, free, exposure, equity * D("0.01"))
+    sizing, verdict = size(
+        room,
+        side=side,
+        reference=reference,
+        atr_quote=float(reference) * atr_frac,
+        volume_base=volume,
+        instrument=rules,
+    )
+    assert verdict.passed == (sizing is not None)
+    if sizing is None:
+        return
+    assert sizing.quantity % rules.step_size == 0
+    for price in (sizing.entry_limit_price, sizing.stop_price, *(lot.target_price for lot in sizing.lots)):
+        assert price % rules.tick_size == 0
+    assert sum(lot.quantity for lot in sizing.lots) == sizing.quantity
+    assert sizing.quantity * sizing.entry_limit_price * D("1.001") <= free
+    assert sizing.quantity * sizing.entry_limit_price <= exposure
+    assert float(sizing.quantity) <= volume * PARAMS.max_bar_volume_frac * (1 + 1e-12)
+    assert sizing.risk_quote <= room.risk_quote
+    for lot in sizing.lots:
+        least = min(sizing.stop_price, sizing.entry_limit_price)
+        assert held_after_fee(lot.quantity, rules) * least >= rules.min_notional_quote
