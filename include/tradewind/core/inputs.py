@@ -8,11 +8,28 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from .codec import decode, encode
-from .market_numbers import MarketNumbers
 from .params import StrategyParams
 from .types import Instrument, Permission, Portfolio, Prediction, RegimeState, SentimentState, Side
 
 BAR = timedelta(minutes=15)
+
+
+@dataclass(frozen=True, slots=True)
+class MarketNumbers:
+    """One symbol's numbers at the close of its newest bar; all finite. Prices in quote, volume in base units."""
+
+    bar_ms: int
+    close: float
+    volume_base: float
+    volume_ratio: float  # volume over its mean in the trailing window
+    atr_quote: float  # ATR of 1h, as known at the close
+    trend_ema: float  # EMA of 4h closes, as known at the close
+    missing_bars: int  # absent in the trailing completeness window
+
+    @property
+    def natr_frac(self) -> float:
+        """ATR as a fraction of the close."""
+        return self.atr_quote / self.close
 
 
 @dataclass(frozen=True, slots=True)
