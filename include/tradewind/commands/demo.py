@@ -19,7 +19,7 @@ def demo(
         float, typer.Option(min=0.0, max=1.0, help="How much there is to find in the market; 0 is nothing.")
     ] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="The synthetic market's seed.")] = 7,
-    months: Annotated[int, typer.Option(min=3, max=24, help="Months of history to load and train on.")] = 6,
+    months: Annotated[int, typer.Option(min=3, max=24, help="Months of history to load and train on.")] = 12,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the stack up; ./tradewind down ends it.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the summary there.")] = None,
 ) -> None:

@@ -40,7 +40,7 @@ class DemoOptions:
     cycles: int = 8
     crash: bool = True
     keep: bool = False
-    months: int = 6
+    months: int = 12
     json_path: Path | None = None
 
 
