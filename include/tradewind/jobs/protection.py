@@ -211,7 +211,8 @@ def exit_position(ports: Ports, situation: Situation, reason: str) -> Situation:
 
 def _leave_lot(ports: Ports, situation: Situation, lot: int, reason: str) -> Situation:
     for _ in range(_EXIT_ROUNDS):
-        if situation.is_over or not _can_leave(situation, lot):
+        # While an exit's fate is unknown it may still arrive: a second one could sell what is not ours.
+        if situation.is_over or not _can_leave(situation, lot) or _has_unresolved_exit(situation, lot):
             break
         share = sellable_share(ports, situation)
         resting = _resting(situation.orders, lot)
@@ -232,15 +233,16 @@ def _can_leave(situation: Situation, lot: int) -> bool:
     return is_tradable(held, situation.book.bid, situation.instrument)
 
 
+def _has_unresolved_exit(situation: Situation, lot: int) -> bool:
+    return any(
+        order.lot == lot and order.role is OrderRole.EXIT and order.state in _UNRESOLVED for order in situation.orders
+    )
+
+
 def _exit_lot(ports: Ports, situation: Situation, lot: int, quantity: Decimal, reason: str) -> bool:
     """Send one market order for a lot; True when the exchange executed some of it."""
-    unresolved = [
-        order
-        for order in situation.orders
-        if order.lot == lot and order.role is OrderRole.EXIT and order.state in _UNRESOLVED
-    ]
-    if unresolved:
-        return False  # an earlier exit may still arrive: a second one could sell what is not ours
+    if _has_unresolved_exit(situation, lot):
+        return False
     price = situation.book.bid if situation.position.side is Side.LONG else situation.book.ask
     generation = next_generation(situation.orders, lot)
     order = plan_exit(
