@@ -1,0 +1,63 @@
+"""The status app: what the system is doing, and the few controls a person has over it.
+
+`create_app` is the whole face: gunicorn serves `trading_api:create_app()`, tests pass their own settings and wiring.
+Reading needs the read token, control the control token besides; see `security`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from apiflask import APIFlask
+
+from trading_api import control, page, problems, read, security
+from trading_api.services import Services
+from tradewind.settings import Settings, load_settings
+from tradewind.wiring import Wiring
+
+__all__ = ["create_app"]
+
+
+def create_app(
+    settings: Settings | None = None, wiring: Wiring | None = None, config: Mapping[str, Any] | None = None
+) -> APIFlask:
+    """Build the app. It starts, and says what is wrong, also while PostgreSQL or anything else is down.
+
+    Parameters
+    ----------
+    settings : of this deployment; read from the environment by default.
+    wiring : adapters; built from the settings by default.
+    config : Flask configuration that a test overrides, such as `TESTING` or `REQUESTS_PER_MINUTE`.
+
+    Raises
+    ------
+    BadSetting : a token is missing.
+    """
+    settings = settings or load_settings()
+    services = Services(settings, wiring or Wiring(settings))
+    app = APIFlask(
+        __name__, title="Tradewind", version="1", spec_path="/api/openapi.json", docs_path=None, static_folder=None
+    )
+    app.config.update(
+        MAX_CONTENT_LENGTH=64 * 1024,
+        REQUESTS_PER_MINUTE=1200,
+        REFUSALS_PER_MINUTE=30,
+        JSON_SORT_KEYS=False,
+        DISPATCH_ALERTS=True,
+    )
+    app.config.update(config or {})
+    app.json = problems.ExactJson(app)
+    app.description = (
+        "Reading takes `Authorization: Bearer <read token>` or the cookie of /login. Control takes the control token "
+        "in the header `X-Tradewind-Control`, and from a cookie session `X-CSRF-Token` as well. Errors are "
+        "application/problem+json. Money is given as strings, times in UTC."
+    )
+    app.extensions["tradewind"] = services
+    problems.install(app)
+    security.install(app, services)
+    for blueprint in (read.blueprint, control.blueprint, page.blueprint):
+        app.register_blueprint(blueprint)
+    if app.config["DISPATCH_ALERTS"]:
+        services.start_dispatcher()
+    return app

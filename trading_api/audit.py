@@ -1,0 +1,35 @@
+"""Who did what, also what was refused: one row each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from flask import g, request
+from psycopg.types.json import Jsonb
+from psycopg_pool import PoolTimeout
+
+from tradewind.errors import TradewindError
+
+from .services import Services
+
+_log = logging.getLogger(__name__)
+
+_INSERT = """
+    INSERT INTO audit (actor, action, outcome, detail, request_id, source) VALUES (%s, %s, %s, %s, %s, %s)"""
+
+
+def source() -> str:
+    """Where the present request comes from, as audit rows name it."""
+    return f"api {request.remote_addr or '-'} request {g.get('request_id', '')}"
+
+
+def record(made: Services, actor: str, action: str, outcome: str, detail: Mapping[str, Any]) -> None:
+    """Write the row, and the log line that stands in for it when PostgreSQL is down."""
+    _log.info("audit: %s %s %s from %s", actor, action, outcome, source())
+    try:
+        made.database.execute(_INSERT, (actor, action, outcome, Jsonb(dict(detail)), g.get("request_id", ""), source()))
+    except (psycopg.OperationalError, PoolTimeout, TradewindError) as error:
+        _log.error("audit row lost, PostgreSQL does not answer: %s", type(error).__name__)

@@ -1,0 +1,164 @@
+"""The status page, its login, and the files it is made of. No request leaves this host."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from apiflask import APIBlueprint
+from flask import Response, abort, make_response, redirect, render_template, request, url_for
+
+from tradewind.adapters.login_tickets import read_ticket
+from tradewind.errors import TradewindError
+
+from . import views
+from .audit import record
+from .problems import problem
+from .queries import Queries, Window
+from .security import csrf_token, gate, may_see, refused, set_session
+from .services import services
+from .status import system_status
+
+blueprint = APIBlueprint(
+    "page", __name__, template_folder="templates", static_folder=None, enable_openapi=False, url_prefix=""
+)
+
+_STATIC = Path(__file__).parent / "static"
+_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".webmanifest": "application/manifest+json"}
+_TICKET_USED = "SELECT 1 FROM audit WHERE action = 'login' AND detail ->> 'ticket' = %s"
+
+
+@blueprint.app_context_processor
+def _helpers() -> dict[str, Any]:
+    return {**views.HELPERS, "static": static_url, "plotly_url": plotly_url, "csrf": csrf_token}
+
+
+# ---------------------------------------------------------------------------------------------------------------- page
+@blueprint.get("/")
+@may_see
+def index() -> str:
+    """The whole page."""
+    return render_template("index.html", **page_values())
+
+
+@blueprint.get("/panels")
+@may_see
+def panels() -> str:
+    """The page's changing part alone, which the script puts in place every few seconds."""
+    return render_template("panels.html", **page_values())
+
+
+def page_values() -> dict[str, Any]:
+    """Everything the templates show. Without PostgreSQL the panels that need it stay away."""
+    made = services()
+    status = system_status(made)
+    values: dict[str, Any] = {"status": status, "now": datetime.now(UTC), "refreshed": datetime.now(UTC)}
+    if not status["available"]:
+        return values
+    queries = Queries(made.database, made.account)
+    market_now = status["clock"]["market"] or datetime.now(UTC)
+    bar = queries.last_decided_bar()
+    params_hash = made.wiring.params.hash
+    symbols = made.wiring.symbols
+    models = queries.models(Window(limit=4))[:4]
+    values |= {
+        "bar": bar,
+        "decisions": views.decision_table(queries.decisions(Window(limit=200), bar)) if bar else [],
+        "funnel": queries.outcomes_since(market_now - timedelta(days=1)),
+        "cycles": queries.cycles(24)[::-1],
+        "trades": [row for row in queries.positions(Window(limit=12), False)[:12]],
+        "regimes": views.regime_rows(
+            symbols, queries.newest_regimes(symbols, params_hash), queries.regime_shares(symbols, params_hash, 672)
+        ),
+        "articles": queries.articles(14),
+        "feeds": queries.feeds(),
+        "models": [views.model_card(model, queries.gates([model["version"]])) for model in models],
+        "drift": queries.last_drift(),
+        "training": queries.training_runs(3),
+        "jobs": [views.job_row(job) for job in queries.jobs(6)],
+        "alerts": queries.alerts(12),
+        "audit": queries.audit(15),
+        "heartbeats": queries.heartbeats(),
+    }
+    return values
+
+
+# --------------------------------------------------------------------------------------------------------------- login
+@blueprint.get("/login")
+def login_form() -> Any:
+    """The form; or, with a ticket of `./tradewind up`, the session itself."""
+    ticket = request.args.get("ticket", "")
+    if not ticket:
+        return render_template("login.html", failed=False)
+    made = services()
+    number = read_ticket(made.settings.api_session_key.get_secret_value(), ticket)
+    if number is None or _is_used(number):
+        refused("login")
+        return render_template("login.html", failed="This link was used already, or it is too old."), 401
+    record(made, "reader", "login", "done", {"ticket": number})
+    # A page of our own goes on to "/": the browser sends a Strict cookie only on requests that start here.
+    return set_session(make_response(render_template("signed_in.html")))
+
+
+@blueprint.post("/login")
+def login() -> Any:
+    """Exchange the read token for the cookie."""
+    given = request.form.get("token", "")
+    if not given or not gate().is_read_token(given.strip()):
+        refused("login")
+        return render_template("login.html", failed="That is not the read token."), 401
+    record(services(), "reader", "login", "done", {})
+    return set_session(make_response(redirect(url_for("page.index"), 303)))
+
+
+def _is_used(number: str) -> bool:
+    """Whether a ticket was exchanged before. A store that does not answer counts as used: a link is not that urgent."""
+    try:
+        return services().database.row(_TICKET_USED, (number,)) is not None
+    except TradewindError:
+        return True
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+@cache
+def _file(name: str) -> tuple[bytes, str, str]:
+    """Body, gzip-compressed, media type and a short hash of one file of ours, or of plotly's wheel."""
+    path = _STATIC / name
+    body = files("plotly.package_data").joinpath("plotly.min.js").read_bytes() if name == "plotly.js" else path.read_bytes()
+    return gzip.compress(body, 6), _TYPES[Path(name).suffix], hashlib.sha256(body).hexdigest()[:12]
+
+
+def static_url(name: str) -> str:
+    """The address of a file, changing with its content, so that it may be cached for ever."""
+    return url_for("page.static_file", name=name, v=_file(name)[2])
+
+
+def plotly_url() -> str:
+    return url_for("page.static_file", name="plotly.js", v=version("plotly"))
+
+
+@blueprint.get("/static/<name>")
+def static_file(name: str) -> Response:
+    """One of the page's files; they hold nothing secret, so no token is asked."""
+    if name != "plotly.js" and name not in _names():
+        abort(problem(404, "There is no such file."))
+    packed, media_type, _ = _file(name)
+    if "gzip" in request.headers.get("Accept-Encoding", ""):
+        response = Response(packed, mimetype=media_type)
+        response.headers["Content-Encoding"] = "gzip"
+    else:
+        response = Response(gzip.decompress(packed), mimetype=media_type)
+    response.headers["Vary"] = "Accept-Encoding"
+    response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+    return response
+
+
+@cache
+def _names() -> frozenset[str]:
+    return frozenset(path.name for path in _STATIC.iterdir() if path.suffix in _TYPES)

@@ -1,0 +1,261 @@
+"""The whole state in one answer: may it trade, is it making money, is anything wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from tradewind.core.types import TradingMode
+from tradewind.errors import TradewindError
+from tradewind.jobs.permission import MAX_RECONCILIATION_AGE_S
+
+from .checks import Check
+from .queries import Queries, Row, Window
+from .services import Services
+
+_BAR = {"15m": timedelta(minutes=15), "1h": timedelta(hours=1)}
+# A bar is stored within a minute or two of its close; twice that is late.
+_LATE_AFTER = timedelta(minutes=4)
+_RECENT_ALERT = timedelta(hours=24)
+
+
+def system_status(made: Services) -> dict[str, Any]:
+    """Everything at a glance; without PostgreSQL only what can be known without it."""
+    checks = made.checks.all()
+    failed = {check.name: check for check in checks if not check.ok}
+    market_now = _market_now(made) if "exchange" not in failed else None
+    answer: dict[str, Any] = {
+        "available": "postgresql" not in failed,
+        "deployment": _deployment(made),
+        "trading": {"allowed": False, "mode": None, "reasons": ["PostgreSQL does not answer"], "since": None},
+        "equity": None,
+        "positions": [],
+        "last_cycle": None,
+        "data": [],
+        "model": None,
+        "sentiment": [],
+        "checks": made.checks.as_dicts(),
+        "problems": [],
+        "clock": {
+            "wall": datetime.now(UTC),
+            "market": market_now,
+            "exchange_offset_ms": next((check.value for check in checks if check.name == "exchange"), None),
+        },
+    }
+    if answer["available"]:
+        queries = Queries(made.database, made.account)
+        now = market_now or datetime.now(UTC)
+        answer["equity"] = _equity(queries, made)
+        answer["positions"] = [with_r(row) for row in queries.positions(Window(limit=50), True)[:50]]
+        answer["last_cycle"] = _last_cycle(queries, now)
+        answer["data"] = _freshness(queries, made.wiring.symbols, now)
+        answer["model"] = _model(queries, made, now)
+        answer["sentiment"] = _sentiment(made, now)
+        answer["trading"] = _trading(queries, failed, answer)
+        answer["problems"] = _problems(queries, checks, answer)
+    else:
+        answer["problems"] = [_problem("critical", check.name, check.detail) for check in checks if not check.ok]
+    return answer
+
+
+def with_r(position: Row) -> Row:
+    """A position row with its unrealised result in R and in quote, and whether its whole quantity is protected.
+
+    R is the distance from the entry to the initial stop; the last stored close stands for the price.
+    """
+    entry, close = position["entry_price"], position["last_close"]
+    sign = 1 if position["side"] == "long" else -1
+    distance = abs(entry - position["initial_stop_price"]) if entry is not None else None
+    unrealised = r_now = stop_r = None
+    if entry is not None and close is not None:
+        unrealised = sign * (Decimal(str(close)) - entry) * position["quantity"]
+    if entry is not None and close is not None and distance:
+        r_now = float(sign * (Decimal(str(close)) - entry) / distance)
+    if entry is not None and distance:
+        stop_r = float(sign * (position["stop_price"] - entry) / distance)
+    held = position["quantity"] > 0
+    return {
+        **position,
+        "unrealised_quote": unrealised,
+        "r": r_now,
+        "stop_r": stop_r,
+        "protected": (position["protected_quantity"] >= position["quantity"] * Decimal("0.999")) if held else None,
+    }
+
+
+def _deployment(made: Services) -> dict[str, Any]:
+    settings = made.settings
+    synthetic = settings.market == "synthetic"
+    return {
+        "mode": settings.mode,
+        "real_money": settings.mode == "live",
+        "market": settings.market,
+        "synthetic": synthetic,
+        "exchange": settings.exchange,
+        "market_type": settings.market_type,
+        "account": made.account,
+        "symbols": list(made.wiring.symbols),
+        "quote": settings.quote_currency,
+        "strategy_version": made.wiring.params.strategy_version,
+    }
+
+
+def _market_now(made: Services) -> datetime | None:
+    try:
+        return made.wiring.clock.now()
+    except TradewindError:
+        return None
+
+
+def _equity(queries: Queries, made: Services) -> dict[str, Any] | None:
+    last = queries.last_equity()
+    if last is None:
+        return None
+    equity: Decimal = last["equity_quote"]
+    opened = queries.day_open(last["at"])
+    first = queries.first_equity()
+    peak = queries.peak_equity()
+    day_open = opened["equity_quote"] if opened else None
+    totals = queries.trade_totals()
+    limit = made.wiring.params.max_daily_loss_frac
+    return {
+        "at": last["at"],
+        "equity_quote": equity,
+        "day_open_quote": day_open,
+        "day_quote": equity - day_open if day_open is not None else None,
+        "day_frac": _change(equity, day_open),
+        "total_frac": _change(equity, first["equity_quote"] if first else None),
+        "peak_quote": peak,
+        "drawdown_frac": _change(equity, peak),
+        "breaker_quote": day_open * (1 - Decimal(str(limit))) if day_open is not None else None,
+        "breaker_frac": -limit,
+        "max_drawdown_frac": -made.wiring.params.max_drawdown_frac,
+        "trades_closed": totals["closed"],
+        "trades_won": totals["won"],
+        "realised_quote": totals["realised_quote"],
+        "fees_quote": totals["fees_quote"],
+    }
+
+
+def _change(now: Decimal, reference: Decimal | None) -> float | None:
+    return float(now / reference - 1) if reference else None
+
+
+def _last_cycle(queries: Queries, now: datetime) -> dict[str, Any] | None:
+    cycles = queries.cycles(1)
+    if not cycles:
+        return None
+    cycle = cycles[0]
+    return {**cycle, "age_s": max(0.0, (now - (cycle["bar"] + _BAR["15m"])).total_seconds())}
+
+
+def _freshness(queries: Queries, symbols: Sequence[str], now: datetime) -> list[dict[str, Any]]:
+    answer = []
+    for row in queries.freshness(symbols):
+        length = _BAR[row["timeframe"]]
+        closed = row["last_open"] + length if row["last_open"] else None
+        answer.append(
+            {
+                "symbol": row["symbol"],
+                "timeframe": row["timeframe"],
+                "last_open": row["last_open"],
+                "age_s": (now - closed).total_seconds() if closed else None,
+                "late": closed is None or now - closed > length + _LATE_AFTER,
+            }
+        )
+    return answer
+
+
+def _model(queries: Queries, made: Services, now: datetime) -> dict[str, Any] | None:
+    rows = queries.models(Window(limit=1))
+    if not rows or rows[0]["state"] != "champion":
+        return None
+    champion = rows[0]
+    age_s = (now - champion["trained_until"]).total_seconds()
+    return {
+        "version": champion["version"],
+        "trained_until": champion["trained_until"],
+        "age_s": age_s,
+        "too_old": age_s > made.wiring.params.max_model_age_s,
+    }
+
+
+def _sentiment(made: Services, now: datetime) -> list[dict[str, Any]]:
+    states = made.wiring.state_store.sentiment_as_of((*made.wiring.symbols, "*"), now)
+    return [
+        {
+            "symbol": state.symbol,
+            "score": state.score,
+            "weight": state.weight,
+            "status": state.status,
+            "scorer": state.scorer,
+            "as_of": state.as_of,
+        }
+        for state in states.values()
+    ]
+
+
+def _trading(queries: Queries, failed: dict[str, Check], answer: dict[str, Any]) -> dict[str, Any]:
+    """Whether an entry could be sent now, and every reason why not."""
+    latch = queries.latch()
+    reasons = []
+    if latch["mode"] != TradingMode.ACTIVE:
+        word = "the breaker is latched" if latch["mode"] == TradingMode.HALTED else "halted by hand"
+        reasons.append(f"{word}: {latch['reason']}")
+    reasons += [f"{check.name}: {check.detail}" for name, check in failed.items() if name != "redis"]
+    reconciliation = queries.last_reconciliation()
+    reasons += _reconciliation_reasons(reconciliation)
+    if answer["model"] is None:
+        reasons.append("no champion model stands yet")
+    elif answer["model"]["too_old"]:
+        reasons.append("the champion model is too old")
+    return {
+        "allowed": not reasons,
+        "mode": latch["mode"],
+        "reasons": reasons,
+        "since": latch["since"],
+        "sequence": latch["sequence"],
+        "flattening": queries.flattening(latch["sequence"]) if latch["mode"] == TradingMode.HALTED else None,
+        "reconciled_at": reconciliation["at"] if reconciliation else None,
+    }
+
+
+def _reconciliation_reasons(last: Row | None) -> list[str]:
+    """The same conditions as `jobs.permission` sets, read without an exchange client in this process."""
+    if last is None:
+        return ["exchange and ledger were never compared"]
+    reasons = [] if last["clean"] else ["the last reconciliation found a difference"]
+    age_s = (datetime.now(UTC) - last["at"]).total_seconds()
+    if age_s > MAX_RECONCILIATION_AGE_S:
+        reasons.append(f"exchange and ledger were last compared {age_s:.0f} s ago")
+    return reasons
+
+
+def _problems(queries: Queries, checks: Sequence[Check], answer: dict[str, Any]) -> list[dict[str, str]]:
+    """What a person should look at, worst first."""
+    found = []
+    if answer["trading"]["mode"] == TradingMode.HALTED:
+        found.append(_problem("critical", "breaker", answer["trading"]["reasons"][0]))
+    for span in queries.unprotected():
+        found.append(_problem("critical", "naked position", f"{span['symbol']} has no resting stop: {span['cause']}"))
+    unknown = queries.live_order_states().get("unknown", 0)
+    if unknown:
+        found.append(_problem("critical", "unknown orders", f"{unknown} orders await reconciliation"))
+    found += [_problem("critical", check.name, check.detail) for check in checks if not check.ok]
+    cycle = answer["last_cycle"]
+    if cycle and cycle["state"] in ("failed", "missed"):
+        found.append(_problem("warning", "trade cycle", f"the cycle of {cycle['bar']:%H:%M} {cycle['state']}"))
+    late = sorted({row["symbol"] for row in answer["data"] if row["late"]})
+    if late:
+        found.append(_problem("warning", "data", f"bars are late: {', '.join(late)}"))
+    recent = datetime.now(UTC) - _RECENT_ALERT
+    for alert in queries.alerts(20):
+        if alert["severity"] != "info" and alert["last_seen_at"] > recent and alert["sent_at"] is None:
+            found.append(_problem(alert["severity"], "alert", alert["title"]))
+    return found
+
+
+def _problem(severity: str, what: str, detail: str) -> dict[str, str]:
+    return {"severity": severity, "what": what, "detail": detail}
