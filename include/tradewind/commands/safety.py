@@ -1,0 +1,130 @@
+"""`halt`, `resume`, `flatten`, `drill breaker`: they work without Airflow, on PostgreSQL and the exchange alone."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tradewind.errors import BadInput, NotFlatYet
+
+if TYPE_CHECKING:
+    from tradewind.wiring import Wiring
+
+drill_app = typer.Typer(help="Rehearse what must work on the day it is needed.", no_args_is_help=True)
+AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
+_LONGEST_PAUSE_S = 15.0
+
+
+def register(app: typer.Typer) -> None:
+    for command in (halt, resume, flatten):
+        app.command(rich_help_panel="Safety")(command)
+    app.add_typer(drill_app, name="drill", rich_help_panel="Safety")
+
+
+def halt(
+    reason: Annotated[str, typer.Argument(help="Why, in words that make sense in a year.")], as_json: AsJson = False
+) -> None:
+    """Stop entries now. Open positions stay protected and managed."""
+    from tradewind.jobs import safety
+
+    with _ports() as ports:
+        done = safety.halt(ports, reason, _actor())
+    _print(done, f"Entries are stopped ({done['mode']}): {done['reason']}. ./tradewind resume opens again.", as_json)
+
+
+def resume(
+    reason: Annotated[str, typer.Option("--reason", help="What was looked at.")] = "resumed", as_json: AsJson = False
+) -> None:
+    """Open the latch, after checking that exchange and ledger agree and, after a breaker, that the account is flat."""
+    from tradewind.jobs import safety
+
+    with _ports() as ports:
+        done = safety.resume(ports, _actor(), reason)
+    _print(done, f"Trading is {done['mode']}.", as_json)
+
+
+def flatten(
+    patience_s: Annotated[float, typer.Option("--patience-s", help="Try again for so many seconds.", min=0.0)] = 120.0,
+    as_json: AsJson = False,
+) -> None:
+    """Halt, sell everything that is ours at market, and verify that nothing is left."""
+    from tradewind.jobs import safety
+
+    with _ports() as ports:
+        done = _until_flat(lambda: safety.flatten(ports, _actor()), patience_s)
+    _print(done, f"Flat, verified after {done['seconds']:.1f} s. Trading stays halted: ./tradewind resume.", as_json)
+
+
+@drill_app.command("breaker")
+def drill_breaker(as_json: AsJson = False) -> None:
+    """Trip the breaker on the paper exchange: latch, flatten, verify. Leaves trading halted, as the real one does."""
+    from tradewind.core.types import TradingMode
+    from tradewind.jobs import safety
+
+    with _ports() as ports:
+        if not ports.settings.is_paper_exchange:
+            raise BadInput(
+                "a drill sells every position: it runs on the paper exchange only (TRADEWIND_MODE=demo|paper)"
+            )
+        before = ports.trading_store.latch()
+        started = time.monotonic()
+        held = [position.symbol for position in ports.trading_store.live_positions()]
+        safety_latch = ports.trading_store.set_latch(
+            TradingMode.HALTED, "breaker drill", ports.wall.now(), actor=_actor()
+        )
+        latched_s = time.monotonic() - started
+        ports.trading_store.audit(_actor(), "drill breaker", "latched", {"was": before.mode.value}, source="command")
+        done = _until_flat(lambda: safety.trip_circuit_breaker(ports, "breaker drill", _actor()), 120.0)
+    outcome = done | {
+        "positions_left": held,
+        "latch_written_s": latched_s,
+        "flat_after_s": time.monotonic() - started,
+        "sequence": safety_latch.sequence,
+    }
+    words = f"Latched in {latched_s:.2f} s, {len(held)} positions left, flat after {outcome['flat_after_s']:.1f} s."
+    _print(outcome, f"{words} Trading is halted now: ./tradewind resume.", as_json)
+
+
+def _until_flat(attempt: Any, patience_s: float) -> dict[str, Any]:
+    """Try again with growing pauses. Raises NotFlatYet when the patience is over; the latch stays."""
+    deadline, pause_s = time.monotonic() + patience_s, 1.0
+    while True:
+        try:
+            found: dict[str, Any] = attempt()
+            return found
+        except NotFlatYet as error:
+            if time.monotonic() + pause_s > deadline:
+                raise
+            typer.echo(f"{error}; trying again in {pause_s:.0f} s", err=True)
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+
+@contextmanager
+def _ports() -> Iterator[Wiring]:
+    from tradewind.settings import load_settings
+    from tradewind.wiring import Wiring
+
+    wiring = Wiring(load_settings())
+    try:
+        yield wiring
+    finally:
+        wiring.close()
+
+
+def _actor() -> str:
+    """Who is at the keyboard, for the audit."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown user"
+
+
+def _print(outcome: dict[str, Any], words: str, as_json: bool) -> None:
+    typer.echo(json.dumps(outcome, default=str) if as_json else words)
