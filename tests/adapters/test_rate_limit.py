@@ -115,3 +115,10 @@ def test_a_call_heavier_than_a_full_bucket_still_passes(valkey_url: str) -> None
     one.acquire(40)
     with pytest.raises(RateLimited):
         one.acquire(1)
+
+
+def test_a_higher_limit_learned_later_is_usable_at_once(valkey_url: str) -> None:
+    one = limiter(valkey_url, max_wait_s=0.0, max_bulk_wait_s=0.0)
+    one.acquire(20)
+    one.set_limit(1_000_000)
+    one.acquire(1_000, bulk=True)

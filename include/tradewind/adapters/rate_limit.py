@@ -26,41 +26,52 @@ _SAFE_FRAC = 0.95
 _BULK_RESERVE_FRAC = 1 / 3
 _LOCAL_SHARE = 8
 
-# KEYS[1] bucket; ARGV rate per second, capacity, wanted weight, weight that must stay. Answers 0 when taken, else the
-# milliseconds to wait. A weight above the capacity is taken from a full bucket, which then goes negative.
-_TAKE = """
+# The bucket as it stands now: KEYS[1] names it; ARGV[1], ARGV[2] are the rate per second and the capacity. A process
+# that knows another limit (published meanwhile) finds the bucket as full as it was, not with as many tokens. `save`
+# keeps it for ten minutes, or as long as a ban already keeps it.
+_STATE = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
-local rate, capacity, weight, reserve = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local state = redis.call('HMGET', KEYS[1], 'tokens', 'at', 'blocked_until')
-local tokens = tonumber(state[1] or capacity)
-local at = tonumber(state[2] or now)
+local rate, capacity = tonumber(ARGV[1]), tonumber(ARGV[2])
+local state = redis.call('HMGET', KEYS[1], 'tokens', 'at', 'blocked_until', 'capacity')
+local tokens = tonumber(state[1] or capacity) * capacity / tonumber(state[4] or capacity)
+tokens = math.min(capacity, tokens + math.max(0, now - tonumber(state[2] or now)) * rate)
 local blocked_until = tonumber(state[3] or 0)
+local function save(...)
+  redis.call('HSET', KEYS[1], ...)
+  if redis.call('TTL', KEYS[1]) < 600 then redis.call('EXPIRE', KEYS[1], 600) end
+end
+"""
+
+# ARGV[3] wanted weight, ARGV[4] weight that must stay. Answers 0 when taken, else the milliseconds to wait. A weight
+# above the capacity is taken from a full bucket, which then goes negative.
+_TAKE = (
+    _STATE
+    + """
 if blocked_until > now then return math.ceil((blocked_until - now) * 1000) end
-tokens = math.min(capacity, tokens + math.max(0, now - at) * rate)
+local weight, reserve = tonumber(ARGV[3]), tonumber(ARGV[4])
 local needed = math.min(weight + reserve, capacity)
 local wait = 0
 if tokens >= needed then tokens = tokens - weight else wait = math.ceil((needed - tokens) / rate * 1000) end
-redis.call('HSET', KEYS[1], 'tokens', tokens, 'at', now)
-redis.call('EXPIRE', KEYS[1], 600)
+save('tokens', tokens, 'at', now, 'capacity', capacity)
 return wait
 """
+)
 
-# ARGV what the exchange still allows in this minute by its own count, rate, capacity. Nothing left: wait for the next.
-_LOWER = """
-local time = redis.call('TIME')
-local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
-local left, rate, capacity = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local state = redis.call('HMGET', KEYS[1], 'tokens', 'at', 'blocked_until')
-local tokens = math.min(capacity, tonumber(state[1] or capacity) + math.max(0, now - tonumber(state[2] or now)) * rate)
-redis.call('HSET', KEYS[1], 'tokens', math.min(tokens, math.max(left, 0)), 'at', now)
+# ARGV[3] what the exchange still allows in this minute by its own count. Nothing left: wait for the next minute.
+_LOWER = (
+    _STATE
+    + """
+local left = tonumber(ARGV[3])
+save('tokens', math.min(tokens, math.max(left, 0)), 'at', now, 'capacity', capacity)
 if left <= 0 then
-  redis.call('HSET', KEYS[1], 'blocked_until', math.max(tonumber(state[3] or 0), (math.floor(now / 60) + 1) * 60))
+  save('blocked_until', math.max(blocked_until, (math.floor(now / 60) + 1) * 60))
 end
-redis.call('EXPIRE', KEYS[1], 600)
 return 0
 """
+)
 
+# ARGV[1] seconds for which nobody may call.
 _BLOCK = """
 local time = redis.call('TIME')
 local until_s = tonumber(time[1]) + tonumber(time[2]) / 1e6 + tonumber(ARGV[1])
@@ -153,7 +164,7 @@ class RateLimiter:
         left = self.weight_per_minute * _SAFE_FRAC - used_weight
         if self._redis_usable():
             try:
-                self._lower(keys=[self._key], args=[left, self._rate, self._capacity])
+                self._lower(keys=[self._key], args=[self._rate, self._capacity, left])
                 self._presence.answered()
             except RedisError as error:
                 self._presence.missed(error)
