@@ -159,7 +159,10 @@ class SimulatedAccount:
 
     # ---------------------------------------------------------------------------------------------------------- orders
     def enter(self, intent: Intent, family: RegimeFamily, regime: str, at_ms: int) -> Holding:
-        """Send an intent's bracket lists. A refused or unfilled entry ends as a closed position without a fill."""
+        """Send an intent's bracket lists; after a lot that was not filled the next one is not risked, as live.
+
+        A refused or unfilled entry ends as a closed position without a fill.
+        """
         now = moment(at_ms)
         instrument = self.instruments[intent.symbol]
         position = Position(
@@ -189,7 +192,10 @@ class SimulatedAccount:
         holding.stop_path.append((at_ms, float(intent.stop_price)))
         sized_from_proceeds = instrument.bracket is BracketSupport.OPOCO
         kind = ListKind.OPOCO if sized_from_proceeds else ListKind.OTOCO
+        is_filled = True
         for legs in plan_entry(intent, instrument, now):
+            if not is_filled:
+                break
             orders = (legs.entry, *sorted((legs.stop, legs.target), key=_level, reverse=True))
             self._remember(holding, orders)
             requests = tuple(
@@ -202,7 +208,8 @@ class SimulatedAccount:
                 )
             except Refusal as refusal:
                 self._reject(holding, orders, refusal, now)
-        self._settle()
+            self._settle()
+            is_filled = holding.orders[legs.entry.client_order_id].state is OrderState.FILLED
         return holding
 
     def protect(self, holding: Holding, stop_price: Decimal, at_ms: int, reason: str) -> None:

@@ -50,6 +50,7 @@ from .signals import SymbolSeries, moment, prefilter
 
 DAY_MS = 86_400_000
 RECENT_TRADES = 200
+TRADES_WINDOW = timedelta(days=30)  # as far back as live looks for losses and cooldowns
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,10 +381,8 @@ class _Replay:
             free_quote=self.account.free_quote,
             day_open_equity_quote=self.day_open,
             peak_equity_quote=self.peak,
-            exposures=tuple(
-                exposure_of(h.position, self.params, self.costs[h.position.symbol].fee_frac) for h in self.live.values()
-            ),
-            recent_trades=tuple(self.recent[-RECENT_TRADES:]),
+            exposures=tuple(exposure_of(h.position, self.params) for h in self.live.values()),
+            recent_trades=tuple(t for t in self.recent[-RECENT_TRADES:] if now - t.closed_at <= TRADES_WINDOW),
             as_of=now,
         )
 

@@ -1,0 +1,362 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.trading import BAR, BAR_MS, NOW, PARAMS, STEP_MS, D, cycle, instrument, random_bars
+from tradewind.backtest.replay import ReplayResult, ReplaySettings, replay
+from tradewind.backtest.rules import EMA_CROSS, rule_series
+from tradewind.backtest.signals import Forecast, SymbolSeries, prefilter, symbol_series
+from tradewind.core.candles import take
+from tradewind.core.decision import filter_candidates
+from tradewind.core.positions import STOPPED, TARGETED, meet_bar
+from tradewind.core.types import Bars, BracketSupport, Outcome, SentimentState
+
+START_MS = BAR_MS - 1400 * STEP_MS
+EDGES = ["A/USDT", "B/USDT", "C/USDT"]
+
+
+def forecast(bars: Bars, seed: int, rate: float = 0.05) -> Forecast:
+    """Nothing but chance: every twentieth bar looks good."""
+    rng = np.random.default_rng(seed)
+    good = rng.uniform(size=len(bars)) < rate
+    p_long = np.where(good, 0.55, rng.uniform(0.1, 0.5, len(bars)))
+    p_short = np.full(len(bars), 0.2)
+    expected = np.where(good, rng.uniform(0.1, 0.6, len(bars)), rng.uniform(-0.5, 0.2, len(bars)))
+    p_long[rng.uniform(size=len(bars)) < 0.02] = np.nan
+    return Forecast(p_long, p_short, expected, -expected, "chance")
+
+
+def three(**changes: Any) -> dict[str, SymbolSeries]:
+    made = {}
+    for number, symbol in enumerate(EDGES):
+        bars = random_bars(symbol, 4000, seed=number)
+        market = instrument(symbol, bracket=BracketSupport.OPOCO if number % 2 else BracketSupport.OTOCO)
+        made[symbol] = symbol_series(bars, market, forecast(bars, 50 + number), PARAMS)
+    return made
+
+
+@pytest.fixture(scope="module")
+def series() -> dict[str, SymbolSeries]:
+    return three()
+
+
+@pytest.fixture(scope="module")
+def result(series: dict[str, SymbolSeries]) -> ReplayResult:
+    return replay(series, PARAMS, START_MS, BAR_MS)
+
+
+def test_it_trades_and_declines(result: ReplayResult) -> None:
+    outcomes = Counter(decision.outcome for decision in result.decisions)
+    assert outcomes[Outcome.INTENT] > 20
+    assert outcomes[Outcome.DECLINED] > 20
+    assert len(result.run.trades) > 20
+    assert {"stop", "target"} <= {trade.exit_reason for trade in result.run.trades}
+    assert result.bars_visited < result.bars_seen
+
+
+def test_every_bar_of_the_range_is_counted_once(result: ReplayResult) -> None:
+    firsts = sum(row.first_refusals for row in result.run.funnel)
+    intents = sum(decision.outcome is Outcome.INTENT for decision in result.decisions)
+    assert firsts + intents == result.bars_seen == 3 * 1400
+
+
+def test_twice_is_the_same(series: dict[str, SymbolSeries], result: ReplayResult) -> None:
+    again = replay(three(), PARAMS, START_MS, BAR_MS)
+    assert again.decisions == result.decisions
+    assert again.run.trades == result.run.trades
+    assert again.fills == result.fills
+    assert again.run.equity == result.run.equity
+
+
+def changed_after(series: SymbolSeries, cut_ms: int) -> SymbolSeries:
+    """The same past and another future, from the bar opened at `cut_ms` on."""
+    bars = series.bars
+    cut = int(np.searchsorted(bars.open_time_ms, cut_ms))
+    columns = [c.copy() for c in (bars.open, bars.high, bars.low, bars.close, bars.volume)]
+    for column in columns:
+        column[cut:] = np.round(column[cut:] * 1.37, 2)
+    f = series.forecast
+    answers = [c.copy() for c in (f.p_long, f.p_short, f.expected_r_long, f.expected_r_short)]
+    for answer in answers:
+        answer[cut:] = 0.3
+    moved = Bars(bars.symbol, "15m", bars.open_time_ms, *columns)
+    return symbol_series(moved, series.instrument, Forecast(*answers, f.model_version), PARAMS)
+
+
+@pytest.mark.parametrize("bars_before_end", [1000, 433])
+def test_another_future_changes_nothing_of_the_past(
+    series: dict[str, SymbolSeries], result: ReplayResult, bars_before_end: int
+) -> None:
+    cut_ms = BAR_MS - bars_before_end * STEP_MS
+    other = replay({s: changed_after(x, cut_ms) for s, x in series.items()}, PARAMS, START_MS, BAR_MS)
+    known = [d for d in result.decisions if d.bar < BAR - timedelta(minutes=15 * bars_before_end)]
+    assert len(known) > 20
+    assert [d for d in other.decisions if d.bar < BAR - timedelta(minutes=15 * bars_before_end)] == known
+    closed = [t for t in result.run.trades if t.exit_ms < cut_ms]
+    assert [t for t in other.run.trades if t.exit_ms < cut_ms] == closed
+    assert [e for e in other.run.equity if e.at_ms <= cut_ms] == [e for e in result.run.equity if e.at_ms <= cut_ms]
+
+
+def test_an_entry_is_filled_at_the_bar_after_its_decision(result: ReplayResult) -> None:
+    decided = {d.intent.intent_id: d for d in result.decisions if d.intent is not None}
+    for trade in result.run.trades:
+        assert trade.entry_ms == trade.bar_ms + STEP_MS
+        intent = decided[trade.position_id].intent
+        assert intent is not None
+        assert trade.entry_price <= float(intent.entry_limit_price)
+        assert trade.stop_path[0] == (trade.entry_ms, float(intent.stop_price))
+
+
+def test_stops_only_rise_and_each_move_is_made_at_an_open(result: ReplayResult) -> None:
+    moved = 0
+    for trade in result.run.trades:
+        prices = [price for _, price in trade.stop_path]
+        assert prices == sorted(prices)
+        assert all(at % STEP_MS == 0 for at, _ in trade.stop_path)
+        moved += len(prices) > 1
+    assert moved > 3
+
+
+def test_money_is_conserved_to_the_last_digit(result: ReplayResult) -> None:
+    cash = Decimal(10_000)
+    base: dict[str, Decimal] = {}
+    for fill in result.fills:
+        sign = 1 if fill.is_buy else -1
+        cash -= sign * fill.quantity * fill.price
+        base[fill.symbol] = base.get(fill.symbol, Decimal(0)) + sign * fill.quantity
+        if fill.fee_asset == "USDT":
+            cash -= fill.fee
+        else:
+            base[fill.symbol] -= fill.fee
+    won = sum((Decimal(repr(t.net_quote)) for t in result.run.trades), Decimal(0))
+    in_trades = {t.position_id for t in result.run.trades}
+    open_cash = Decimal(0)
+    for order_fill in result.fills:
+        owner = next(o.position_id for o in result.orders if o.client_order_id == order_fill.client_order_id)
+        if owner not in in_trades:
+            sign = 1 if order_fill.is_buy else -1
+            open_cash -= sign * order_fill.quantity * order_fill.price
+            open_cash -= order_fill.fee if order_fill.fee_asset == "USDT" else 0
+    assert abs(cash - 10_000 - won - open_cash) < Decimal("1e-6")
+    assert all(quantity >= 0 for quantity in base.values())
+
+
+def test_the_portfolios_limits_hold_at_every_moment(result: ReplayResult) -> None:
+    held: Counter[str] = Counter()
+    moments = sorted(
+        [(t.entry_ms, 1, t.symbol) for t in result.run.trades] + [(t.exit_ms, -1, t.symbol) for t in result.run.trades]
+    )
+    for _, change, symbol in moments:
+        held[symbol] += change
+        assert held[symbol] <= PARAMS.max_positions_per_symbol
+        assert held.total() <= PARAMS.max_positions
+
+
+def test_no_id_is_ever_used_twice_and_each_order_ends(result: ReplayResult) -> None:
+    ids = [order.client_order_id for order in result.orders]
+    assert len(set(ids)) == len(ids)
+    closed = {t.position_id for t in result.run.trades}
+    assert {o.state.value for o in result.orders if o.position_id in closed} <= {
+        "filled",
+        "cancelled",
+        "expired",
+        "rejected",
+    }
+
+
+def test_each_mask_is_its_filters_verdict(series: dict[str, SymbolSeries]) -> None:
+    one = series["A/USDT"]
+    masks = prefilter(one, PARAMS)
+    seen: Counter[tuple[str, bool]] = Counter()
+    for row in [*range(300, 4000, 37), *range(3900, 4000)]:
+        bar = BAR - timedelta(minutes=15 * (4000 - row))
+        now = bar + timedelta(minutes=15, seconds=5)
+        inputs = cycle(
+            one.inputs_at(row, now), bar=bar, now=now, model_trained_until=bar, permission=cycle().permission
+        )
+        (candidate,) = filter_candidates(inputs)
+        for verdict in candidate.verdicts:
+            if verdict.filter in masks:
+                assert masks[verdict.filter][row] == verdict.passed, (row, verdict)
+                seen[verdict.filter, verdict.passed] += 1
+    assert all(seen[name, True] and seen[name, False] for name in ("completeness", "signal", "trend", "expected_value"))
+
+
+# ------------------------------------------------------------------------------------------------------- made-up days
+def flat_series(count: int = 4000, **columns: Callable[[np.ndarray], None]) -> SymbolSeries:
+    """A market that ticks by a cent around 100, warm for every filter; `columns` edit single prices of it."""
+    times = (BAR_MS - STEP_MS * np.arange(count, 0, -1)).astype(np.int64)
+    # Ranges large enough for a 1h ATR of about 1 and an upward drift that stays over its trend line.
+    opens = np.round(90 + 10 * np.arange(count) / count, 2)
+    closes = opens.copy()
+    wide = {"open": opens, "high": opens + 0.5, "low": opens - 0.5, "close": closes}
+    for name, edit in columns.items():
+        edit(wide[name])
+    bars = Bars("SOL/USDT", "15m", times, *wide.values(), np.full(count, 50_000.0))
+    p = np.full(count, 0.1)
+    p[-300] = 0.6
+    made = Forecast(p, np.full(count, 0.1), np.where(p > 0.5, 0.5, -1.0), np.full(count, -1.0), "one")
+    return symbol_series(bars, instrument(), made, PARAMS)
+
+
+def run_flat(series: SymbolSeries, **settings: Any) -> ReplayResult:
+    return replay({"SOL/USDT": series}, PARAMS, START_MS, BAR_MS, ReplaySettings(**settings))
+
+
+def test_a_position_that_goes_nowhere_ends_at_its_horizon() -> None:
+    result = run_flat(flat_series())
+    (trade,) = result.run.trades
+    assert trade.exit_reason == "time_stop"
+    # Decided at the close of the 96th bar, sold at the open of the next.
+    assert trade.exit_ms == trade.bar_ms + 97 * STEP_MS
+    assert -0.5 < trade.net_r < 0
+
+
+def test_a_stop_gapped_over_fills_at_the_open_and_loses_more_than_one_r() -> None:
+    def crash(column: np.ndarray) -> None:
+        column[-250:] -= 6
+
+    result = run_flat(flat_series(open=crash, high=crash, low=crash, close=crash))
+    (trade,) = result.run.trades
+    assert trade.exit_reason == "stop"
+    assert trade.exit_ms % STEP_MS == 0
+    assert trade.exit_price < trade.initial_stop_price - 2
+    assert trade.net_r < -2
+
+
+def test_stop_and_target_inside_one_bar_is_the_stop() -> None:
+    def up(column: np.ndarray) -> None:
+        column[-250] += 20
+
+    def down(column: np.ndarray) -> None:
+        column[-250] -= 20
+
+    (trade,) = run_flat(flat_series(high=up, low=down)).run.trades
+    assert trade.exit_reason == "stop"
+    assert trade.exit_price == pytest.approx(trade.initial_stop_price, abs=0.2)
+
+
+def test_an_entry_whose_next_bar_is_missing_is_never_sent() -> None:
+    whole = flat_series()
+    keep = np.ones(4000, dtype=bool)
+    keep[-299] = False
+    columns = [getattr(whole.forecast, n)[keep] for n in ("p_long", "p_short", "expected_r_long", "expected_r_short")]
+    series = symbol_series(take(whole.bars, keep), whole.instrument, Forecast(*columns, "one"), PARAMS)
+    result = run_flat(series)
+    assert [d.outcome for d in result.decisions] == [Outcome.INTENT]
+    assert result.orders == []
+
+
+def test_an_open_beyond_the_limit_declines_the_entry() -> None:
+    def jump(column: np.ndarray) -> None:
+        column[-299:] += 1.0
+
+    result = run_flat(flat_series(open=jump, high=jump, low=jump, close=jump))
+    assert result.run.trades == []
+    assert {o.state.value for o in result.orders} == {"expired"}
+    assert result.run.equity[-1].equity_quote == 10_000
+
+
+def test_a_bar_too_thin_is_refused_by_size() -> None:
+    result = run_flat(flat_series(), capital_quote=D(20))
+    assert [d.outcome for d in result.decisions] == [Outcome.DECLINED]
+    assert result.decisions[0].reason.startswith("size: ")
+
+
+def test_a_model_trained_on_later_data_never_trades() -> None:
+    result = run_flat(flat_series(), trained_until_ms=BAR_MS)
+    assert result.decisions[0].reason.startswith("model: the model was trained on data later")
+
+
+def test_stored_sentiment_is_used_from_the_moment_it_was_scored() -> None:
+    series = flat_series()
+    decided = BAR - timedelta(minutes=15 * 299)
+    before = SentimentState("SOL/USDT", decided + timedelta(seconds=4), -0.9, 5.0, "ok", "lexicon")
+    after = replace(before, as_of=decided + timedelta(seconds=6))
+    vetoed = run_flat(replace(series, sentiment=(before,)))
+    assert vetoed.decisions[0].reason.startswith("sentiment: ")
+    assert vetoed.sentiment_coverage_frac == 1.0
+    unknown = run_flat(replace(series, sentiment=(after,)))
+    assert unknown.decisions[0].outcome is Outcome.INTENT
+    assert unknown.sentiment_coverage_frac == 0.0
+
+
+def test_the_breaker_flattens_and_blocks_until_midnight() -> None:
+    # The shipped limits with a daily loss so small that one sinking position reaches it above its stop.
+    params = replace(PARAMS, max_daily_loss_frac=0.001)
+    series = flat_series()
+    p = series.forecast.p_long.copy()
+    p[-299:-150] = 0.6
+    again = Forecast(p, series.forecast.p_short, np.where(p > 0.5, 0.5, -1.0), series.forecast.expected_r_short, "many")
+    bars = series.bars
+    for column in (bars.open, bars.high, bars.low, bars.close):
+        column[-290:-250] -= 0.9
+    made = symbol_series(bars, series.instrument, again, params)
+    result = replay({"SOL/USDT": made}, params, START_MS, BAR_MS)
+    assert result.breaches
+    at_ms, breach = result.breaches[0]
+    trade = next(t for t in result.run.trades if t.exit_reason == "breaker")
+    assert trade.exit_ms == at_ms
+    assert breach.change_frac <= Decimal("-0.001")
+    midnight = (at_ms // 86_400_000 + 1) * 86_400_000
+    blocked = [d for d in result.decisions if at_ms <= d.bar.timestamp() * 1000 + STEP_MS < midnight]
+    assert blocked
+    assert all(d.reason.startswith("permission: breaker: equity") for d in blocked)
+    assert any(t.bar_ms >= midnight for t in result.run.trades)
+
+
+def test_nothing_to_trade_on_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no symbol has a 15m bar"):
+        replay({"SOL/USDT": flat_series()}, PARAMS, 0, 1)
+
+
+# --------------------------------------------------------------------------------------------- a rule, by another loop
+def by_hand(bars: Bars, fires: np.ndarray, atr: np.ndarray) -> list[tuple[int, int, str]]:
+    """The rule walked plainly: (decision bar, exit bar, reason). One position at a time, next open in, costs aside."""
+    found = []
+    i = 0
+    while i < len(bars) - 1:
+        if not fires[i]:
+            i += 1
+            continue
+        stop = np.floor((bars.close[i] - 2.5 * atr[i]) * 100) / 100
+        target = np.ceil((bars.close[i] + 2.0 * (bars.close[i] - stop)) * 100 - 1e-9) / 100
+        exit_row, reason = None, ""
+        for j in range(i + 1, len(bars)):
+            # A target must be traded through by a tick and the half spread of a tick.
+            event, _ = meet_bar(1.0, bars.open[j], bars.high[j] - 0.02, bars.low[j], stop, target)
+            if event in (STOPPED, TARGETED):
+                exit_row, reason = j, "stop" if event == STOPPED else "target"
+                break
+            if j - i == 96 and j + 1 < len(bars):
+                exit_row, reason = j + 1, "time_stop"
+                break
+        if exit_row is None:
+            break
+        found.append((i, exit_row, reason))
+        # The position is gone at the close of its exit bar; one sold at an open is gone in that bar as well.
+        i = exit_row
+    return found
+
+
+def test_the_rule_makes_the_trades_that_a_plain_loop_makes() -> None:
+    bars = random_bars(count=6000, seed=8, volatility=0.006)
+    market = instrument(min_notional_quote=D("0.01"), step_size=D("0.00001"), min_quantity=D("0.00001"))
+    made = replay({"SOL/USDT": rule_series(bars, market, EMA_CROSS)}, EMA_CROSS.params, 0, BAR_MS)
+    start = int(bars.open_time_ms[0])
+    rows = [((t.bar_ms - start) // STEP_MS, (t.exit_ms - start) // STEP_MS, t.exit_reason) for t in made.run.trades]
+    expected = by_hand(bars, EMA_CROSS.fires(bars) > 0, EMA_CROSS.atr(bars))
+    assert len(expected) > 20
+    assert rows == expected
+
+
+def test_the_clock_of_the_decisions_is_the_bars_own(result: ReplayResult) -> None:
+    assert all(d.bar < NOW for d in result.decisions)
