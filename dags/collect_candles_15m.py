@@ -47,7 +47,7 @@ from tradewind.orchestration.defaults import START_DATE, Pool, task_defaults
 def collect_candles_15m() -> None:
     @task(outlets=[COLLECTED_15M])
     def collect_candles() -> None:
-        collect_interval(get_current_context(), timedelta(minutes=15), "15m", COLLECTED_15M, CLOSED_CANDLES_15M)
+        collect_interval(get_current_context(), "15m", COLLECTED_15M, CLOSED_CANDLES_15M)
 
     collect_candles()
 

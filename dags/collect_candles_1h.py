@@ -45,7 +45,7 @@ from tradewind.orchestration.defaults import START_DATE, Pool, task_defaults
 def collect_candles_1h() -> None:
     @task(outlets=[COLLECTED_1H])
     def collect_candles() -> None:
-        collect_interval(get_current_context(), timedelta(hours=1), "1h", COLLECTED_1H, CLOSED_CANDLES_1H)
+        collect_interval(get_current_context(), "1h", COLLECTED_1H, CLOSED_CANDLES_1H)
 
     collect_candles()
 

@@ -1,8 +1,8 @@
 """Keep our own tables small and the models honest.
 
-Once a day: retention and statistics of our tables, then the drift report (stability of the features, calibration error,
-realised against expected R). An alarm starts `retrain_models`, at most once a day; it never promotes anything. Airflow's
-own tables and logs are cleaned by the supervisor, since a task cannot reach them.
+Once a day: retention and statistics of our tables, and the drift report (stability of the features, calibration error,
+realised against expected R). An alarm starts `retrain_models`, at most once a day; it never promotes anything. The
+tables and logs of Airflow itself are cleaned by the supervisor, since a task cannot reach them.
 
 ## What the buttons do
 

@@ -3,7 +3,7 @@
 Exchange against ledger, both ways; fills into positions; protection healed where it is missing; −2R and the breach
 checked; once a closed bar, break-even, trailing and time stop; a flatten that was begun is carried on. Stop and target
 rest at the exchange: this DAG is not the stop engine. It is the second pair of eyes beside `watch_risk`, and it starts
-`run_trade_cycle` for a fresh bar that stayed undecided.
+`run_trade_cycle` for a fresh bar that stayed undecided, and `trip_circuit_breaker` when it latched a breach itself.
 
 ## What the buttons do
 
@@ -47,8 +47,7 @@ def manage_positions() -> None:
 
     # Mapped over nothing in almost every minute: then it is skipped without costing a worker anything.
     TriggerDagRunOperator.partial(
-        task_id="start_missed_cycle",
-        trigger_dag_id="run_trade_cycle",
+        task_id="start_due_runs",
         logical_date=None,
         skip_when_already_exists=True,
     ).expand_kwargs(reconcile_and_manage())

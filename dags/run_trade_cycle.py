@@ -4,7 +4,7 @@
 bar is decided and stored too. `predict_signals`, `filter_signals` and `size_positions` each store their own rows for
 every symbol. `place_brackets` runs once an intent: it reads the latch again, commits the order, sends one bracket.
 `record_cycle` reads the outcomes and turns the run red if a stage failed or an order's fate is unknown. The bar is the
-param `bar`, else the newest closed one by the market's clock; a bar that is too old is decided as expired, never traded.
+param `bar`, else the newest closed one by the market's clock; one that is too old is decided as expired, never traded.
 
 ## What the buttons do
 

@@ -7,8 +7,8 @@ Nothing that the account held before is touched. Only `./tradewind resume` opens
 
 ## What the buttons do
 
-- **Clear** verifies again and flattens what is left; on a flat account it does nothing. It latches again if somebody
-  resumed meanwhile: do not clear an old run of this DAG, trigger a new one when you mean it.
+- **Clear** verifies again and flattens what is left, for the same latch alone: once somebody has resumed, a cleared run
+  does nothing. To trip the breaker anew, trigger a new run.
 - **Mark success** stops this run's retries. The latch stays, and `manage_positions` carries the flatten on.
 - **Retry** happens by itself: every few seconds at first, then once a minute, until the account is verified flat.
 - **Backfill** is refused: this DAG has no schedule.
@@ -18,8 +18,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import dag, task
+from airflow.sdk import Param, dag, get_current_context, task
 
+from tradewind.orchestration import safety
 from tradewind.orchestration.defaults import START_DATE, Pool, RunType, task_defaults
 
 
@@ -32,6 +33,10 @@ from tradewind.orchestration.defaults import START_DATE, Pool, RunType, task_def
     allowed_run_types=[RunType.MANUAL, RunType.OPERATOR_TRIGGERED],
     tags=["money", "safety"],
     doc_md=__doc__,
+    params={
+        "reason": Param("tripped by hand", type="string", maxLength=300, description="Kept with the latch."),
+        "latch_sequence": Param(None, type=["null", "integer"], description="Act only while this very latch is set."),
+    },
     default_args=task_defaults(
         owner="risk",
         pool=Pool.TRADING,
@@ -44,11 +49,7 @@ from tradewind.orchestration.defaults import START_DATE, Pool, RunType, task_def
 def trip_circuit_breaker() -> None:
     @task
     def flatten_and_verify() -> None:
-        from tradewind.jobs.safety import trip_circuit_breaker
-        from tradewind.orchestration.runtime import report, task_ports
-
-        with task_ports() as ports:
-            report(trip_circuit_breaker(ports))
+        safety.trip_circuit_breaker(get_current_context())
 
     flatten_and_verify()
 

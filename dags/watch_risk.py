@@ -1,6 +1,6 @@
 """Watch the day's loss, every two seconds.
 
-One run a UTC day: `open_day` snapshots the opening equity, and `watch_equity`, deferred into the triggerer, marks equity
+One run a UTC day: `open_day` keeps the opening equity, and `watch_equity`, deferred into the triggerer, marks equity
 until midnight. At −3 % on the day or −10 % from the peak, confirmed by a second mark, the watch writes the latch first
 and then wakes `trip_circuit_breaker`. Its heartbeat is a condition of every entry: a watch silent for 15 s blocks them.
 The schedule is continuous, one run at a time: the watch starts with the stack, and a new one follows at once whenever a
@@ -39,7 +39,12 @@ from tradewind.orchestration.sensors import RiskWatchSensor
     tags=["money", "safety"],
     doc_md=__doc__,
     default_args=task_defaults(
-        owner="risk", pool=Pool.TRADING, timeout=timedelta(minutes=2), retries=20, retry_delay=timedelta(seconds=5)
+        # Few: a run that retries elsewhere than in the watch would keep the next watch from starting.
+        owner="risk",
+        pool=Pool.TRADING,
+        timeout=timedelta(minutes=2),
+        retries=3,
+        retry_delay=timedelta(seconds=2),
     ),
 )
 def watch_risk() -> None:
@@ -54,6 +59,7 @@ def watch_risk() -> None:
     watch_equity = RiskWatchSensor(
         task_id="watch_equity",
         retries=100_000,
+        retry_delay=timedelta(seconds=5),
         retry_exponential_backoff=0,
         # Deferred time counts; the watch itself ends at midnight.
         execution_timeout=timedelta(hours=25),
@@ -61,7 +67,6 @@ def watch_risk() -> None:
     # Mapped over the breach, so that only a breach starts the breaker, and each breach once.
     TriggerDagRunOperator.partial(
         task_id="trip_breaker",
-        trigger_dag_id="trip_circuit_breaker",
         logical_date=None,
         skip_when_already_exists=True,
     ).expand_kwargs(watch_equity.output)

@@ -18,10 +18,10 @@ __all__ = ["task_instance_mutation_hook"]
 
 def task_instance_mutation_hook(task_instance: TaskInstance, dag_run: DagRun | None = None) -> None:
     """Backfilled runs queue in the pool `bulk` with its priority, so that the newest candles never wait behind them."""
-    from tradewind.orchestration.defaults import PRIORITY, Pool
+    from tradewind.orchestration.defaults import BACKFILL, PRIORITY, Pool
 
     # The run's id tells, also where Airflow calls this before the instance is bound to its run.
-    if (task_instance.run_id or "").startswith("backfill__"):
+    if (task_instance.run_id or "").startswith(f"{BACKFILL}__"):
         task_instance.pool = Pool.BULK.value
         task_instance.priority_weight = PRIORITY[Pool.BULK]
 

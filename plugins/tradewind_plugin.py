@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+
 class Listener:
     """What Airflow tells us as it happens. It runs inside Airflow's processes: nothing here may fail or wait."""
 

@@ -40,6 +40,7 @@ def manage_positions(ports: Ports) -> dict[str, Any]:
         "differences": [d.kind.value for d in report.differences],
         "problems": problems,
         "breached": reading["breached"],
+        "latch_sequence": reading.get("latch_sequence"),
         "flattened": flattened,
         "undecided_bar": find_undecided_bar(ports),
     }

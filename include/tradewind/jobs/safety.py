@@ -57,8 +57,9 @@ def open_day(ports: Ports) -> dict[str, Any]:
 
 
 def watch_risk_once(ports: Ports, heartbeat: str = WATCH) -> dict[str, Any]:
-    """One reading: mark equity, test for a breach, latch it. Returns `breached`, true only where this call latched, and then
-    `reason` and `latch_sequence`.
+    """One reading: mark equity, test for a breach, latch it.
+
+    Returns `breached`, true only where this call latched; then also `reason` and `latch_sequence`.
 
     Raises RetryError when equity cannot be marked: the heartbeat then stays away, and entries are blocked.
     """

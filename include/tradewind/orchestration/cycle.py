@@ -1,15 +1,15 @@
-"""The trade cycle's tasks: which bar, then one job each. The rows they make are keyed by the bar, so a repeat finds them.
+"""The tasks of the trade cycle and of `manage_positions`: which bar, then one job each.
 
 A run decides on one bar for good. Without the param `bar`, the first task asks the market's clock for the newest closed
 one and keeps the answer in Airflow's task state, which survives Clear: a run cleared a day later repeats its own bar
-instead of deciding today's.
+instead of deciding today's. The rows are keyed by the bar, so a repeat finds them.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import NEVER_EXPIRE, Context
+from airflow.sdk import NEVER_EXPIRE, Context  # type: ignore[attr-defined]  # it is missing from the stub alone
 
 _PINNED_BAR = "bar"
 
@@ -77,9 +77,9 @@ def record_cycle(bar: str | None, context: Context) -> None:
 
 
 def manage_positions() -> list[dict[str, Any]]:
-    """Manage every open position; returns arguments of the trade cycle's start for a bar left undecided, or nothing.
+    """Manage every open position; returns arguments of the runs to start: for a bar left undecided, and for a breach.
 
-    The run id is derived from the bar, so that the cycle is started once however many minutes find it missing.
+    Their run ids are derived from the bar and the latch, so that each is started once, however often it is found.
     """
     from tradewind.jobs.positions import manage_positions
     from tradewind.orchestration.runtime import report, task_ports
@@ -87,5 +87,18 @@ def manage_positions() -> list[dict[str, Any]]:
     with task_ports() as ports:
         result = manage_positions(ports)
         report(result)
-    bar: str | None = result.get("undecided_bar")
-    return [{"trigger_run_id": f"undecided__{bar}", "conf": {"bar": bar}}] if bar else []
+    due: list[dict[str, Any]] = []
+    if bar := result["undecided_bar"]:
+        due.append({"trigger_dag_id": "run_trade_cycle", "trigger_run_id": f"undecided__{bar}", "conf": {"bar": bar}})
+    if result["breached"]:
+        due.append(breaker_run(result["latch_sequence"], "breach seen by manage_positions"))
+    return due
+
+
+def breaker_run(latch_sequence: int, reason: str) -> dict[str, Any]:
+    """Arguments of the breaker's start for one latch; whoever asks first starts the run, and it serves that latch."""
+    return {
+        "trigger_dag_id": "trip_circuit_breaker",
+        "trigger_run_id": f"breach__latch_{latch_sequence}",
+        "conf": {"reason": reason, "latch_sequence": latch_sequence},
+    }

@@ -28,6 +28,10 @@ POOLS_FILE = Path(__file__).with_name("pools.json")
 RESERVED_SLOTS = 3
 
 
+# The type, and with two underscores the run id's prefix, of a backfill's runs.
+BACKFILL = "backfill"
+
+
 class Pool(StrEnum):
     """Names of the pools in `pools.json`."""
 

@@ -31,6 +31,7 @@ def preload(command: list[str]) -> tuple[str, ...]:
     ----------
     command : Airflow's command line without the program's name.
     """
+    names: tuple[str, ...]
     if command[:1] == ["scheduler"] or command[:2] == ["celery", "worker"]:
         names = _NUMBERS + _EDGE
     elif command[:1] == ["triggerer"]:

@@ -103,15 +103,17 @@ def dsn_of(connection: Connection, scheme: str) -> str:
 
 def report(result: object) -> None:
     """Log what a job did, in one line. Rows lie in PostgreSQL; XCom carries ids and times alone."""
-    fields: Mapping[str, Any]
+    log.info("job done", **fields_of(result))
+
+
+def fields_of(result: object) -> dict[str, Any]:
+    """A job's result as the fields of a log line."""
     if dataclasses.is_dataclass(result) and not isinstance(result, type):
-        fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
-    elif isinstance(result, Mapping):
-        fields = {str(name): value for name, value in result.items()}
-    else:
-        fields = {"result": result}
-    # "event" is structlog's own name for the message.
-    log.info("job done", **{name if name != "event" else "event_": value for name, value in fields.items()})
+        return {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+    if isinstance(result, Mapping):
+        # "event" is structlog's own name for the message.
+        return {"event_" if name == "event" else str(name): value for name, value in result.items()}
+    return {"result": result}
 
 
 def parse_moment(text: str | None) -> datetime:

@@ -7,6 +7,8 @@ from typing import Any
 
 from airflow.sdk import BaseSensorOperator, Context
 
+from tradewind.orchestration.cycle import breaker_run
+
 
 class RiskWatchSensor(BaseSensorOperator):
     """Watches equity until a breach or the end of the UTC day.
@@ -39,7 +41,7 @@ class RiskWatchSensor(BaseSensorOperator):
             self.log.info("the watch ends: %s", event["reason"])
             return []
         self.log.error("breach: %s", event["reason"])
-        return [{"trigger_run_id": f"breach__{event['at']}", "conf": {"reason": event["reason"]}}]
+        return [breaker_run(event["latch_sequence"], event["reason"])]
 
 
 def next_midnight(moment: datetime) -> datetime:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,7 +35,8 @@ class RiskWatchTrigger(BaseTrigger):
 
     Event
     -----
-    `{"breached": true, "reason": ..., "at": ...}` after a breach, `{"breached": false, "reason": "day over"}` at the end.
+    `{"breached": true, "reason": ..., "latch_sequence": ...}` after a breach; at the end `{"breached": false, "reason":
+    "day over"}`.
     """
 
     def __init__(self, until: str, poll_s: float = 2.0) -> None:
@@ -47,33 +48,38 @@ class RiskWatchTrigger(BaseTrigger):
         return f"{__name__}.{type(self).__name__}", {"until": self.until, "poll_s": self.poll_s}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
+        from tradewind.jobs.safety import watch_risk_once
         from tradewind.orchestration.runtime import build_wiring_async
 
-        until = datetime.fromisoformat(self.until)
         wiring = await build_wiring_async()
-        complained_at = float("-inf")
         try:
-            while datetime.now(UTC) < until:
-                started = time.monotonic()
-                try:
-                    reading = await asyncio.wait_for(asyncio.to_thread(_read, wiring), READING_TIMEOUT_S)
-                except (RetryError, TimeoutError) as error:
-                    if started - complained_at >= _COMPLAIN_EVERY_S:
-                        complained_at = started
-                        log.warning("risk watch is blind", error=f"{type(error).__name__}: {error}")
-                else:
-                    complained_at = float("-inf")
-                    if reading.get("breached"):
-                        at = datetime.now(UTC).isoformat(timespec="seconds")
-                        yield TriggerEvent({"breached": True, "reason": str(reading.get("reason", "")), "at": at})
-                        return
-                await asyncio.sleep(max(0.0, self.poll_s - (time.monotonic() - started)))
-            yield TriggerEvent({"breached": False, "reason": "day over"})
+            reading = await watch(lambda: watch_risk_once(wiring), datetime.fromisoformat(self.until), self.poll_s)
         finally:
             wiring.close()
+        if reading is None:
+            yield TriggerEvent({"breached": False, "reason": "day over"})
+        else:
+            latch_sequence = reading["latch_sequence"]
+            yield TriggerEvent({"breached": True, "reason": reading["reason"], "latch_sequence": latch_sequence})
 
 
-def _read(wiring: Any) -> dict[str, Any]:
-    from tradewind.jobs.safety import watch_risk_once
+async def watch(read: Callable[[], Mapping[str, Any]], until: datetime, poll_s: float) -> Mapping[str, Any] | None:
+    """Call `read` in a thread every `poll_s` until it reports a breach, which is returned, or `until`: None.
 
-    return watch_risk_once(wiring)
+    RetryError and a reading that hangs are waited out; any other exception of `read` passes through.
+    """
+    complained_at = float("-inf")
+    while datetime.now(UTC) < until:
+        started = time.monotonic()
+        try:
+            reading = await asyncio.wait_for(asyncio.to_thread(read), READING_TIMEOUT_S)
+        except (RetryError, TimeoutError) as error:
+            if started - complained_at >= _COMPLAIN_EVERY_S:
+                complained_at = started
+                log.warning("risk watch is blind", error=f"{type(error).__name__}: {error}")
+        else:
+            complained_at = float("-inf")
+            if reading["breached"]:
+                return reading
+        await asyncio.sleep(max(0.0, poll_s - (time.monotonic() - started)))
+    return None
