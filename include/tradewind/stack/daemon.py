@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from tradewind.errors import AlreadyRunning, ServiceNotReady, StackFailed
-from tradewind.settings import PROJECT_DIR, Settings
+from tradewind.settings import PROJECT_DIR, STACK_ONLY, Settings
 from tradewind.stack import state as states
 from tradewind.stack.postgres import last_line
 from tradewind.stack.processes import spawn
@@ -63,7 +63,10 @@ def serve_detached(settings: Settings, *, fresh: bool = False) -> None:
 
 
 def detach(settings: Settings, *, fresh: bool = False) -> None:
-    """Start a supervisor of its own and show its progress until all is ready. Raises StackFailed with its reason."""
+    """Start a supervisor of its own for these settings and show its progress until all is ready.
+
+    `fresh` begins from empty databases, in demo mode alone. Raises StackFailed with the supervisor's reason.
+    """
     path = state_file(settings.home_dir)
     before = StackState.load(path)
     if before is not None and before.supervisor.alive():
@@ -72,16 +75,19 @@ def detach(settings: Settings, *, fresh: bool = False) -> None:
     process = spawn(
         [sys.executable, "-m", "tradewind.cli", "up", "--as-daemon", *(["--fresh"] if fresh else [])],
         log=output,
-        env=os.environ,
+        env={**os.environ, **settings.environment(also=STACK_ONLY)},
         cwd=PROJECT_DIR,
     )
     deadline = time.monotonic() + _START_TIMEOUT_S
     with LiveReporter() as reporter:
         try:
-            while (state := StackState.load(path)) is None or state.state != states.READY:
+            while True:
+                state = StackState.load(path)
                 if state is not None and state.supervisor.pid == process.pid:
                     for service in state.processes:
                         reporter.changed(service.name, service.state)
+                    if state.state == states.READY:
+                        return
                 if process.poll() is not None:
                     raise StackFailed(f"{last_line(output).removeprefix('error: ')} (see {output})")
                 if time.monotonic() > deadline:
