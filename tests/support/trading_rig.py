@@ -189,9 +189,7 @@ class Rig:
             expected_r=0.5,
             expires_at=self.clock.now() + timedelta(minutes=3),
         )
-        prediction = Prediction(
-            symbol, bar, "rule", RegimeFamily.TRENDING, 0.7, 0.1, 0.2, 0.5, -0.5, "00" * 32
-        )
+        prediction = Prediction(symbol, bar, "rule", RegimeFamily.TRENDING, 0.7, 0.1, 0.2, 0.5, -0.5, "00" * 32)
         decision = Decision(
             self.account,
             self.params.strategy_version,
