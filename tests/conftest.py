@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 import redis
@@ -23,6 +24,9 @@ from tradewind.stack.valkey import EmbeddedValkey
 
 _PREFIX = "tradewind-tests-"
 _numbers = itertools.count()
+# Two busy cores make any time per example a lottery; the suite's own time-out bounds a test.
+hypothesis.settings.register_profile("tradewind", deadline=None)
+hypothesis.settings.load_profile("tradewind")
 # What a developer's shell or .env says must not decide how a test ends.
 for _name in [name for name in os.environ if name.startswith(("TRADEWIND_", "AIRFLOW"))]:
     del os.environ[_name]
