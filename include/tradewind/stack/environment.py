@@ -100,7 +100,7 @@ def airflow_environment(settings: Settings) -> dict[str, str]:
         # A task whose process was killed is noticed after this long; trading tasks are short and safe to repeat.
         "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
         "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
-        # A supervisor that misses its task's end by a moment sleeps this long, holding its slot: five seconds by default.
+        # A task's supervisor that misses its end by a moment sleeps this long, holding its slot: 5 s by default.
         "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
         "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",

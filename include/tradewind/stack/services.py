@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import signal
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import httpx
 
-from tradewind.errors import ServiceNotReady
+from tradewind.paper.admin import PaperAdmin
 from tradewind.settings import PROJECT_DIR, Settings
 from tradewind.stack import databases
 from tradewind.stack.airflow_api import AirflowClient
@@ -143,19 +144,15 @@ def _exchange(settings: Settings) -> list[Service | Step]:
     log = log_dir(settings) / "exchange.log"
 
     def create_account() -> None:
-        answer = httpx.post(
-            f"{settings.exchange_url}/__admin/accounts",
-            headers={"X-Tradewind-Admin": settings.exchange_admin_token.get_secret_value()},
-            json={
-                "api_key": settings.exchange_api_key.get_secret_value(),
-                "api_secret": settings.exchange_api_secret.get_secret_value(),
-                "balances": {settings.quote_currency: str(settings.paper_capital_quote)},
-            },
-            timeout=30.0,
-            trust_env=False,
-        )
-        if answer.is_error:
-            raise ServiceNotReady(f"the paper exchange made no account: {answer.status_code} {answer.text}")
+        key = settings.exchange_api_key.get_secret_value()
+        with PaperAdmin(settings.exchange_url, settings.exchange_admin_token.get_secret_value()) as admin:
+            admin.create_account(
+                {settings.quote_currency: settings.paper_capital_quote},
+                # Named after its key, so that every later start finds it, and another key is another account.
+                account_id=hashlib.sha256(key.encode()).hexdigest()[:12],
+                api_key=key,
+                api_secret=settings.exchange_api_secret.get_secret_value(),
+            )
 
     service = Service(
         name="exchange",
