@@ -40,6 +40,7 @@ def load_history(demo: DemoRun) -> None:
 def backfill_last_day(demo: DemoRun) -> None:
     """The last day by another road: `airflow backfill` of `collect_candles_15m`, 96 runs, no trade cycle woken."""
     first = demo.start - timedelta(days=1)
+    cycles_before = _trade_cycles(demo)
     backfill = demo.airflow.create_backfill(
         "collect_candles_15m", from_date=first, to_date=demo.start - BAR, max_active_runs=6
     )
@@ -48,7 +49,7 @@ def backfill_last_day(demo: DemoRun) -> None:
     stored = {row["symbol"]: row["bars"] for row in rows}
     short = {symbol: stored.get(symbol, 0) for symbol in demo.wiring.symbols if stored.get(symbol, 0) != DAY_RUNS}
     demo.require(not short, f"after the backfill of one day these symbols do not hold {DAY_RUNS} bars: {short}")
-    woken = demo.airflow.dag_runs("run_trade_cycle", run_type="asset_triggered")
+    woken = _trade_cycles(demo) - cycles_before
     demo.require(not woken, f"the backfill woke {len(woken)} trade cycles: history must never trade")
     demo.run_dag(
         "backfill_history",
@@ -60,6 +61,11 @@ def backfill_last_day(demo: DemoRun) -> None:
         },
     )
     demo.say(f"{DAY_RUNS} runs, {DAY_RUNS} bars a symbol, no trade cycle woken")
+
+
+def _trade_cycles(demo: DemoRun) -> set[str]:
+    runs = demo.airflow.dag_runs("run_trade_cycle", run_type="asset_triggered")
+    return {run["dag_run_id"] for run in runs}
 
 
 def fill_gaps(demo: DemoRun) -> None:
