@@ -152,12 +152,9 @@ def _fit_xgboost(fit: Rows, stop: Rows, settings: BoosterSettings) -> Booster:
         "nthread": settings.threads,
         "verbosity": 0,
     }
-    train = xgboost.QuantileDMatrix(
-        fit.features, fit.labels, weight=fit.weights, max_bin=settings.bins + 1, nthread=settings.threads
-    )
-    valid = xgboost.QuantileDMatrix(
-        stop.features, stop.labels, weight=stop.weights, ref=train, nthread=settings.threads
-    )
+    binning = {"max_bin": settings.bins + 1, "nthread": settings.threads}
+    train = xgboost.QuantileDMatrix(fit.features, fit.labels, weight=fit.weights, **binning)
+    valid = xgboost.QuantileDMatrix(stop.features, stop.labels, weight=stop.weights, ref=train, **binning)
     booster = xgboost.train(
         params,
         train,

@@ -171,6 +171,22 @@ def _money_flow(window: int) -> Callable[[Series], FloatArray]:
     return compute
 
 
+def _return_volume_correlation(window: int) -> Callable[[Series], FloatArray]:
+    """Correlation of log returns with log volume: above 0 where the rises are the busy bars, whatever the price did."""
+    return lambda s: rolling_correlation(s.log_return, s.relative_log_volume, window)[0]
+
+
+def _volume_level(short: int, long: int) -> Callable[[Series], FloatArray]:
+    """Log of the short window's mean volume over the long one's: is this market awake?"""
+
+    def compute(s: Series) -> FloatArray:
+        now, _ = rolling_mean_std(s.volume, short)
+        usual, _ = rolling_mean_std(s.volume, long)
+        return np.log(np.maximum(ratio(now, usual, neutral=1.0), 1e-3))
+
+    return compute
+
+
 def _vwap_gap(window: int) -> Callable[[Series], FloatArray]:
     """Distance of the close from the window's volume-weighted price, in ATR."""
 
@@ -245,6 +261,7 @@ FEATURES: Final[tuple[Feature, ...]] = (
     _own("natr_over_mean_96", "volatility", _ATR, lambda s: s.natr / s.natr_windowed(96)),
     _own("natr_rank_192", "volatility", _ATR + 191, lambda s: rolling_rank(s.natr, 192)),
     _own("return_std_ratio", "volatility", 97, lambda s: s.return_std(16) / s.return_std(96)),
+    _own("natr_day_over_20_days", "volatility", 1921, lambda s: np.log(s.natr_windowed(96) / s.natr_windowed(1920))),
     _own("parkinson_ratio_32", "volatility", 33, _parkinson_ratio(32)),
     _own("bandwidth_20", "volatility", 20, lambda s: s.bandwidth(20)),
     _own("bandwidth_rank_96", "volatility", 115, lambda s: rolling_rank(s.bandwidth(20), 96)),
@@ -275,6 +292,9 @@ FEATURES: Final[tuple[Feature, ...]] = (
     _own("volume_ratio_20", "volume", 20, lambda s: s.volume_ratio(20)),
     _own("volume_ratio_96", "volume", 96, lambda s: s.volume_ratio(96)),
     _own("volume_rank_96", "volume", 96, lambda s: rolling_rank(s.volume, 96)),
+    _own("volume_day_over_20_days", "volume", 1920, _volume_level(96, 1920)),
+    _own("return_volume_correlation_48", "volume", 144, _return_volume_correlation(48)),
+    _own("return_volume_correlation_96", "volume", 192, _return_volume_correlation(96)),
     _own("signed_volume_20", "volume", 21, _signed_volume(20)),
     _own("signed_volume_96", "volume", 97, _signed_volume(96)),
     _own("money_flow_20", "volume", 20, _money_flow(20)),

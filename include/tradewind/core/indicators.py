@@ -259,6 +259,12 @@ class Series:
         high, low = self.extremes(window)
         return 2 * ratio(self.close - low, high - low, neutral=0.5) - 1
 
+    @cached_property
+    def relative_log_volume(self) -> FloatArray:
+        """Log of the volume over its mean in the trailing 96 bars, not below a thousandth; 0 where nothing traded."""
+        mean, _ = rolling_mean_std(self.volume, 96)
+        return np.log(np.maximum(ratio(self.volume, mean, neutral=1.0), 1e-3))
+
     def volume_ratio(self, window: int) -> FloatArray:
         """Volume over its trailing mean; 1 where nothing traded at all."""
         mean, _ = rolling_mean_std(self.volume, window)

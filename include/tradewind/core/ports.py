@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .inputs import CycleInputs
 from .params import StrategyParams
@@ -30,12 +30,17 @@ from .types import (
     Position,
     Prediction,
     QualityVerdict,
+    RegimeFamily,
     RegimeState,
     ScoredArticle,
     SentimentState,
     TradingMode,
     Verdict,
 )
+
+if TYPE_CHECKING:
+    from .ensemble import FamilyModel
+    from .validation import Gate
 
 
 class Clock(Protocol):
@@ -156,6 +161,10 @@ class MarketStore(Protocol):
         """From when each series is wanted: its oldest stored bar, or what a history load asked for if that is older."""
         ...
 
+    def stored_series(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """The oldest and the newest stored open time of every (symbol, timeframe) that has any bar."""
+        ...
+
     def listings(self, symbols: Sequence[str]) -> dict[str, Listing]: ...
     def save_listings(self, listings: Sequence[Listing]) -> None: ...
 
@@ -183,6 +192,18 @@ class KnownEmpty(Protocol):
     def filter_unknown(self, gaps: Sequence[CandleGap]) -> list[CandleGap]: ...
     def remember(self, gap: CandleGap, ttl_s: float) -> None: ...
     def entries(self) -> list[CandleGap]: ...
+
+
+class Upkeep(Protocol):
+    """Retention and statistics of our own tables."""
+
+    def remove_expired(self, now: datetime) -> dict[str, int]:
+        """Delete what has outlived its use at `now`; returns the rows removed by table."""
+        ...
+
+    def refresh_statistics(self) -> list[dict[str, Any]]:
+        """Let the planner see today's tables; returns name, bytes and estimated rows of the largest."""
+        ...
 
 
 class StateStore(Protocol):
@@ -477,6 +498,33 @@ class ModelStore(Protocol):
         """
         ...
 
+    def has_version(self, version: str) -> bool: ...
+
+    def save(
+        self,
+        version: str,
+        families: Mapping[RegimeFamily, FamilyModel],
+        reference: Mapping[str, Any],
+        manifest: Mapping[str, Any],
+        gates: Sequence[Gate],
+        *,
+        trained_from: datetime,
+        trained_until: datetime,
+        at: datetime,
+    ) -> dict[str, Any]:
+        """Store a new version as a challenger with its gates; returns the manifest as stored. A known one stays."""
+        ...
+
+    def promote(self, version: str, actor: str, at: datetime, **detail: Any) -> None:
+        """Make it the champion and retire the former one in one transaction; refused when a gate failed."""
+        ...
+
+    def version(self, version: str) -> dict[str, Any]: ...
+    def reference(self, version: str) -> dict[str, Any]: ...
+    def start_training(self, run_id: str, reason: str, at: datetime) -> None: ...
+    def finish_training(self, run_id: str, state: str, report: Mapping[str, Any], at: datetime) -> None: ...
+    def insert_drift(self, at: datetime, version: str, alarmed: bool, report: Mapping[str, Any]) -> None: ...
+
 
 class Ports(Protocol):
     """Everything a job may reach, built lazily by `wiring.Wiring`: a job touches only what it names.
@@ -509,6 +557,8 @@ class Ports(Protocol):
     def market_store(self) -> MarketStore: ...
     @property
     def known_empty(self) -> KnownEmpty: ...
+    @property
+    def upkeep(self) -> Upkeep: ...
     @property
     def state_store(self) -> StateStore: ...
     @property
