@@ -51,6 +51,7 @@ class Forecast:
     expected_r_long: FloatArray
     expected_r_short: FloatArray
     model_version: str
+    p_neither: FloatArray | None = None  # None: what the other two leave
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +95,7 @@ class SymbolSeries:
         p_long = float(self.forecast.p_long[row])
         if family is None or math.isnan(p_long):
             return None
-        p_short = float(self.forecast.p_short[row])
+        p_short, neither = float(self.forecast.p_short[row]), self.forecast.p_neither
         return Prediction(
             symbol=self.bars.symbol,
             bar=moment(int(self.bars.open_time_ms[row])),
@@ -102,7 +103,7 @@ class SymbolSeries:
             family=family,
             p_long=p_long,
             p_short=p_short,
-            p_neither=1.0 - p_long - p_short,
+            p_neither=1.0 - p_long - p_short if neither is None else float(neither[row]),
             expected_r_long=float(self.forecast.expected_r_long[row]),
             expected_r_short=float(self.forecast.expected_r_short[row]),
             features_sha256="",
@@ -162,7 +163,7 @@ def model_forecast(model: LoadedModel, features: FeatureMatrix, families: IntArr
     `families` indexes core.regime.FAMILIES; a bar without a family or with a NaN feature gets no forecast.
     """
     n = len(features.values)
-    columns = np.full((4, n), np.nan)
+    columns = np.full((5, n), np.nan)
     complete = ~np.isnan(features.values).any(axis=1)
     for family, fitted in model.families.items():
         rows = np.flatnonzero(complete & (families == FAMILIES.index(family)))
@@ -170,8 +171,8 @@ def model_forecast(model: LoadedModel, features: FeatureMatrix, families: IntArr
             continue
         p = fitted.probabilities(np.ascontiguousarray(features.values[rows], dtype=np.float32))
         expected_long, expected_short = fitted.expected_r(p)
-        columns[:, rows] = p[:, 0], p[:, 1], expected_long, expected_short
-    return Forecast(columns[0], columns[1], columns[2], columns[3], model.version)
+        columns[:, rows] = p[:, 0], p[:, 1], expected_long, expected_short, p[:, 2]
+    return Forecast(columns[0], columns[1], columns[2], columns[3], model.version, columns[4])
 
 
 def model_series(
