@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Metrics,
         NewsFeeds,
         TradingExchange,
+        Upkeep,
     )
 
 
@@ -131,6 +132,12 @@ class Wiring:
         from .adapters.cache import RedisKnownEmpty
 
         return RedisKnownEmpty(self.redis, namespace=self.account)
+
+    @cached_property
+    def upkeep(self) -> Upkeep:
+        from .adapters.upkeep_store import PgUpkeep
+
+        return PgUpkeep(self.database)
 
     @cached_property
     def state_store(self) -> PgSignalStore:

@@ -85,6 +85,21 @@ CROSS JOIN LATERAL (
     SELECT open_time FROM candles WHERE symbol = s.symbol AND timeframe = %(timeframe)s ORDER BY open_time DESC LIMIT 1
 ) AS c
 """
+# From one series to the next along the primary key, without reading the bars between.
+_SERIES = """
+WITH RECURSIVE series AS (
+    (SELECT symbol, timeframe FROM candles ORDER BY symbol, timeframe LIMIT 1)
+    UNION ALL
+    SELECT following.symbol, following.timeframe FROM series s CROSS JOIN LATERAL (
+        SELECT symbol, timeframe FROM candles WHERE (symbol, timeframe) > (s.symbol, s.timeframe)
+        ORDER BY symbol, timeframe LIMIT 1
+    ) AS following
+)
+SELECT s.symbol, s.timeframe,
+       (SELECT min(open_time) FROM candles WHERE symbol = s.symbol AND timeframe = s.timeframe) AS first,
+       (SELECT max(open_time) FROM candles WHERE symbol = s.symbol AND timeframe = s.timeframe) AS last
+FROM series s
+"""
 
 # Count each series by UTC day on the primary key alone, then look between the bars of those days that are short.
 _GAPS = """
@@ -204,6 +219,11 @@ class PgMarketStore(HistoryRows):
         with self._database.transaction() as connection:
             rows = connection.execute(_NEWEST, {"symbols": list(symbols), "timeframe": timeframe}).fetchall()
         return {row["symbol"]: to_ms(row["open_time"]) for row in rows}
+
+    def stored_series(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """The oldest and the newest stored open time of every (symbol, timeframe) that has any bar."""
+        rows = self._database.rows(_SERIES)
+        return {(row["symbol"], row["timeframe"]): (to_ms(row["first"]), to_ms(row["last"])) for row in rows}
 
     def find_gaps(self, wanted: Mapping[tuple[str, str], tuple[int, int]]) -> list[CandleGap]:
         """Missing ranges of every (symbol, timeframe) inside its wanted [start_ms, end_ms), head and tail included."""

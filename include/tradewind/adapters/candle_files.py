@@ -1,0 +1,101 @@
+"""Candles from files: Parquet, CSV with a header, and Binance's own kline CSV, plain or zipped.
+
+Columns are open_time, open, high, low, close, volume. Times are timestamps (UTC when they name no zone), ISO text, or
+numbers since the epoch whose size tells seconds, milliseconds, microseconds (Binance since 2025) and nanoseconds apart.
+Files are read in batches, so that their size does not matter. Nothing is judged here: what is no number becomes NaN and
+what is no time becomes -1, for `core.candles.check` to refuse with its row.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tradewind.core.types import Bars, IntArray
+from tradewind.errors import BadInput
+
+COLUMNS = ("open_time", "open", "high", "low", "close", "volume")
+_BATCH_ROWS = 100_000
+NO_TIME_MS = -1
+
+
+def read_candle_file(path: Path, symbol: str, timeframe: str) -> Iterator[Bars]:
+    """The file's rows in its order, in batches. Raises BadInput when it cannot be read as candles."""
+    if not path.is_file():
+        raise BadInput(f"{path} is no file")
+    try:
+        with path.open("rb") as file:
+            is_parquet = file.read(4) == b"PAR1"
+        for frame in _parquet_frames(path) if is_parquet else _csv_frames(path):
+            yield _as_bars(frame, symbol, timeframe)
+    except (pa.ArrowException, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError,
+            zipfile.BadZipFile) as error:  # fmt: skip
+        raise BadInput(f"{path} cannot be read as candles: {error}") from error
+
+
+def _parquet_frames(path: Path) -> Iterator[pd.DataFrame]:
+    with pq.ParquetFile(path) as file:
+        _require(path, file.schema_arrow.names)
+        for batch in file.iter_batches(_BATCH_ROWS, columns=list(COLUMNS)):
+            yield batch.to_pandas()
+
+
+def _csv_frames(path: Path) -> Iterator[pd.DataFrame]:
+    first = pd.read_csv(path, header=None, nrows=1, dtype=str)
+    named = {str(cell).strip().lower() for cell in first.iloc[0]}
+    options: dict[str, Any] = {"dtype": str, "chunksize": _BATCH_ROWS, "skipinitialspace": True}
+    if "open_time" in named:
+        names = [str(cell).strip().lower() for cell in first.iloc[0]]
+        _require(path, names)
+        options |= {"header": 0, "names": names, "usecols": list(COLUMNS)}
+    elif first.shape[1] in (6, 12) and _to_ms(first.iloc[:, 0])[0] != NO_TIME_MS:
+        # Binance's own files have no header; their first six of twelve columns are ours.
+        options |= {"header": None, "names": list(COLUMNS), "usecols": range(6)}
+    else:
+        raise BadInput(f"{path} has neither a header naming {', '.join(COLUMNS)} nor Binance's twelve columns")
+    with pd.read_csv(path, **options) as frames:
+        yield from frames
+
+
+def _require(path: Path, names: list[str]) -> None:
+    missing = [column for column in COLUMNS if column not in names]
+    if missing:
+        raise BadInput(f"{path} lacks the column {missing[0]!r}; it needs {', '.join(COLUMNS)}")
+
+
+def _as_bars(frame: pd.DataFrame, symbol: str, timeframe: str) -> Bars:
+    values = [pd.to_numeric(frame[name], errors="coerce").to_numpy(np.float64) for name in COLUMNS[1:]]
+    return Bars(symbol, timeframe, _to_ms(frame["open_time"]), *values)
+
+
+def _to_ms(times: pd.Series[Any]) -> IntArray:
+    """Epoch milliseconds; NO_TIME_MS for what is no time, or not on a whole millisecond."""
+    if isinstance(times.dtype, pd.DatetimeTZDtype) or np.issubdtype(np.dtype(getattr(times.dtype, "str", "O")), "M"):
+        moments = pd.to_datetime(times, utc=True)
+    else:
+        numbers = pd.to_numeric(times, errors="coerce")
+        if bool(numbers.notna().any()):
+            return _numbers_to_ms(numbers)
+        moments = pd.to_datetime(times, utc=True, errors="coerce", format="ISO8601")
+    nanoseconds = moments.dt.as_unit("ns").astype("int64").to_numpy()
+    valid = moments.notna().to_numpy() & (nanoseconds % 1_000_000 == 0)
+    return np.where(valid, nanoseconds // 1_000_000, NO_TIME_MS).astype(np.int64)
+
+
+def _numbers_to_ms(numbers: pd.Series[Any]) -> IntArray:
+    known = numbers.notna().to_numpy()
+    whole = numbers.fillna(0).to_numpy().astype(np.int64)
+    exact = known & (numbers.fillna(0).to_numpy() == whole)
+    size = np.abs(whole)
+    # Any moment from 1973 to 5138 in the given unit lies in exactly one of these ranges.
+    divisor = np.where(size >= 10**17, 1_000_000, np.where(size >= 10**14, 1_000, 1))
+    factor = np.where(size < 10**11, 1_000, 1)
+    valid = exact & (whole % divisor == 0)
+    return np.where(valid, whole // divisor * factor, NO_TIME_MS).astype(np.int64)

@@ -1,0 +1,142 @@
+"""`import` and `gaps`: candles from files into the database, and what is missing there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tradewind.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tradewind.core.ports import MarketStore
+    from tradewind.jobs.importing import Imported
+    from tradewind.wiring import Wiring
+
+_SHOWN_REFUSALS = 10
+
+
+def register(app: typer.Typer) -> None:
+    app.command("import", rich_help_panel="Data")(import_files)
+    app.command("gaps", rich_help_panel="Data")(show_gaps)
+
+
+def import_files(
+    files: Annotated[list[Path], typer.Argument(help="Parquet or CSV; Binance's kline CSV too, also zipped.")],
+    symbol: Annotated[str, typer.Option(help="What the files hold, such as BTC/USDT.")],
+    timeframe: Annotated[str, typer.Option(help="Such as 15m or 1h.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+) -> None:
+    """Store candles from files. Stored bars stay as they are; impossible rows are refused by their number."""
+    from tradewind.core.timeframes import TIMEFRAME_MS
+
+    if timeframe not in TIMEFRAME_MS:
+        raise BadInput(f"--timeframe {timeframe} is unknown; use one of {', '.join(TIMEFRAME_MS)}")
+    if "/" not in symbol:
+        raise BadInput(f"--symbol {symbol} is no pair; write it as BTC/USDT")
+    with _wiring() as wiring:
+        if wiring.settings.market == "synthetic":
+            print("note: this deployment's market is synthetic; what is imported stands beside it", file=sys.stderr)
+        outcomes = _import_with_progress(wiring.market_store, files, symbol, timeframe)
+    refused = sum(outcome.refused_rows for outcome in outcomes)
+    if as_json:
+        rows = [
+            {
+                "file": str(outcome.file), "rows": outcome.rows, "new": outcome.new, "corrections": outcome.corrections,
+                "unfinished": outcome.unfinished, "refused": outcome.refused_rows,
+            }
+            for outcome in outcomes
+        ]  # fmt: skip
+        print(json.dumps({"symbol": symbol, "timeframe": timeframe, "files": rows}))
+    else:
+        for outcome in outcomes:
+            kept = outcome.rows - outcome.refused_rows - outcome.unfinished
+            print(
+                f"{outcome.file}: {outcome.rows:,} rows, {outcome.new:,} new, {kept - outcome.new:,} stored before, "
+                f"{outcome.corrections:,} differing, {outcome.refused_rows:,} refused"
+            )
+    for outcome in outcomes:
+        for row in outcome.refused[:_SHOWN_REFUSALS]:
+            print(f"{outcome.file} row {row.row}: {row.reason}", file=sys.stderr)
+        if outcome.refused_rows > _SHOWN_REFUSALS:
+            print(f"{outcome.file}: and {outcome.refused_rows - _SHOWN_REFUSALS:,} more rows", file=sys.stderr)
+    if refused:
+        raise BadInput(f"{refused:,} rows cannot be true and were refused; all others are stored")
+
+
+def show_gaps(
+    symbols: Annotated[list[str] | None, typer.Option("--symbol", help="One or more; else every stored one.")] = None,
+    to_now: Annotated[bool, typer.Option("--to-now", help="Also what is missing after the newest stored bar.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the gaps as JSON.")] = False,
+) -> None:
+    """List the missing bars of every stored series, and which of them the exchange is known not to have."""
+    from tradewind.core.timeframes import from_ms
+    from tradewind.jobs.importing import list_gaps
+
+    with _wiring() as wiring:
+        until = wiring.clock.now() if to_now else None
+        gaps = list_gaps(wiring.market_store, wiring.known_empty, symbols, until)
+    if as_json:
+        rows = [
+            {
+                "symbol": found.gap.symbol, "timeframe": found.gap.timeframe,
+                "from": from_ms(found.gap.start_ms).isoformat(), "to": from_ms(found.gap.end_ms).isoformat(),
+                "bars": found.bars, "known_empty": found.known_empty,
+            }
+            for found in gaps
+        ]  # fmt: skip
+        print(json.dumps({"gaps": rows, "missing_bars": sum(found.bars for found in gaps)}))
+        return
+    if not gaps:
+        print("No bar is missing.")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("series", "from", "to (excluded)", "bars", "known empty", title=f"{len(gaps)} gaps")
+    for found in gaps:
+        start, end = from_ms(found.gap.start_ms), from_ms(found.gap.end_ms)
+        series = f"{found.gap.symbol} {found.gap.timeframe}"
+        table.add_row(series, f"{start:%F %R}", f"{end:%F %R}", str(found.bars), "yes" if found.known_empty else "no")
+    Console().print(table)
+
+
+def _import_with_progress(store: MarketStore, files: Sequence[Path], symbol: str, timeframe: str) -> list[Imported]:
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from tradewind.adapters.candle_files import read_candle_file
+    from tradewind.jobs.importing import import_candles
+
+    rows_column = TextColumn("{task.completed:,.0f} rows")
+    outcomes = []
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), rows_column, TimeElapsedColumn(),
+        console=Console(stderr=True), transient=True,
+    ) as bar:  # fmt: skip
+        for file in files:
+            advance = partial(bar.advance, bar.add_task(file.name, total=None))
+            batches = read_candle_file(file, symbol, timeframe)
+            outcomes.append(import_candles(store, batches, file, datetime.now(UTC), progress=advance))
+    return outcomes
+
+
+@contextmanager
+def _wiring() -> Iterator[Wiring]:
+    from tradewind.settings import load_settings
+    from tradewind.wiring import Wiring
+
+    wiring = Wiring(load_settings())
+    try:
+        yield wiring
+    finally:
+        wiring.close()

@@ -1,0 +1,98 @@
+"""Candles from files into the store, and the list of what is missing there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from tradewind.core.candles import RefusedRow, check, closed_only, subtract_gaps
+from tradewind.core.ports import CandleGap, KnownEmpty, MarketStore
+from tradewind.core.timeframes import closed_until_ms, count_opens, timeframe_ms, to_ms
+from tradewind.core.types import Bars
+
+from .fetching import clip_to_listing
+
+_KEPT_REFUSALS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What one file brought. `refused` holds the first of the refused rows, counted from 0 over the whole file."""
+
+    file: Path
+    rows: int = 0
+    new: int = 0
+    corrections: int = 0
+    unfinished: int = 0
+    refused_rows: int = 0
+    refused: tuple[RefusedRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ListedGap:
+    """A gap, or the part of one that the exchange is known not to have."""
+
+    gap: CandleGap
+    bars: int
+    known_empty: bool
+
+
+def import_candles(
+    store: MarketStore,
+    batches: Iterable[Bars],
+    file: Path,
+    now: datetime,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> Imported:
+    """Store a file's batches: valid closed bars only, nothing overwritten. `progress` gets each batch's rows."""
+    outcome = Imported(file)
+    for batch in batches:
+        checked = check(batch)
+        bars = closed_only(checked.bars, closed_until_ms(to_ms(now), batch.timeframe))
+        stored = store.store_candles([bars])
+        refused = tuple(replace(row, row=row.row + outcome.rows) for row in checked.refused)
+        outcome = Imported(
+            file,
+            outcome.rows + len(batch),
+            outcome.new + stored.new,
+            outcome.corrections + stored.corrections,
+            outcome.unfinished + len(checked.bars) - len(bars),
+            outcome.refused_rows + len(refused),
+            (outcome.refused + refused)[:_KEPT_REFUSALS],
+        )
+        if progress is not None:
+            progress(len(batch))
+    return outcome
+
+
+def list_gaps(
+    store: MarketStore, known_empty: KnownEmpty, symbols: Sequence[str] | None, until: datetime | None
+) -> list[ListedGap]:
+    """Every gap of the stored series, by series and time, split where only a part of it is known to be empty.
+
+    Looked at is each series from its first wanted bar to its newest stored one, or to `until`; times in which a symbol
+    was not listed are left out.
+    """
+    stored = {key: span for key, span in store.stored_series().items() if symbols is None or key[0] in symbols}
+    asked_from = store.first_wanted_ms(sorted({key[0] for key in stored}), sorted({key[1] for key in stored}))
+    listings = store.listings(sorted({key[0] for key in stored}))
+    wanted = {}
+    for (symbol, timeframe), (first_ms, last_ms) in stored.items():
+        end_ms = last_ms + timeframe_ms(timeframe)
+        if until is not None:
+            end_ms = max(end_ms, closed_until_ms(to_ms(until), timeframe))
+        wanted[symbol, timeframe] = clip_to_listing(
+            listings.get(symbol), timeframe, min(first_ms, asked_from[symbol, timeframe]), end_ms
+        )
+    gaps = store.find_gaps(wanted)
+    unknown = known_empty.filter_unknown(gaps)
+    listed = [ListedGap(gap, _bars(gap), False) for gap in unknown]
+    listed += [ListedGap(gap, _bars(gap), True) for gap in subtract_gaps(gaps, unknown)]
+    return sorted(listed, key=lambda found: (found.gap.symbol, found.gap.timeframe, found.gap.start_ms))
+
+
+def _bars(gap: CandleGap) -> int:
+    return count_opens(gap.start_ms, gap.end_ms, gap.timeframe)
