@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
+from tests.support.bars import joined, random_bars
 from tradewind.adapters.database import Database
 from tradewind.adapters.market_store import PgMarketStore
-from tradewind.core.candles import concatenate, missing_ranges, take
+from tradewind.core.candles import missing_ranges, take
 from tradewind.core.ports import CandleGap, HistoryChunk, Listing, Stored
 from tradewind.core.timeframes import columns, timeframe_ms
 from tradewind.core.types import Bars, QualityVerdict
@@ -22,15 +23,10 @@ DAY = timeframe_ms("1d")
 START = 1_700_006_400_000 // DAY * DAY
 
 
-def make_bars(
+def bars_from(
     count: int, symbol: str = "BTC/USDT", timeframe: str = "15m", start_ms: int = START, seed: int = 1
 ) -> Bars:
-    """Valid bars with prices that have no short decimal form."""
-    rng = np.random.default_rng(seed)
-    body = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, (2, count)), axis=1))
-    high, low = body.max(axis=0) * 1.001, body.min(axis=0) / 1.001
-    times = start_ms + np.arange(count, dtype=np.int64) * timeframe_ms(timeframe)
-    return Bars(symbol, timeframe, times, body[0], high, low, body[1], rng.uniform(0, 1e6, count))
+    return random_bars(count, symbol, timeframe, start_ms=start_ms, seed=seed)
 
 
 def assert_same(left: Bars, right: Bars) -> None:
@@ -54,7 +50,7 @@ def store(database: Database) -> PgMarketStore:
 
 @pytest.mark.parametrize("count", [1, 300, 6_000])
 def test_what_is_written_is_read_back_exactly(store: PgMarketStore, count: int) -> None:
-    bars = [make_bars(count, symbol, timeframe, seed=i) for i, (symbol, timeframe) in enumerate(
+    bars = [bars_from(count, symbol, timeframe, seed=i) for i, (symbol, timeframe) in enumerate(
         [("BTC/USDT", "15m"), ("SOLO/USDT", "15m"), ("BTC/USDT", "1h")]
     )]  # fmt: skip
     assert store.store_candles(bars) == Stored(3 * count, 0)
@@ -66,7 +62,7 @@ def test_what_is_written_is_read_back_exactly(store: PgMarketStore, count: int) 
 
 
 def test_times_before_2000_and_rows_in_any_order_survive(store: PgMarketStore) -> None:
-    bars = make_bars(50, start_ms=0)
+    bars = bars_from(50, start_ms=0)
     shuffled = take(bars, np.random.default_rng(3).permutation(50))
     assert store.insert_candles([shuffled]) == 50
     assert_same(store.read_bars(["BTC/USDT"], "15m", 0, DAY)["BTC/USDT"], bars)
@@ -74,16 +70,16 @@ def test_times_before_2000_and_rows_in_any_order_survive(store: PgMarketStore) -
 
 @pytest.mark.parametrize("count", [100, 6_000])
 def test_a_repetition_adds_nothing_and_is_no_correction(store: PgMarketStore, count: int) -> None:
-    bars = make_bars(count)
+    bars = bars_from(count)
     assert store.store_candles([bars]) == Stored(count, 0)
     assert store.store_candles([bars]) == Stored(0, 0)
-    more = make_bars(count + 10)
-    overlapping = concatenate([bars, more.slice(count, count + 10)])
+    more = bars_from(count + 10)
+    overlapping = joined([bars, more.slice(count, count + 10)])
     assert store.store_candles([overlapping]) == Stored(10, 0)
 
 
 def test_a_differing_bar_is_kept_and_the_difference_recorded_once(store: PgMarketStore, database: Database) -> None:
-    bars = make_bars(20)
+    bars = bars_from(20)
     store.store_candles([bars])
     volume = bars.volume.copy()
     volume[7] += 1.5
@@ -97,7 +93,7 @@ def test_a_differing_bar_is_kept_and_the_difference_recorded_once(store: PgMarke
 
 
 def test_writers_at_the_same_time_lose_and_double_nothing(store: PgMarketStore) -> None:
-    bars = make_bars(12_000)
+    bars = bars_from(12_000)
     pieces = [bars.slice(0, 8_000), bars.slice(4_000, 12_000), bars.slice(3_990, 4_010), bars]
     with ThreadPoolExecutor(4) as threads:
         stored = list(threads.map(lambda piece: store.store_candles([piece]), pieces))
@@ -107,14 +103,14 @@ def test_writers_at_the_same_time_lose_and_double_nothing(store: PgMarketStore) 
 
 
 def test_an_invalid_bar_fails_its_whole_batch(store: PgMarketStore) -> None:
-    bars = make_bars(10)
+    bars = bars_from(10)
     with pytest.raises(Exception, match="candles_check"):
         store.store_candles([replace(bars, low=bars.high * 2)])
     assert store.last_open_ms(["BTC/USDT"], "15m") == {}
 
 
 def test_the_last_bars_are_those_before_the_end(store: PgMarketStore) -> None:
-    bars, short = make_bars(500), make_bars(30, "ETH/USDT")
+    bars, short = bars_from(500), bars_from(30, "ETH/USDT")
     store.store_candles([bars, short])
     end_ms = START + 400 * STEP
     last = store.read_last_bars(["ETH/USDT", "BTC/USDT", "X/USDT"], "15m", end_ms, 100)
@@ -147,7 +143,7 @@ def test_gaps_are_those_of_a_brute_force_check(store: PgMarketStore, seed: int) 
         ("D/USDT", "5m"),
         ("E/USDT", "4h"),
     ]:
-        bars = make_bars(700, symbol, timeframe)
+        bars = bars_from(700, symbol, timeframe)
         keep = rng.random(700) > rng.choice([0.0, 0.01, 0.5])
         keep[200 : 200 + rng.integers(0, 300)] = False
         stored.append(take(bars, keep))
@@ -161,7 +157,7 @@ def test_gaps_are_those_of_a_brute_force_check(store: PgMarketStore, seed: int) 
 
 
 def test_a_complete_series_has_no_gap_and_an_empty_range_none_either(store: PgMarketStore) -> None:
-    store.store_candles([make_bars(500)])
+    store.store_candles([bars_from(500)])
     assert store.find_gaps({("BTC/USDT", "15m"): (START, START + 500 * STEP)}) == []
     assert store.find_gaps({("BTC/USDT", "15m"): (START, START)}) == []
     assert store.find_gaps({}) == []
@@ -175,7 +171,7 @@ def test_a_chunk_is_done_exactly_when_its_bars_are_stored(store: PgMarketStore) 
     assert store.plan_chunks("job", chunks) == 3
     assert store.plan_chunks("job", chunks) == 0
     store.move_job("job", "running")
-    bars = make_bars(288)
+    bars = bars_from(288)
     assert store.finish_chunk(chunks[0], bars.slice(0, 90)) == Stored(90, 0)
     with pytest.raises(Exception, match="candles_check"):
         store.finish_chunk(chunks[1], replace(bars, low=bars.high * 2))
@@ -197,7 +193,7 @@ def test_a_chunk_is_done_exactly_when_its_bars_are_stored(store: PgMarketStore) 
 
 
 def test_a_series_is_wanted_from_its_oldest_bar_or_request(store: PgMarketStore) -> None:
-    store.store_candles([make_bars(5), make_bars(5, "ETH/USDT", "1h")])
+    store.store_candles([bars_from(5), bars_from(5, "ETH/USDT", "1h")])
     store.create_job("job", "backfill_history", {}, "test")
     store.plan_chunks("job", [HistoryChunk("job", "ETH/USDT", "1h", START - DAY, START)])
     assert store.first_wanted_ms(["BTC/USDT", "ETH/USDT", "X/USDT"], ["15m", "1h"]) == {

@@ -12,7 +12,6 @@ from tradewind.core.candles import (
     between,
     check,
     closed_only,
-    concatenate,
     empty_bars,
     join_gaps,
     missing_ranges,
@@ -95,13 +94,6 @@ def test_only_closed_bars_are_left() -> None:
 def test_between_takes_the_start_and_not_the_end() -> None:
     assert between(make_bars(10), 2 * STEP, 4 * STEP).open_time_ms.tolist() == [2 * STEP, 3 * STEP]
     assert between(make_bars(10), 2 * STEP + 1, 3 * STEP).open_time_ms.tolist() == []
-
-
-def test_batches_of_one_series_are_joined_and_others_refused() -> None:
-    bars = make_bars(7)
-    assert concatenate([bars.slice(0, 3), bars.slice(3, 7)]).close.tolist() == bars.close.tolist()
-    with pytest.raises(ValueError, match="one series"):
-        concatenate([bars, make_bars(2, "ETH/USDT")])
 
 
 # ------------------------------------------------------------------------------------------------------------- ranges

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,14 +44,6 @@ def take(bars: Bars, where: NDArray[np.bool_] | IntArray) -> Bars:
 def between(bars: Bars, start_ms: int, end_ms: int) -> Bars:
     """The rows with start <= open time < end; `bars` must be ascending."""
     return bars.slice(*np.searchsorted(bars.open_time_ms, [start_ms, end_ms]).tolist())
-
-
-def concatenate(parts: Sequence[Bars]) -> Bars:
-    """The rows of several batches of one series, one after another. Raises ValueError for none or mixed series."""
-    if len({(part.symbol, part.timeframe) for part in parts}) != 1:
-        raise ValueError("bars of exactly one series can be joined")
-    joined = [np.concatenate(column) for column in zip(*map(columns, parts), strict=True)]
-    return Bars(parts[0].symbol, parts[0].timeframe, *joined)
 
 
 def check(bars: Bars) -> Checked:
