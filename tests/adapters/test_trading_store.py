@@ -31,7 +31,7 @@ from tradewind.core.types import (
     TradingMode,
     Verdict,
 )
-from tradewind.errors import LedgerMismatch, LockNotAcquired
+from tradewind.errors import LedgerMismatch, LockNotAcquired, StoreUnavailable
 
 NOW = datetime(2025, 3, 1, 12, 0, 3, 123456, tzinfo=UTC)
 BAR = datetime(2025, 3, 1, 11, 45, tzinfo=UTC)
@@ -243,7 +243,7 @@ def test_lock_is_held_by_one(store: PgTradingStore, postgres_url: str) -> None:
 def test_a_lost_lock_cannot_write_or_send(store: PgTradingStore, postgres_url: str) -> None:
     second = Database(postgres_url)
     other = PgTradingStore(second, "main", PARAMS.strategy_version)
-    with pytest.raises(psycopg.Error), store.position_lock("pos-1"):  # noqa: PT012 - the end of the lock is the point
+    with pytest.raises(StoreUnavailable), store.position_lock("pos-1"):  # noqa: PT012 - the end of the lock is the point
         stored = store.open_position(position())
         store.plan_orders([order()])
         with psycopg.connect(postgres_url, autocommit=True) as admin:

@@ -1,4 +1,4 @@
-"""Kill a task at a chosen step: a forked process runs a job and dies by SIGKILL before or after its n-th outside call."""
+"""Kill a task at a chosen step: a forked process runs a job and is killed before or after its n-th outside call."""
 
 from __future__ import annotations
 

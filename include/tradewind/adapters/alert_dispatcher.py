@@ -9,10 +9,10 @@ from datetime import UTC, datetime, time, timedelta
 
 import apprise
 import psycopg
-from psycopg_pool import PoolTimeout
 
 from tradewind.adapters.alerts import SEVERITIES
 from tradewind.adapters.database import Database
+from tradewind.errors import StoreUnavailable
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class AlertDispatcher:
         while not self._stop.wait(poll_s):
             try:
                 self.dispatch_once()
-            except (psycopg.Error, PoolTimeout) as error:
+            except (psycopg.Error, StoreUnavailable) as error:
                 _log.warning("alerts wait: PostgreSQL does not answer (%s)", type(error).__name__)
 
     def start(self, poll_s: float = 5.0) -> threading.Thread:

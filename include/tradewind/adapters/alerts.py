@@ -13,9 +13,9 @@ import logging
 from datetime import timedelta
 
 import psycopg
-from psycopg_pool import PoolTimeout
 
 from tradewind.adapters.database import Database
+from tradewind.errors import StoreUnavailable
 
 _log = logging.getLogger(__name__)
 
@@ -66,5 +66,5 @@ class OutboxAlerts:
                 connection.execute(_LOCK_KEY, values)
                 if connection.execute(_REPEAT, values).rowcount == 0:
                     connection.execute(_INSERT, values)
-        except (psycopg.Error, PoolTimeout):
+        except (psycopg.Error, StoreUnavailable):
             _log.exception("alert could not be stored: %s: %s: %s", severity, title, body)

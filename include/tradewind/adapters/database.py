@@ -9,7 +9,9 @@ from typing import Any
 
 import psycopg
 from psycopg.rows import DictRow, dict_row
-from psycopg_pool import ConnectionPool
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from tradewind.errors import StoreUnavailable
 
 Connection = psycopg.Connection[DictRow]
 
@@ -36,9 +38,17 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A connection in one transaction: committed at the end, rolled back on any exception."""
-        with self._pool.connection() as connection:
-            yield connection
+        """A connection in one transaction: committed at the end, rolled back on any exception.
+
+        Raises StoreUnavailable when the server refuses or drops the connection: whether a commit that was under way
+        took place is then unknown, so callers repeat only what is idempotent.
+        """
+        try:
+            with self._pool.connection() as connection:
+                yield connection
+        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+            words = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise StoreUnavailable(f"PostgreSQL does not answer: {words}") from error
 
     def rows(self, sql: str, params: Any = None) -> list[dict[str, Any]]:
         """All rows of one bound query."""
