@@ -11,10 +11,10 @@ from typing import Any
 
 from apiflask import APIFlask
 
-from trading_api import control, page, problems, read, security
-from trading_api.services import Services
 from tradewind.settings import Settings, load_settings
 from tradewind.wiring import Wiring
+from trading_api import control, page, problems, read, security
+from trading_api.services import Services
 
 __all__ = ["create_app"]
 
@@ -36,9 +36,7 @@ def create_app(
     """
     settings = settings or load_settings()
     services = Services(settings, wiring or Wiring(settings))
-    app = APIFlask(
-        __name__, title="Tradewind", version="1", spec_path="/api/openapi.json", docs_path=None, static_folder=None
-    )
+    app = APIFlask(__name__, title="Tradewind", version="1", spec_path="/api/openapi.json", docs_path=None)
     app.config.update(
         MAX_CONTENT_LENGTH=64 * 1024,
         REQUESTS_PER_MINUTE=1200,

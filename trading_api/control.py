@@ -73,7 +73,9 @@ def train(json_data: dict[str, Any], headers: dict[str, Any]) -> tuple[dict[str,
 @blueprint.input(schemas.CycleRequest, location="json")
 @blueprint.input(schemas.IdempotencyHeader, location="headers", arg_name="headers")
 @blueprint.output(schemas.Started, status_code=202)
-@blueprint.doc(summary="Decide on a bar now; a bar that is too old is never traded", security=_CONTROLLERS, responses=_PROBLEMS)
+@blueprint.doc(
+    summary="Decide on a bar now; a bar that is too old is never traded", security=_CONTROLLERS, responses=_PROBLEMS
+)
 def trigger_trade_cycle(json_data: dict[str, Any], headers: dict[str, Any]) -> tuple[dict[str, Any], int]:
     return _start("run_trade_cycle", {"bar": _iso(json_data["bar"])}, headers["idempotency_key"])
 

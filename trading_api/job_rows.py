@@ -97,6 +97,7 @@ def with_progress(services: Services, row: dict[str, Any]) -> dict[str, Any]:
     if row["state"] in ("queued", "running") and row["dag_id"] and row["dag_run_id"]:
         row = _follow(services, row)
     chunks = row["chunks"]
+    progress: float | None
     if row["state"] == "done":
         progress = 1.0
     elif chunks:

@@ -30,7 +30,12 @@ blueprint = APIBlueprint(
 )
 
 _STATIC = Path(__file__).parent / "static"
-_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".webmanifest": "application/manifest+json"}
+_TYPES = {
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".webmanifest": "application/manifest+json",
+}
 _TICKET_USED = "SELECT 1 FROM audit WHERE action = 'login' AND detail ->> 'ticket' = %s"
 
 
@@ -129,8 +134,8 @@ def _is_used(number: str) -> bool:
 @cache
 def _file(name: str) -> tuple[bytes, str, str]:
     """Body, gzip-compressed, media type and a short hash of one file of ours, or of plotly's wheel."""
-    path = _STATIC / name
-    body = files("plotly.package_data").joinpath("plotly.min.js").read_bytes() if name == "plotly.js" else path.read_bytes()
+    source = files("plotly.package_data") / "plotly.min.js" if name == "plotly.js" else _STATIC / name
+    body = source.read_bytes()
     return gzip.compress(body, 6), _TYPES[Path(name).suffix], hashlib.sha256(body).hexdigest()[:12]
 
 

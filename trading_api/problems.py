@@ -44,7 +44,7 @@ def install(app: APIFlask) -> None:
     """Give every request an id and every error the same form."""
     app.before_request(_take_request_id)
     app.after_request(_show_request_id)
-    app.error_processor(_from_api)  # type: ignore[arg-type]
+    app.error_processor(_from_api)
     app.register_error_handler(HTTPException, _from_http)
     app.register_error_handler(TradewindError, _from_ours)
     app.register_error_handler(psycopg.Error, _from_store)
@@ -80,12 +80,12 @@ def _show_request_id(response: Response) -> Response:
 
 
 def _from_api(error: HTTPError) -> Response:
-    return problem(error.status_code, error.message, errors=error.detail or None, headers=error.headers)
+    return problem(error.status_code, error.message or "", errors=error.detail or None, headers=error.headers)
 
 
 def _from_http(error: HTTPException) -> Response:
-    if error.response is not None:
-        return Response(error.response.get_data(), error.response.status_code, error.response.headers)
+    if isinstance(error.response, Response):
+        return error.response
     status = error.code or 500
     headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After", "Location")}
     return problem(status, error.description or HTTP_STATUS_CODES.get(status, ""), headers=headers)

@@ -81,7 +81,7 @@ def health() -> dict[str, str]:
 @blueprint.output(schemas.Ready)
 @blueprint.doc(
     summary="Do PostgreSQL, Redis, Airflow, the exchange and the risk watch answer",
-    responses={503: {"description": "Not ready; `failed` names the parts."}, 429: "Too many requests."},
+    responses={503: "Not ready; `failed` names the parts.", 429: "Too many requests."},
 )
 def ready() -> tuple[dict[str, Any], int]:
     checks = services().checks.as_dicts()
@@ -137,7 +137,9 @@ def decisions(query_data: dict[str, Any]) -> Response:
 @may_read
 @blueprint.input(schemas.EquityQuery, location="query")
 @blueprint.output(schemas.EquityAnswer)
-@blueprint.doc(summary="Marked equity and the openings the breaker compares with", security=READERS, responses=_PROBLEMS)
+@blueprint.doc(
+    summary="Marked equity and the openings the breaker compares with", security=READERS, responses=_PROBLEMS
+)
 def equity(query_data: dict[str, Any]) -> Response:
     reads = queries()
     start, end = query_data["start"], query_data["end"]
@@ -172,7 +174,13 @@ def _stop_lines(reads: Queries, symbol: str, since: datetime) -> list[Row]:
     """Where the stops of each position rested and when, from its stop orders."""
     window = Window(limit=1000, start=since - timedelta(days=2), symbol=symbol)
     return [
-        {"position_id": order["position_id"], "price": order["stop_price"], "from": order["planned_at"], "state": order["state"], "to": order["updated_at"]}
+        {
+            "position_id": order["position_id"],
+            "price": order["stop_price"],
+            "from": order["planned_at"],
+            "state": order["state"],
+            "to": order["updated_at"],
+        }
         for order in reads.orders(window, None)
         if order["role"] == "stop" and order["stop_price"] is not None
     ]

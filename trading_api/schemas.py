@@ -62,7 +62,9 @@ class WindowQuery(RangeQuery):
 
 
 class PositionsQuery(WindowQuery):
-    live = Boolean(load_default=None, metadata={"description": "Only open positions (true) or only ended ones (false)."})
+    live = Boolean(
+        load_default=None, metadata={"description": "Only open positions (true) or only ended ones (false)."}
+    )
 
 
 class OrdersQuery(WindowQuery):
@@ -120,11 +122,15 @@ class TrainRequest(Schema):
 
 
 class CycleRequest(Schema):
-    bar = _moment("Open time of the bar to decide on; the newest closed one when empty.", load_default=None, allow_none=True)
+    bar = _moment(
+        "Open time of the bar to decide on; the newest closed one when empty.", load_default=None, allow_none=True
+    )
 
 
 class HaltRequest(Schema):
-    reason = String(required=True, validate=[Length(1, 300), Regexp(PLAIN_TEXT)], metadata={"example": "looking into fills"})
+    reason = String(
+        required=True, validate=[Length(1, 300), Regexp(PLAIN_TEXT)], metadata={"example": "looking into fills"}
+    )
 
 
 class EmptyRequest(Schema):

@@ -238,8 +238,11 @@ def _problems(queries: Queries, checks: Sequence[Check], answer: dict[str, Any])
     found = []
     if answer["trading"]["mode"] == TradingMode.HALTED:
         found.append(_problem("critical", "breaker", answer["trading"]["reasons"][0]))
-    for span in queries.unprotected():
-        found.append(_problem("critical", "naked position", f"{span['symbol']} has no resting stop: {span['cause']}"))
+    causes = {span["position_id"]: span["cause"] for span in queries.unprotected()}
+    for position in answer["positions"]:
+        if position["protected"] is False or position["position_id"] in causes:
+            cause = causes.get(position["position_id"], "see manage_positions")
+            found.append(_problem("critical", "naked position", f"{position['symbol']} has no resting stop: {cause}"))
     unknown = queries.live_order_states().get("unknown", 0)
     if unknown:
         found.append(_problem("critical", "unknown orders", f"{unknown} orders await reconciliation"))

@@ -10,7 +10,6 @@ from typing import Any
 Row = dict[str, Any]
 
 
-
 # ------------------------------------------------------------------------------------------------------------- numbers
 def quote(value: Any, digits: int = 2) -> str:
     """An amount with thousands separated by thin spaces; a dash for nothing."""
@@ -125,7 +124,7 @@ def decision_table(rows: Sequence[Row]) -> list[Row]:
     return table
 
 
-# ------------------------------------------------------------------------------------------------------ market and models
+# --------------------------------------------------------------------------------------------------- market and models
 def regime_rows(symbols: Sequence[str], newest: Sequence[Row], shares: Sequence[Row]) -> list[Row]:
     """One entry a symbol: its regime now and the share of the last week in each."""
     current = {row["symbol"]: row for row in newest}

@@ -14,8 +14,8 @@ from tradewind.core.params import StrategyParams
 
 SYMBOLS = {"BTC/USDT": 61_500.0, "ETH/USDT": 3_350.0, "SOL/USDT": 148.0, "BNB/USDT": 612.0, "XRP/USDT": 0.585}
 FILTERS = (
-    "permission", "freshness", "completeness", "model", "regime", "signal", "trend", "sentiment", "volatility", "volume",
-    "cooldown", "positions", "correlation", "exposure", "expected_value", "size",
+    "permission", "freshness", "completeness", "model", "regime", "signal", "trend", "sentiment", "volatility",
+    "volume", "cooldown", "positions", "correlation", "exposure", "expected_value", "size",
 )  # fmt: skip
 QUARTER = timedelta(minutes=15)
 BARS = 7 * 96
@@ -51,7 +51,9 @@ def _candles(database: Database, bar: datetime, rng: np.random.Generator) -> dic
             (symbol, "15m", bar - (BARS - 1 - i) * QUARTER, o, max(o, c) + s, min(o, c) - s, c, v)
             for i, (o, c, s, v) in enumerate(zip(opens, path, spread, rng.gamma(2, 40, BARS), strict=True))
         ]
-        hours = [(symbol, "1h", *row[2:]) for row in rows if row[2].minute == 0 and row[2] + 4 * QUARTER <= bar + QUARTER]
+        hours = [
+            (symbol, "1h", *row[2:]) for row in rows if row[2].minute == 0 and row[2] + 4 * QUARTER <= bar + QUARTER
+        ]
         _many(database, "INSERT INTO candles VALUES (%s, %s, %s, %s, %s, %s, %s, %s)", rows + hours)
         closes[symbol] = path
     return closes
@@ -62,7 +64,7 @@ def _equity(database: Database, account: str, now: datetime, rng: np.random.Gene
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     for i in range(7 * 24 * 12, -1, -1):
         at = now - timedelta(minutes=5 * i)
-        if at.hour == 0 and at.minute < 5 or i == 7 * 24 * 12:
+        if (at.hour == 0 and at.minute < 5) or i == 7 * 24 * 12:
             opened = at.replace(hour=0, minute=0, second=0, microsecond=0)
             rows.append((account, max(opened, at - timedelta(days=1)), "day_open", Decimal(f"{value:.2f}"), Jsonb({})))
         value *= 1 + rng.normal(0.00002, 0.0005)
@@ -122,17 +124,17 @@ _POSITION = """
         %(opened)s, %(closed)s, %(quantity)s, %(bought)s, %(entry)s, %(initial)s, %(stop)s, %(target)s, 10, NULL, NULL,
         %(realised)s, %(fees)s, %(reason)s, 0)"""
 _ORDER = """
-    INSERT INTO orders VALUES (%(id)s, %(account)s, %(position)s, %(symbol)s, %(role)s, %(buy)s, 0, 0, %(type)s, %(quantity)s,
-        %(price)s, %(stop)s, NULL, %(state)s, '1', %(filled)s, %(at)s, %(at)s, %(at)s, '')"""
+    INSERT INTO orders VALUES (%(id)s, %(account)s, %(position)s, %(symbol)s, %(role)s, %(buy)s, 0, 0, %(type)s,
+        %(quantity)s, %(price)s, %(stop)s, NULL, %(state)s, '1', %(filled)s, %(at)s, %(at)s, %(at)s, '')"""
 _FILL = "INSERT INTO fills VALUES (%s, %s, %s, %s, %s, %s, %s, %s, 'USDT', false, %s)"
 
 
 def _positions(database: Database, account: str, bar: datetime, closes: dict[str, np.ndarray[Any, Any]]) -> None:
-    number = 0
     plan = [("BTC/USDT", 30, None), ("SOL/USDT", 12, None)]
-    plan += [(symbol, 90 + 70 * i, 40 + 70 * i) for i, symbol in enumerate(("ETH/USDT", "XRP/USDT", "BTC/USDT", "BNB/USDT"))]
-    for symbol, opened_ago, closed_ago in plan:
-        number += 1
+    plan += [
+        (symbol, 90 + 70 * i, 40 + 70 * i) for i, symbol in enumerate(("ETH/USDT", "XRP/USDT", "BTC/USDT", "BNB/USDT"))
+    ]
+    for number, (symbol, opened_ago, closed_ago) in enumerate(plan, start=1):
         entry = float(closes[symbol][-opened_ago])
         stop, target = entry * 0.985, entry * 1.03
         quantity = round(2_000 / entry, 4)
@@ -158,12 +160,24 @@ def _positions(database: Database, account: str, bar: datetime, closes: dict[str
         state = "working" if live else "filled"
         database.execute(
             _ORDER,
-            order | {"id": f"s{number}", "role": "stop", "buy": False, "type": "STOP_LOSS", "price": None, "stop": values["stop"],
-                     "state": "cancelled" if number == 2 else state, "filled": 0 if live else quantity, "at": opened},
+            order | {"id": f"s{number}", "role": "stop", "buy": False, "type": "STOP_LOSS", "price": None,
+                     "stop": values["stop"], "state": "cancelled" if number == 2 else state,
+                     "filled": 0 if live else quantity, "at": opened},
         )  # fmt: skip
         database.execute(_FILL, (account, symbol, f"t{number}", f"e{number}", True, quantity, entry, 2, opened))
         if not live:
-            database.execute(_FILL, (account, symbol, f"u{number}", f"s{number}", False, quantity, exit_price, 2, closed))
+            database.execute(
+                _FILL, (account, symbol, f"u{number}", f"s{number}", False, quantity, exit_price, 2, closed)
+            )
+
+
+_REFUSALS = (
+    ("expected_value", "+0.042 R"),
+    ("positions", "2 positions, 1 of them here"),
+    ("positions", "2 positions, 1 of them here"),
+    ("", ""),
+    ("trend", "the close is not above the 4h trend line"),
+)
 
 
 def _decisions(
@@ -175,11 +189,10 @@ def _decisions(
         database.execute("INSERT INTO cycles VALUES (%s, %s, %s, 'run', '{}')", (account, at, state))
     for back in range(40):
         for n, symbol in enumerate(SYMBOLS):
-            refused = {0: "expected_value", 1: "positions", 2: "positions", 3: "", 4: "trend"}[(n + back) % 5]
+            refused, words = _REFUSALS[(n + back) % len(_REFUSALS)]
             verdicts = [
                 {"filter": name, "passed": name != refused,
-                 "reason": {"expected_value": "+0.042 R", "positions": "2 positions, 1 of them here",
-                            "trend": "the close is not above the 4h trend line"}.get(name, "") if name == refused else "",
+                 "reason": words if name == refused else "",
                  "numbers": {"value": round(float(rng.random()), 4), "limit": 0.5}}
                 for name in FILTERS
             ]  # fmt: skip
@@ -198,10 +211,13 @@ def _decisions(
             if not refused:
                 outcome, intent_id = "intent", f"i-{back}-{n}"
                 price = float(closes[symbol][-1 - back])
+                lots = [
+                    {"lot": lot, "quantity": "0.12", "target_price": f"{price * (1 + 0.015 * (lot + 1)):.4f}"}
+                    for lot in (0, 1)
+                ]
                 decision["intent"] = {
                     "symbol": symbol, "entry_limit_price": f"{price:.4f}", "stop_price": f"{price * 0.985:.4f}",
-                    "risk_quote": "99.10", "lots": [{"lot": 0, "quantity": "0.12", "target_price": f"{price * 1.015:.4f}"},
-                                                    {"lot": 1, "quantity": "0.12", "target_price": f"{price * 1.03:.4f}"}],
+                    "risk_quote": "99.10", "lots": lots,
                 }  # fmt: skip
             database.execute(
                 "INSERT INTO decisions VALUES (%s, 'v1', %s, %s, %s, %s, %s, %s)",
@@ -254,8 +270,10 @@ def _safety(database: Database, account: str, now: datetime) -> None:
         "INSERT INTO reconciliations (account, at, clean, report) VALUES (%s, %s, true, '{}')", (account, wall)
     )
     database.execute(
-        "INSERT INTO alerts (severity, key, title, body) VALUES ('info', 'day', 'Daily summary', 'Two trades closed, +0.8 R')"
+        "INSERT INTO alerts (severity, key, title, body) "
+        "VALUES ('info', 'day', 'Daily summary', 'Two trades closed, +0.8 R')"
     )
     database.execute(
-        "INSERT INTO audit (actor, action, outcome, detail, source) VALUES ('control', 'retrain_models', 'started', '{}', 'api 127.0.0.1')"
+        "INSERT INTO audit (actor, action, outcome, detail, source) "
+        "VALUES ('control', 'retrain_models', 'started', '{}', 'api 127.0.0.1')"
     )

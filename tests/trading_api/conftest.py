@@ -11,10 +11,10 @@ from flask.testing import FlaskClient
 from pydantic import SecretStr
 
 from tests.support.outside import Outside, outside
-from trading_api import create_app
 from tradewind.adapters.database import Database
 from tradewind.settings import Settings
 from tradewind.wiring import Wiring
+from trading_api import create_app
 
 READ, CONTROL, SESSION = "read-token-of-tests", "control-token-of-tests", "session-key-of-tests"
 READER = {"Authorization": f"Bearer {READ}"}

@@ -124,7 +124,8 @@ def test_equity_is_thinned_but_keeps_its_ends_and_lows(client: FlaskClient, data
     answer = get(client, "/api/equity?points=50")
     assert 40 <= len(answer["marks"]) <= 52
     stored = database.row(
-        "SELECT min(equity_quote) AS low, (array_agg(equity_quote ORDER BY at DESC))[1] AS last FROM equity WHERE kind = 'mark'"
+        "SELECT min(equity_quote) AS low, (array_agg(equity_quote ORDER BY at DESC))[1] AS last "
+        "FROM equity WHERE kind = 'mark'"
     )
     assert stored is not None
     assert min(Decimal(mark["low_quote"]) for mark in answer["marks"]) == stored["low"]

@@ -8,7 +8,7 @@ const Charts = (() => {
   function layout(extra) {
     const axis = { gridcolor: colour("line"), zeroline: false, linecolor: colour("line"), tickfont: { color: colour("muted") } };
     const base = {
-      margin: { l: 58, r: 10, t: 6, b: 26 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      margin: { l: 58, r: 12, t: 6, b: 40 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: "system-ui, sans-serif", size: 12, color: colour("ink") }, showlegend: false, hovermode: "x unified",
       hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("ink") } }, dragmode: "pan",
       xaxis: { ...axis, showgrid: false }, yaxis: axis,
@@ -56,7 +56,7 @@ const Charts = (() => {
   }
 
   async function candles(element, symbol) {
-    const data = await get(`/api/candles?limit=192&symbol=${encodeURIComponent(symbol)}`);
+    const data = await get(`/api/candles?limit=${window.innerWidth < 700 ? 96 : 192}&symbol=${encodeURIComponent(symbol)}`);
     if (!data.bars.length) return empty(element, "No bars are stored for this symbol.");
     const at = data.bars.map((bar) => bar.open_time);
     const last = at[at.length - 1];
