@@ -14,7 +14,7 @@ from airflow.listeners import hookimpl
 from airflow.plugins_manager import AirflowPlugin
 
 from tradewind.orchestration.links import DecisionsLink, OrdersLink, status_page_url
-from tradewind.orchestration.preloading import preload
+from tradewind.orchestration.preloading import keep_shared, preload
 from tradewind.settings import load_settings
 
 if TYPE_CHECKING:
@@ -30,6 +30,11 @@ class Listener:
     def on_starting(self, component: Any) -> None:
         # `component.job_type` is still None here, so the command line must tell which process this is.
         preload(sys.argv[1:])
+
+    @hookimpl
+    def on_dag_run_running(self, dag_run: DagRun, msg: str) -> None:
+        # The first run comes right after the workers were forked.
+        keep_shared()
 
     @hookimpl
     def on_dag_run_success(self, dag_run: DagRun, msg: str) -> None:

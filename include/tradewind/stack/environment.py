@@ -91,7 +91,8 @@ def airflow_environment(settings: Settings) -> dict[str, str]:
         "API__PORT": str(settings.airflow_port),
         "API__BASE_URL": settings.airflow_url,
         "API__WORKERS": "1",
-        "API__WORKER_TIMEOUT": "20",
+        # Also how long a stopping server waits for connections that clients keep open.
+        "API__WORKER_TIMEOUT": "5",
         "API__SECRET_KEY": settings.airflow_secret_key.get_secret_value(),
         "API_AUTH__JWT_SECRET": settings.airflow_jwt_secret.get_secret_value(),
         "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
