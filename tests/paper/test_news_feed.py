@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import uvicorn
 
+from tests.support.paper_server import PaperServerProcess
 from tradewind.adapters.news_feeds import RssFeeds
 from tradewind.paper.news_feed import LABEL, feed_app, items_until
 
@@ -64,3 +65,14 @@ def test_the_reader_reads_it_and_asks_conditionally(served: tuple[str, list[date
     clock[0] += timedelta(hours=2)
     more, _ = feeds.fetch(url, state, clock[0])
     assert {a.article_id for a in more} - {a.article_id for a in articles}
+
+
+def test_the_paper_exchange_serves_it_at_its_own_clock() -> None:
+    with PaperServerProcess() as server:
+        url = f"{server.url}/__feed/rss"
+        now = datetime.fromtimestamp(server.admin.clock().market_ms / 1000, UTC)
+        articles, _ = RssFeeds([url]).fetch(url, None, now + timedelta(minutes=1))
+    assert len(articles) > 50
+    assert max(article.published_at for article in articles) > now - timedelta(hours=3)
+    assert any("Bitcoin" in article.title for article in articles)
+    assert not any("Solana" in article.title for article in articles), "not listed on this market"

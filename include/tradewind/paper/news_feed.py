@@ -77,6 +77,11 @@ def _item(slot: int, seed: int, symbols: Sequence[str]) -> Item | None:
     return Item(slot, published_ms, f"{headline} (bulletin {slot})")
 
 
+def seed_of(identity: str) -> int:
+    """A seed for the news of one market: the same market always has the same news."""
+    return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:4], "big")
+
+
 def rss(items: Sequence[Item], base_url: str) -> bytes:
     """The items as an RSS 2.0 document."""
     entries = "".join(

@@ -19,7 +19,7 @@ import orjson
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tradewind.core.matching_types import Refusal
@@ -29,6 +29,7 @@ from tradewind.paper.endpoints import ENDPOINTS, Call, Endpoint
 from tradewind.paper.exchange import PaperExchange
 from tradewind.paper.faults import FaultRule, Faults, distort_candles
 from tradewind.paper.limits import RateLimiter, RateLimits
+from tradewind.paper.news_feed import feed_app, seed_of
 from tradewind.paper.store import PaperStore, SavedState
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ class PaperServer:
         limits: RateLimits | None = None,
         store: PaperStore | None = None,
         wall: Wall = wall_ms,
+        *,
+        own_time: bool = False,
     ) -> None:
         self.exchange = exchange
         self.faults = Faults()
@@ -69,12 +72,20 @@ class PaperServer:
         self._admin_token = admin_token
         self._store = store
         self._wall = wall
+        self._own_time = own_time
 
     def app(self) -> Starlette:
         methods = ["GET", "POST", "PUT", "DELETE"]
+        rules = self.exchange.market.rules.values()
+        news = feed_app(
+            lambda: self.exchange.now_ms(self._wall()),
+            seed_of(self.exchange.market.identity),
+            [f"{rule.base}/{rule.quote}" for rule in rules],
+        )
         return Starlette(
             routes=[
                 Route("/__admin/{path:path}", self.admin, methods=methods),
+                Mount("/__feed", news),
                 Route("/{path:path}", self.api, methods=methods),
             ],
             lifespan=self.lifespan,
@@ -83,7 +94,7 @@ class PaperServer:
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         saved = SavedState() if self._store is None else await self._store.open()
-        self.exchange.restore(saved, self._wall())
+        self.exchange.restore(saved, self._wall(), own_time=self._own_time)
         await self.exchange.commit()
         ticker = asyncio.create_task(self._advance_forever())
         try:
