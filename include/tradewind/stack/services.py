@@ -38,6 +38,8 @@ from tradewind.stack.valkey import EmbeddedValkey
 
 PARTS = frozenset({"postgres", "valkey", "exchange", "airflow", "status"})
 _POOLS_FILE = PROJECT_DIR / "include" / "tradewind" / "orchestration" / "pools.json"
+_DAGS_FOLDER = PROJECT_DIR / "dags"
+_DAGS_TIMEOUT_S = 240.0
 # Airflow's four processes, with what the health endpoint calls them.
 _COMPONENTS = {"scheduler": "scheduler", "triggerer": "triggerer", "dag-processor": "dag_processor"}
 
@@ -208,6 +210,9 @@ def _airflow(settings: Settings, server: EmbeddedPostgres | None) -> list[Servic
                 is_ours=True,
             )
         )
+    # Ready means that a run can be started: without this the first minute answers "DAG not found".
+    dag_ids = [path.stem for path in sorted(_DAGS_FOLDER.glob("*.py"))]
+    nodes.append(Step("dags", ("dag-processor", "pools"), lambda: client.wait_for_dags(dag_ids, _DAGS_TIMEOUT_S)))
     return nodes
 
 
