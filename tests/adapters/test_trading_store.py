@@ -320,6 +320,7 @@ def test_latch_only_tightens(store: PgTradingStore) -> None:
 
 def test_flattening_counts_attempts_and_stays_verified(store: PgTradingStore) -> None:
     later = NOW + timedelta(seconds=5)
+    store.start_flattening(1, NOW)
     assert store.record_flattening(1, NOW, {"left": ["BTC/USDT"]}, flat=False).attempts == 1
     done = store.record_flattening(1, later, {}, flat=True)
     assert (done.attempts, done.verified_flat_at, done.started_at) == (2, later, NOW)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.trading_rig import Rig
+from tradewind.core.brackets import floor_to_step
 from tradewind.core.types import OrderRole, OrderState, PositionStatus, TradingMode
 from tradewind.errors import OutcomeUnknown
 from tradewind.jobs.positions import manage_positions
@@ -270,3 +271,48 @@ def test_a_missed_cycle_is_named_recorded_and_alerted(rig: Rig) -> None:
     assert cycle.state == "missed"
     rig.decide(bar=bar)
     assert manage_positions(rig)["undecided_bar"] is None
+
+
+def test_a_person_sells_half_behind_our_back(rig: Rig) -> None:
+    position_id = enter(rig)
+    before = rig.trading_store.position(position_id)
+    assert before is not None
+    for order in rig.exchange_orders():
+        if order["type"] == "STOP_LOSS":
+            rig.exchange.cancel_order("BTC/USDT", order["clientOrderId"])
+    half = floor_to_step(before.quantity / 2, STEP_SIZE)
+    sale = {"symbol": "BTCUSDT", "side": "SELL", "type": "MARKET", "quantity": str(half)}
+    rig.client.send("private_post_order", sale, client_order_id="")
+    result = manage_positions(rig)
+    assert result["clean"], result
+    after = rig.trading_store.position(position_id)
+    assert after is not None
+    assert after.quantity == before.quantity - half
+    (stop,) = [order for order in rig.exchange_orders() if order["type"] == "STOP_LOSS"]
+    assert 0 <= after.quantity - Decimal(stop["origQty"]) < STEP_SIZE
+    rig.assert_agrees()
+
+
+def test_a_person_sells_from_a_baseline_and_entries_are_blocked(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig({"USDT": "10000", "BTC": "1"})
+    position_id = enter(rig)
+    sale = {"symbol": "BTCUSDT", "side": "SELL", "type": "MARKET", "quantity": "0.5"}
+    rig.client.send("private_post_order", sale, client_order_id="")
+    result = manage_positions(rig)
+    assert not result["clean"], "nobody knows whose half a coin that was"
+    assert "balance_deficit" in result["differences"]
+    held = rig.trading_store.position(position_id)
+    assert held is not None
+    assert held.status is PositionStatus.OPEN
+
+
+def test_a_task_at_work_is_no_difference(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig()
+    twin = make_rig(paper_account=rig.paper_account)
+    position_id = enter(rig)
+    recorded = rig.trading_store.last_reconciliation()
+    with twin.trading_store.position_lock(position_id) as held:
+        assert held
+        result = manage_positions(rig)
+        assert result["problems"]
+    assert rig.trading_store.last_reconciliation() == recorded

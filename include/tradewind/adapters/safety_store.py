@@ -72,6 +72,15 @@ class SafetyStore(AccountStore):
         return list(self._database.rows(self.HISTORY, (self.account,)))
 
     # ---------------------------------------------------------------------------------------------------- flattening
+    START_FLATTENING: Final = """
+        INSERT INTO flattenings (account, latch_sequence, started_at, last_attempt_at, attempts, report)
+        VALUES (%s, %s, %s, %s, 0, '{}')
+        ON CONFLICT (account, latch_sequence) DO UPDATE SET last_attempt_at = excluded.last_attempt_at"""
+
+    def start_flattening(self, latch_sequence: int, at: datetime) -> None:
+        """Say that somebody is at work on it."""
+        self._database.execute(self.START_FLATTENING, (self.account, latch_sequence, at, at))
+
     RECORD_FLATTENING: Final = """
         INSERT INTO flattenings
             (account, latch_sequence, started_at, last_attempt_at, attempts, verified_flat_at, report)

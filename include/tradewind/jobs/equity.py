@@ -61,11 +61,18 @@ def books_of(ports: Ports, positions: list[Position]) -> dict[str, BookTop]:
 def mark_equity(ports: Ports) -> Decimal:
     """The ledger's equity at prices asked for at this moment.
 
-    Raises ExchangeUnreachable without prices; KeyError never counts a holding as zero.
+    Raises a RetryError without prices: a holding never counts as zero.
     """
-    positions = ports.trading_store.live_positions()
+    return _equity(ports, ports.trading_store.live_positions())
+
+
+def _equity(ports: Ports, positions: list[Position]) -> Decimal:
     holdings = [Holding(position.symbol, signed_quantity(position)) for position in positions]
-    return ledger_equity(capital_quote(ports), cash_flow_quote(ports), holdings, books_of(ports, positions))
+    books = books_of(ports, positions)
+    try:
+        return ledger_equity(capital_quote(ports), cash_flow_quote(ports), holdings, books)
+    except KeyError as error:
+        raise MissingData(str(error.args[0])) from None
 
 
 def day_start(moment: datetime) -> datetime:
@@ -78,8 +85,7 @@ def build_portfolio(ports: Ports) -> Portfolio:
     store, now = ports.trading_store, ports.clock.now()
     positions = store.live_positions()
     cash = capital_quote(ports) + cash_flow_quote(ports)
-    holdings = [Holding(position.symbol, signed_quantity(position)) for position in positions]
-    equity = ledger_equity(cash, ZERO, holdings, books_of(ports, positions))
+    equity = _equity(ports, positions)
     balance = ports.exchange.balances().get(quote_asset(ports))
     free = min(cash, balance.free if balance is not None else ZERO)
     day_open = store.day_open_equity(now)

@@ -16,7 +16,7 @@ from tradewind.jobs.equity import ensure_baseline
 from tradewind.jobs.permission import MANAGER
 from tradewind.jobs.reconciling import compare, record
 from tradewind.jobs.safety import carry_on_flatten, watch_risk_once
-from tradewind.jobs.tending import foreign_fills, instruments_of, tend_all
+from tradewind.jobs.tending import foreign_fills, instruments_of, is_anybody_at_work, tend_all
 
 START_CYCLE_AFTER_S: Final = 20.0
 MISSED_AFTER_S: Final = 60.0
@@ -33,7 +33,9 @@ def manage_positions(ports: Ports) -> dict[str, Any]:
     reading = watch_risk_once(ports, heartbeat=MANAGER)
     flattened = carry_on_flatten(ports)
     report = compare(ports, instruments_of(ports), foreign_fills(ports))
-    clean = record(ports, report, problems)
+    clean = report.clean and not problems
+    if clean or not is_anybody_at_work(ports):
+        clean = record(ports, report, problems)
     return {
         "positions": len(store.live_positions()),
         "clean": clean,

@@ -22,6 +22,7 @@ from typing import Any, Final
 from tradewind.core.orders import LIVE, is_ours
 from tradewind.core.ports import Ports
 from tradewind.core.risk import Breach, breached
+from tradewind.core.timeframes import from_ms, to_ms
 from tradewind.core.types import Latch, OrderRole, TradingMode
 from tradewind.errors import BadInput, LedgerMismatch, NotFlatYet, TradewindError, TradingHalted
 from tradewind.jobs.equity import day_start, mark_equity
@@ -35,7 +36,7 @@ BREAKER: Final = "circuit_breaker"
 # An opening reading taken this soon after midnight is the day's own; later, the last one before midnight is nearer.
 _OPENING: Final = timedelta(minutes=2)
 _FLATTEN_ROUNDS: Final = 3
-_MARK_EVERY_S: Final = 60
+_MARK_EVERY_MS: Final = 60_000
 
 
 # --------------------------------------------------------------------------------------------------------------- watch
@@ -92,8 +93,8 @@ def _keep_mark(ports: Ports, equity: Decimal) -> None:
     store, now = ports.trading_store, ports.clock.now()
     peak = store.peak_equity()
     is_peak = peak is None or equity > peak
-    at = now if is_peak else now - timedelta(seconds=now.timestamp() % _MARK_EVERY_S)
-    store.record_equity("mark", at, equity)
+    now_ms = to_ms(now)
+    store.record_equity("mark", now if is_peak else from_ms(now_ms - now_ms % _MARK_EVERY_MS), equity)
     ports.metrics.gauge("tradewind.equity_quote", float(equity))
 
 
@@ -128,7 +129,7 @@ def trip_circuit_breaker(ports: Ports, reason: str = "tripped by hand", actor: s
     """Latch (if nobody has), leave every position, verify flat. Raises NotFlatYet until that is true."""
     store = ports.trading_store
     latch = store.set_latch(TradingMode.HALTED, reason, ports.wall.now(), actor=actor)
-    store.record_flattening(latch.sequence, ports.wall.now(), {"left": ["not looked at yet"]}, flat=False)
+    store.start_flattening(latch.sequence, ports.wall.now())
     problems: list[str] = []
     left: list[str] = []
     for number in range(_FLATTEN_ROUNDS):
@@ -154,7 +155,7 @@ def trip_circuit_breaker(ports: Ports, reason: str = "tripped by hand", actor: s
         "critical",
         f"flat-{latch.sequence}",
         "The account is flat",
-        f"{latch.reason}. Verified flat after {work.attempts} steps, {seconds:.1f} s. Open with ./tradewind resume.",
+        f"{latch.reason}. Verified flat after {work.attempts} attempts, {seconds:.1f} s. Open with ./tradewind resume.",
     )
     return {"flat": True, "latch_sequence": latch.sequence, "seconds": seconds, "reason": latch.reason}
 

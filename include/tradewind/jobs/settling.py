@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Final
 
 from tradewind.core.ledger import apply_fills, lot_quantities
-from tradewind.core.orders import is_final, is_ours
+from tradewind.core.orders import is_final
 from tradewind.core.ports import Ports
 from tradewind.core.types import (
     BookTop,
@@ -28,6 +28,7 @@ from tradewind.core.types import (
     PositionStatus,
 )
 from tradewind.errors import LedgerMismatch
+from tradewind.jobs.adopting import adopt_sales
 from tradewind.jobs.orders import ask, observe, withdraw
 
 OVER: Final = (PositionStatus.CLOSED, PositionStatus.DUST)
@@ -64,8 +65,11 @@ def refresh(
     Raises LedgerMismatch when the exchange executed more than its trade list shows, even after waiting for it.
     """
     _observe_orders(ports, position_id, listed or {})
-    orders = _take_fills(ports, position_id)
-    return _apply(ports, position_id, orders, instrument, book)
+    orders, foreign = _take_fills(ports, position_id)
+    situation = _apply(ports, position_id, orders, instrument, book)
+    if foreign and not situation.is_over and adopt_sales(ports, situation.position, foreign, instrument):
+        situation = _apply(ports, position_id, ports.trading_store.orders_of(position_id), instrument, book)
+    return situation
 
 
 def _observe_orders(ports: Ports, position_id: str, listed: Mapping[str, ExchangeOrder]) -> None:
@@ -81,18 +85,20 @@ def _observe_orders(ports: Ports, position_id: str, listed: Mapping[str, Exchang
             ask(ports, order)
 
 
-def _take_fills(ports: Ports, position_id: str) -> list[Order]:
-    """Insert the executions that the exchange lists; returns the position's orders, whose fills are then complete."""
+def _take_fills(ports: Ports, position_id: str) -> tuple[list[Order], list[Fill]]:
+    """Insert the executions that the exchange lists; returns the position's orders, whose fills are then complete, and
+    the executions since then that no order of ours made."""
     store = ports.trading_store
     orders = store.orders_of(position_id)
     sent = [order for order in orders if order.sent_at is not None]
     if not sent:
-        return orders
+        return orders, []
     missing: list[str] = []
     for number in range(_FILL_READS):
         if number:
             time.sleep(_PAUSE_BETWEEN_READS_S)
-        ingest_fills(ports, sent[0].symbol, since=min(order.planned_at for order in sent) - _FILLS_MARGIN)
+        begun = min(order.planned_at for order in sent)
+        foreign = ingest_fills(ports, sent[0].symbol, since=begun - _FILLS_MARGIN)
         filled = _filled_by_order(store.fills_of(position_id))
         missing = [
             order.client_order_id
@@ -100,7 +106,7 @@ def _take_fills(ports: Ports, position_id: str) -> list[Order]:
             if filled.get(order.client_order_id, Decimal(0)) < order.filled_quantity
         ]
         if not missing:
-            return orders
+            return orders, [fill for fill in foreign if fill.at >= begun]
     raise LedgerMismatch(
         f"{position_id}: the exchange executed orders {missing} and does not list the trades; asked {_FILL_READS} times"
     )
@@ -115,7 +121,9 @@ def ingest_fills(ports: Ports, symbol: str, *, since: datetime) -> list[Fill]:
     newest = store.last_fill_at([symbol]).get(symbol)
     start = since if newest is None else max(since, newest - _FILLS_MARGIN)
     fills = ports.exchange.fills_since(symbol, start)
-    ours = [fill for fill in fills if is_ours(fill.client_order_id) and store.order(fill.client_order_id) is not None]
+    # Orders of a person that were adopted are in the ledger too.
+    known = {client_id for client_id in {fill.client_order_id for fill in fills} if store.order(client_id) is not None}
+    ours = [fill for fill in fills if fill.client_order_id in known]
     store.insert_fills(ours)
     taken = {fill.trade_id for fill in ours}
     return [fill for fill in fills if fill.trade_id not in taken]

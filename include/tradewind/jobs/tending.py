@@ -43,6 +43,9 @@ def tend_all(ports: Ports, *, apply_rules: bool = True) -> list[str]:
     books = ports.exchange.book_tops(symbols)
     problems = []
     for position_id, symbol in wanted.items():
+        if symbol not in instruments or symbol not in books:
+            problems.append(f"{position_id}: the exchange lists no rules or no price for {symbol}")
+            continue
         try:
             done = tend_position(
                 ports, position_id, instruments[symbol], books[symbol], listed, apply_rules=apply_rules
@@ -99,6 +102,18 @@ def _say_stop_failed(ports: Ports, situation: Situation) -> None:
         f"{position.symbol} is {ports.params.failed_stop_r:.0f} R under water: its stop did not work",
         f"Bid {situation.book.bid}, stop {position.stop_price}, entry {position.entry_price}. Left at market.",
     )
+
+
+def is_anybody_at_work(ports: Ports) -> bool:
+    """Does another task hold a position at this moment? What is half done there is no difference yet."""
+    store = ports.trading_store
+    ids = {position.position_id for position in store.live_positions()}
+    ids |= {order.position_id for order in store.orders_in(sorted(LIVE))}
+    for position_id in sorted(ids):
+        with store.position_lock(position_id) as held:
+            if not held:
+                return True
+    return False
 
 
 # ----------------------------------------------------------------------------------------------------------- bar rules
