@@ -67,6 +67,11 @@ def test_it_trails_the_best_close_and_not_the_present_one() -> None:
     assert act("105.8", stop_price=D("103.50"), best_close=D("106")) == Hold(D("106"))
 
 
+def test_a_best_close_of_one_r_counts_also_after_the_price_has_come_back() -> None:
+    # The close at +1R was seen, but its move could not be made then.
+    assert act("101", best_close=D("102.5")) == MoveStop(D("100.24"), D("102.5"))
+
+
 def test_a_move_under_a_quarter_atr_is_not_worth_a_replacement() -> None:
     assert act("106.24", stop_price=D("103.50"), best_close=D("106")) == Hold(D("106.24"))
     assert act("106.25", stop_price=D("103.50"), best_close=D("106")) == MoveStop(D("103.75"), D("106.25"))

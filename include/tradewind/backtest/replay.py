@@ -439,6 +439,7 @@ class _Replay:
         notes = [
             f"{len(self.times)} bars of {len(self.series)} symbols; {self.visited} visited, "
             f"{len(self.decisions)} candidates decided in full",
+            f"a stored sentiment score was known for {self.scored / decided:.0%} of them, the others were neutral",
             "equity is marked at bar closes; after a breaker trip trading resumes at the next UTC midnight",
         ]
         if held:

@@ -297,7 +297,14 @@ def check_correlation(symbol: str, side: Side, book: Book, inputs: CycleInputs) 
     """Symbols that move together share one slot's risk: enough of it is left."""
     risk, names = correlated_risk(symbol, side, book, inputs)
     slot = slot_risk(book.portfolio.equity_quote, inputs.params)
-    numbers: Numbers = {"shared_risk_quote": float(risk), "slot_quote": float(slot), "with": ", ".join(names)}
+    known = [inputs.correlation(symbol, exposure.symbol) for exposure in book.exposures]
+    numbers: Numbers = {
+        "highest": max((value for value in known if value is not None), default=None),
+        "limit": inputs.params.max_correlation,
+        "shared_risk_quote": float(risk),
+        "slot_quote": float(slot),
+        "with": ", ".join(names),
+    }
     reason = f"shares its slot with {', '.join(names)}" if names else "moves on its own"
     return Verdict(
         "correlation", slot - risk >= least_risk(book.portfolio.equity_quote, inputs.params), reason, numbers
