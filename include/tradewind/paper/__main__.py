@@ -10,13 +10,15 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from pathlib import Path
 
 import uvicorn
 
-from tradewind.errors import StopError
+from tradewind.errors import BadSetting, StopError
 from tradewind.paper.exchange import PaperExchange
 from tradewind.paper.limits import RateLimits
 from tradewind.paper.markets import Market
+from tradewind.paper.markets_replay import ReplayMarket
 from tradewind.paper.markets_synthetic import SyntheticMarket
 from tradewind.paper.server import PaperServer, Protocol
 from tradewind.paper.store import PaperStore
@@ -24,7 +26,11 @@ from tradewind.settings import load_settings
 
 
 def make_market(name: str, symbols: tuple[str, ...], seed: int, structure: float) -> Market:
-    """The market that a setting names. Raises BadSetting."""
+    """The market that a setting names: `synthetic`, or `replay:DIR`. Raises BadSetting."""
+    if name.startswith("replay:"):
+        return ReplayMarket(Path(name.removeprefix("replay:")).expanduser())
+    if name != "synthetic":
+        raise BadSetting("TRADEWIND_MARKET", f"is {name!r}", "TRADEWIND_MARKET=synthetic")
     return SyntheticMarket(symbols, seed, structure)
 
 
@@ -44,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--order-limit", type=int, default=RateLimits().orders_per_10s, help="new orders in ten seconds"
     )
+    parser.add_argument("--own-time", action="store_true", help="replay at the recording's own time, clock stopped")
     parser.add_argument("--memory", action="store_true", help="keep no state: everything is lost at the end")
     start_ms = round(settings.market_start.timestamp() * 1000) if settings.market_start else None
     parser.add_argument("--start-ms", type=int, default=start_ms, help="freeze a new market's clock there")
@@ -69,7 +76,7 @@ def serve(options: argparse.Namespace) -> int:
     store = PaperStore(options.database_url, give_up) if not options.memory else None
     exchange = PaperExchange(market, store, start_ms=options.start_ms)
     limits = RateLimits(options.weight_limit, options.order_limit)
-    app = PaperServer(exchange, options.admin_token, limits, store)
+    app = PaperServer(exchange, options.admin_token, limits, store, own_time=options.own_time)
     config = uvicorn.Config(
         app.app(), host="127.0.0.1", port=options.port, loop="uvloop", http=Protocol, lifespan="on",
         access_log=False, log_level="warning", server_header=False, timeout_graceful_shutdown=5,

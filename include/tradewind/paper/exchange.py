@@ -24,6 +24,7 @@ from tradewind.errors import IdentityMismatch
 from tradewind.paper.clock import MarketClock
 from tradewind.paper.market_view import MarketView, Shock
 from tradewind.paper.markets import DAY_MS, Market
+from tradewind.paper.markets_replay import ReplayMarket
 from tradewind.paper.store import PaperStore, Rows, SavedState, to_json
 
 _STEP_MS = 2 * DAY_MS
@@ -64,8 +65,12 @@ class PaperExchange:
         self._extra = Rows()
 
     # ---------------------------------------------------------------------------------------------------- start, store
-    def restore(self, state: SavedState, wall_ms: int) -> None:
-        """Take over saved state. Raises IdentityMismatch when it belongs to another market."""
+    def restore(self, state: SavedState, wall_ms: int, *, own_time: bool = False) -> None:
+        """Take over saved state. Raises IdentityMismatch when it belongs to another market.
+
+        A recording is shifted to end now, once and for all; with `own_time` it keeps its times and the clock stands still
+        at its end.
+        """
         stamped = state.meta.get("identity")
         if stamped is not None and stamped != self.market.identity:
             raise IdentityMismatch(

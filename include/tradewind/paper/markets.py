@@ -7,6 +7,7 @@ any time, past or future; the exchange shows only what has happened by the marke
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -16,6 +17,7 @@ import numpy as np
 
 from tradewind.core.matching_rules import SymbolRules
 from tradewind.core.types import IntArray
+from tradewind.errors import BadSetting
 
 MINUTE_MS = 60_000
 DAY_MS = 86_400_000
@@ -105,15 +107,22 @@ _KNOWN = {
 }
 
 
-def listing(symbol: str) -> Listing:
-    """The listing of a market written BASE/QUOTE; unknown bases get a price and units of their own, always the same."""
-    base, quote = symbol.upper().split("/")
+def listing(symbol: str, anchor_price: float | None = None) -> Listing:
+    """The listing of a market written BASE/QUOTE. An unknown base gets units that suit its price, always the same ones.
+
+    Raises BadSetting when the symbol is not written BASE/QUOTE.
+    """
+    base, slash, quote = symbol.upper().partition("/")
+    if not slash or not base.isalnum() or not quote.isalnum():
+        raise BadSetting("TRADEWIND_SYMBOLS", f"{symbol!r} is not a market", "TRADEWIND_SYMBOLS=BTC/USDT,ETH/USDT")
     if base in _KNOWN:
         anchor, tick, step, volume = _KNOWN[base]
     else:
         digest = hashlib.sha256(base.encode()).digest()
-        anchor = float(f"{10 ** (digest[0] / 256 * 4 - 1):.3g}")
-        tick, step, volume = ("0.0001", "0.1", 1e8) if anchor < 10 else ("0.01", "0.001", 1e8)
+        anchor = anchor_price or float(f"{10 ** (digest[0] / 256 * 4 - 1):.3g}")
+        decimals = min(7, max(1, 4 - math.floor(math.log10(anchor))))  # about five digits of price
+        tick, step, volume = f"{10.0**-decimals:.{decimals}f}", "0.1" if anchor < 10 else "0.001", 1e8
+    anchor = anchor_price or anchor
     lot = Decimal(step)
     max_lots = int(Decimal(9_000_000) * 4 / Decimal(str(anchor)) / lot)
     rules = SymbolRules(

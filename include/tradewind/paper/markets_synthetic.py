@@ -52,22 +52,24 @@ class SyntheticParams:
     """The character of the market. Rates are per minute where a name says so; days are days of market time."""
 
     daily_sigma_frac: float = 0.032
-    common_share: float = 0.42
+    common_share: float = 0.3
     """Share of a symbol's variance that is the common factor's: about the correlation between two symbols."""
     slow_vol_days: float = 12.0
     slow_vol_sd: float = 0.30
     state_days: float = 4.0
     state_vol: float = 0.12
     """Half the log-volatility gap between the trending and the reverting state."""
-    state_volume: float = 0.45
-    flow_days: float = 1.6
-    trend_drift: float = 0.75
+    state_volume: float = 0.6
+    flow_days: float = 1.0
+    flow_lead_days: float = 0.75
+    """How long the flow shows in the volume before the price follows it."""
+    trend_drift: float = 1.05
     """Drift in daily σ per unit of flow in the trending state."""
-    contrary_drift: float = 0.30
+    contrary_drift: float = 0.92
     reversion_days: float = 0.5
-    reversion_pull: float = 0.5
+    reversion_pull: float = 0.34
     """How much of the distance to the recent mean is pulled back per `reversion_days`, in the reverting state."""
-    flow_volume: float = 0.55
+    flow_volume: float = 0.8
     jump_rate: float = 1 / 2000
     jump_size: float = 7.0
     volume_noise: float = 0.6
@@ -134,8 +136,9 @@ class SyntheticMarket:
         nodes = BLOCK_MINUTES // _NODE_MINUTES
         own_vol = self._lattice(symbol, "vol", block, p.slow_vol_days)
         common_vol = self._lattice("*", "vol", block, p.slow_vol_days)
-        state = np.tanh(2.5 * self._lattice(symbol, "state", block, p.state_days))
-        flow = np.tanh(1.2 * self._lattice(symbol, "flow", block, p.flow_days)) / 0.66
+        state = np.tanh(2.5 * self._lattice(symbol, "state", block, p.state_days, balanced=True))
+        flow = _squash(self._lattice(symbol, "flow", block, p.flow_days))
+        earlier_flow = _squash(self._lattice(symbol, "flow", block, p.flow_days, int(p.flow_lead_days * DAY_MS)))
         log_vol = p.slow_vol_sd * (0.6 * own_vol + 0.8 * common_vol) + p.state_vol * state
         sigma_node = p.daily_sigma_frac / np.sqrt(1440) * np.exp(log_vol)
 
@@ -146,8 +149,8 @@ class SyntheticMarket:
         noise[jumps] *= p.jump_size
         trending = (1 + state) / 2
         strength = self._structure
-        flow_drift = strength * flow * (p.trend_drift * trending - p.contrary_drift * (1 - trending)) / np.sqrt(1440)
-        pull = strength * p.reversion_pull * (1 - trending) / (p.reversion_days * 1440)
+        flow_drift = strength * earlier_flow * (p.trend_drift * trending - p.contrary_drift * (1 - trending)) / np.sqrt(1440)
+        pull = np.full_like(flow_drift, strength * p.reversion_pull / (p.reversion_days * 1440))
         returns = minute_returns(noise, sigma_node, flow_drift, pull, 1.0 / (p.reversion_days * 1440), _NODE_MINUTES)
         start, end = self._level(symbol, block), self._level(symbol, block + 1)
         log_close = bend_ends(returns, sigma_node, start, end, _NODE_MINUTES)
@@ -213,18 +216,20 @@ class SyntheticMarket:
                 self._common.popitem(last=False)
         return found
 
-    def _lattice(self, symbol: str, what: str, block: int, period_days: float) -> FloatArray:
+    def _lattice(self, symbol: str, what: str, block: int, period_days: float, ago_ms: int = 0, *, balanced: bool = False) -> FloatArray:
         """A smooth, stationary, unit-variance process at 15-minute nodes: values drawn at its own nodes, blended between.
 
         The blend keeps the variance at one between nodes too. Nodes are numbered from the epoch and drawn a few hundred
         at a time, so that neighbouring blocks draw the same ones.
         """
         period_ms = int(period_days * DAY_MS)
-        at = np.arange(BLOCK_MINUTES // _NODE_MINUTES, dtype=np.int64) * (_NODE_MINUTES * MINUTE_MS) + block * BLOCK_MS
+        at = np.arange(BLOCK_MINUTES // _NODE_MINUTES, dtype=np.int64) * (_NODE_MINUTES * MINUTE_MS) + block * BLOCK_MS - ago_ms
         node, offset = np.divmod(at, period_ms)
         first, last = int(node[0]), int(node[-1]) + 1
         chunks = range(first // 256, last // 256 + 1)
         drawn = np.concatenate([self._rng(symbol, what, c).standard_normal(256) for c in chunks])
+        if balanced:
+            drawn[1::2] = -np.sign(drawn[::2]) * np.abs(drawn[1::2])
         base = chunks[0] * 256
         weight = offset / period_ms
         left, right = drawn[node - base], drawn[node + 1 - base]
@@ -250,3 +255,9 @@ class SyntheticMarket:
             else:
                 right, high = middle, value
         return low
+
+
+def _squash(values: FloatArray) -> FloatArray:
+    """A normal process as one that mostly sits near plus or minus one, with unit variance."""
+    squashed: FloatArray = np.tanh(1.2 * values) / 0.66
+    return squashed
