@@ -1,0 +1,74 @@
+"""A deployment's databases: made once, apart from each other, dropped in demo mode alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tradewind import stack
+from tradewind.adapters.migrations import read_migrations
+from tradewind.errors import IdentityMismatch, StackFailed
+from tradewind.settings import Settings
+from tradewind.stack import databases
+from tradewind.stack.postgres import EmbeddedPostgres
+
+
+@pytest.fixture
+def settings(postgres_server: EmbeddedPostgres, tmp_path: Path) -> Settings:
+    return stack.with_secrets(home_dir=tmp_path, postgres_port=postgres_server.port)
+
+
+def test_the_databases_are_made_once(settings: Settings, postgres_server: EmbeddedPostgres) -> None:
+    databases.recreate(settings, postgres_server)
+    assert len(databases.ensure(settings, postgres_server)) == len(read_migrations())
+    assert databases.ensure(settings, postgres_server) == []
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+        row = connection.execute("SELECT identity->>'mode' FROM deployment").fetchone()
+    assert row == ("demo",)
+
+
+def test_a_role_reaches_its_own_database_alone(settings: Settings, postgres_server: EmbeddedPostgres) -> None:
+    databases.ensure(settings, postgres_server)
+    ours = settings.database_url.get_secret_value()
+    with psycopg.connect(ours) as connection:
+        row = connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone()
+    assert row == (False,)
+    with pytest.raises(psycopg.OperationalError, match="permission denied"):
+        psycopg.connect(ours.replace("/tradewind_demo", "/tradewind_paper_demo"))
+
+
+def test_a_fresh_start_forgets_everything(settings: Settings, postgres_server: EmbeddedPostgres) -> None:
+    databases.ensure(settings, postgres_server)
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+        connection.execute("CREATE TABLE kept ()")
+    databases.recreate(settings, postgres_server)
+    databases.ensure(settings, postgres_server)
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+        assert connection.execute("SELECT to_regclass('kept')").fetchone() == (None,)
+
+
+def test_other_modes_are_never_dropped(tmp_path: Path, postgres_server: EmbeddedPostgres) -> None:
+    paper = stack.with_secrets(mode="paper", home_dir=tmp_path, postgres_port=postgres_server.port)
+    with pytest.raises(StackFailed, match="never dropped"):
+        databases.recreate(paper, postgres_server)
+
+
+def test_another_seed_is_another_deployment(settings: Settings, postgres_server: EmbeddedPostgres) -> None:
+    databases.recreate(settings, postgres_server)
+    databases.ensure(settings, postgres_server)
+    other = stack.with_secrets(
+        home_dir=settings.home_dir, postgres_port=postgres_server.port, market_seed=settings.market_seed + 1
+    )
+    with pytest.raises(IdentityMismatch, match="seed"):
+        databases.ensure(other, postgres_server)
+
+
+def test_an_external_database_is_made_if_its_role_may(postgres_server: EmbeddedPostgres, tmp_path: Path) -> None:
+    settings = stack.with_secrets(home_dir=tmp_path, database_url=postgres_server.url("elsewhere"))
+    assert len(databases.ensure(settings, None)) == len(read_migrations())
+    refused = stack.with_secrets(home_dir=tmp_path, database_url=postgres_server.url("x", password="wrong"))
+    with pytest.raises(StackFailed, match="cannot connect to database x") as caught:
+        databases.ensure(refused, None)
+    assert "wrong" not in str(caught.value)
