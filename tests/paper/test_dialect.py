@@ -93,7 +93,14 @@ def test_key_without_trading_rights(paper_server: PaperServerProcess, client: Ra
 
 
 # ---------------------------------------------------------------------------------------------------------- parameters
-LIMIT = {"symbol": "BTCUSDT", "side": "BUY", "type": "LIMIT", "timeInForce": "GTC", "quantity": "0.01", "price": "40000"}
+LIMIT = {
+    "symbol": "BTCUSDT",
+    "side": "BUY",
+    "type": "LIMIT",
+    "timeInForce": "GTC",
+    "quantity": "0.01",
+    "price": "40000",
+}
 
 
 @pytest.mark.parametrize(

@@ -478,6 +478,7 @@ class Engine:
         return True
 
     def _fill(self, order: Order, price_ticks: int, lots: int, now_ms: int, *, maker: bool) -> None:
+        self._expire_siblings(order, now_ms)
         rules = self.rules[order.symbol]
         quote_atoms = price_ticks * lots * rules.quote_atoms_per_ticklot
         base_atoms = lots * rules.base_atoms_per_lot
@@ -507,7 +508,6 @@ class Engine:
             if order.status is OrderStatus.FILLED:
                 self._activate(order_list, now_ms)
         else:
-            self._expire_siblings(order, now_ms)
             self._settle_list(order_list, now_ms)
 
     def _close(self, order: Order, status: OrderStatus, now_ms: int, reason: str = "") -> None:

@@ -246,7 +246,11 @@ def main(argv: list[str] | None = None) -> int:
             options.symbols.split(","),
             market_params,
         )
-        print(json.dumps({"seed": seed, "structure": options.structure, **{k: round(v, 4) for k, v in asdict(shape).items()}}))
+        print(
+            json.dumps(
+                {"seed": seed, "structure": options.structure, **{k: round(v, 4) for k, v in asdict(shape).items()}}
+            )
+        )
         for found in findings:
             row = {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(found).items()}
             print(json.dumps({"log_loss_gain": round(found.log_loss_gain, 4), **row}))

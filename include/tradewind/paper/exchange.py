@@ -24,7 +24,6 @@ from tradewind.errors import IdentityMismatch
 from tradewind.paper.clock import MarketClock
 from tradewind.paper.market_view import MarketView, Shock
 from tradewind.paper.markets import DAY_MS, Market
-from tradewind.paper.markets_replay import ReplayMarket
 from tradewind.paper.store import PaperStore, Rows, SavedState, to_json
 
 _STEP_MS = 2 * DAY_MS

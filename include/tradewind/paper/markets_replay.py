@@ -133,5 +133,3 @@ def _epoch_ms(column: NDArray[np.generic]) -> IntArray:
     if np.issubdtype(column.dtype, np.datetime64):
         return column.astype("datetime64[ms]").astype(np.int64)
     return column.astype(np.int64)
-
-

@@ -73,7 +73,7 @@ class SyntheticParams:
     jump_rate: float = 1 / 2000
     jump_size: float = 7.0
     volume_noise: float = 0.6
-    level_sigma_frac: float = 0.11
+    level_sigma_frac: float = 0.16
 
 
 class SyntheticMarket:
@@ -149,7 +149,9 @@ class SyntheticMarket:
         noise[jumps] *= p.jump_size
         trending = (1 + state) / 2
         strength = self._structure
-        flow_drift = strength * earlier_flow * (p.trend_drift * trending - p.contrary_drift * (1 - trending)) / np.sqrt(1440)
+        flow_drift = (
+            strength * earlier_flow * (p.trend_drift * trending - p.contrary_drift * (1 - trending)) / np.sqrt(1440)
+        )
         pull = np.full_like(flow_drift, strength * p.reversion_pull / (p.reversion_days * 1440))
         returns = minute_returns(noise, sigma_node, flow_drift, pull, 1.0 / (p.reversion_days * 1440), _NODE_MINUTES)
         start, end = self._level(symbol, block), self._level(symbol, block + 1)
@@ -216,14 +218,20 @@ class SyntheticMarket:
                 self._common.popitem(last=False)
         return found
 
-    def _lattice(self, symbol: str, what: str, block: int, period_days: float, ago_ms: int = 0, *, balanced: bool = False) -> FloatArray:
+    def _lattice(
+        self, symbol: str, what: str, block: int, period_days: float, ago_ms: int = 0, *, balanced: bool = False
+    ) -> FloatArray:
         """A smooth, stationary, unit-variance process at 15-minute nodes: values drawn at its own nodes, blended between.
 
         The blend keeps the variance at one between nodes too. Nodes are numbered from the epoch and drawn a few hundred
         at a time, so that neighbouring blocks draw the same ones.
         """
         period_ms = int(period_days * DAY_MS)
-        at = np.arange(BLOCK_MINUTES // _NODE_MINUTES, dtype=np.int64) * (_NODE_MINUTES * MINUTE_MS) + block * BLOCK_MS - ago_ms
+        at = (
+            np.arange(BLOCK_MINUTES // _NODE_MINUTES, dtype=np.int64) * (_NODE_MINUTES * MINUTE_MS)
+            + block * BLOCK_MS
+            - ago_ms
+        )
         node, offset = np.divmod(at, period_ms)
         first, last = int(node[0]), int(node[-1]) + 1
         chunks = range(first // 256, last // 256 + 1)
@@ -238,7 +246,8 @@ class SyntheticMarket:
 
     def _level(self, symbol: str, block: int) -> float:
         """The log price (relative to the anchor price) at the start of a block."""
-        return 0.65 * self._bridge("*", block) + 0.76 * self._bridge(symbol, block)
+        share = self._params.common_share
+        return float(np.sqrt(share) * self._bridge("*", block) + np.sqrt(1 - share) * self._bridge(symbol, block))
 
     def _bridge(self, symbol: str, block: int) -> float:
         left = block // _LEVEL_SPAN * _LEVEL_SPAN
