@@ -77,9 +77,10 @@ def current_regimes(ports: Ports, bars: Mapping[str, Bars], bar: datetime) -> di
     states: list[RegimeState] = []
     for symbol, series in bars.items():
         before = previous.get(symbol)
-        since_ms = to_ms(bar) if before is None else to_ms(before.bar + BAR)
-        regime = None if before is None else before.regime
-        states += classify_regimes(series, ports.params, regime, since_ms)
+        if before is None:
+            states += classify_regimes(series, ports.params)
+        else:
+            states += classify_regimes(series, ports.params, before.regime, to_ms(before.bar + BAR))
     ports.state_store.insert_regimes(states, params_hash)
     return {state.symbol: state for state in states if state.bar == bar}
 
