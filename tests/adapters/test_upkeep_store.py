@@ -1,0 +1,81 @@
+"""Retention in a real PostgreSQL: what explains or moved money stays, what repeats itself goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from psycopg.types.json import Jsonb
+
+from tradewind.adapters.database import Database
+from tradewind.adapters.upkeep_store import PgUpkeep
+
+NOW = datetime(2024, 3, 5, 12, tzinfo=UTC)
+_MARK = "INSERT INTO equity (account, at, kind, equity_quote, detail) VALUES ('a', %s, %s, %s, '{}')"
+
+
+@pytest.fixture
+def database(postgres_url: str) -> Iterator[Database]:
+    database = Database(postgres_url)
+    yield database
+    database.close()
+
+
+def test_of_old_marks_the_highest_lowest_and_last_of_each_quarter_stay(database: Database) -> None:
+    quarter = NOW - timedelta(days=10)
+    for second, equity in enumerate([100, 103, 99, 101, 102, 100.5]):
+        database.execute(_MARK, (quarter + timedelta(seconds=second), "mark", equity))
+    database.execute(_MARK, (quarter + timedelta(seconds=3), "day_open", 100))
+    database.execute(_MARK, (quarter + timedelta(minutes=15), "mark", 98))
+    recent = NOW - timedelta(days=1)
+    for second in range(5):
+        database.execute(_MARK, (recent + timedelta(seconds=second), "mark", 100))
+    peak = "SELECT max(equity_quote) AS peak, min(equity_quote) AS low FROM equity"
+    before = database.row(peak)
+    assert PgUpkeep(database).remove_expired(NOW)["equity"] == 3
+    assert database.row(peak) == before
+    old = database.rows("SELECT equity_quote FROM equity WHERE kind = 'mark' AND at < %s ORDER BY at", (recent,))
+    assert [float(row["equity_quote"]) for row in old] == [103, 99, 100.5, 98]
+    assert database.rows("SELECT 1 FROM equity WHERE kind = 'day_open'")
+    assert len(database.rows("SELECT 1 FROM equity WHERE at >= %s", (recent,))) == 5
+    assert PgUpkeep(database).remove_expired(NOW)["equity"] == 0
+
+
+def test_old_verdicts_and_clean_reconciliations_go(database: Database) -> None:
+    for age_days, passed in [(100, True), (100, False), (10, True)]:
+        database.execute(
+            "INSERT INTO data_quality (symbol, bar, passed, findings) VALUES (%s, %s, %s, '{}')",
+            (f"{passed}{age_days}", NOW - timedelta(days=age_days), passed),
+        )
+    for age_days, clean in [(20, True), (20, False), (1, True)]:
+        database.execute(
+            "INSERT INTO reconciliations (account, at, clean, report) VALUES ('a', %s, %s, %s)",
+            (NOW - timedelta(days=age_days), clean, Jsonb({})),
+        )
+    removed = PgUpkeep(database).remove_expired(NOW)
+    assert (removed["data_quality"], removed["reconciliations"]) == (2, 1)
+    assert len(database.rows("SELECT 1 FROM reconciliations WHERE NOT clean")) == 1
+
+
+def test_finished_jobs_go_with_their_chunks_and_sent_alerts_too(database: Database) -> None:
+    database.execute(
+        "INSERT INTO jobs (job_id, kind, state, params, requested_by, finished_at) VALUES "
+        "('old', 'k', 'done', '{}', 't', now() - interval '200 days'), ('open', 'k', 'running', '{}', 't', NULL)"
+    )
+    database.execute("INSERT INTO history_chunks VALUES ('old', 'A/USDT', '1h', now(), now())")
+    database.execute(
+        "INSERT INTO alerts (severity, key, title, body, created_at, sent_at) VALUES "
+        "('info', 'a', 't', 'b', now() - interval '200 days', now()),"
+        "('critical', 'b', 't', 'b', now() - interval '200 days', NULL)"
+    )
+    removed = PgUpkeep(database).remove_expired(NOW)
+    assert (removed["jobs"], removed["alerts"]) == (1, 1)
+    assert [row["job_id"] for row in database.rows("SELECT job_id FROM jobs")] == ["open"]
+    assert database.rows("SELECT 1 FROM history_chunks") == []
+
+
+def test_statistics_name_the_largest_tables(database: Database) -> None:
+    tables = {row["name"]: row["bytes"] for row in PgUpkeep(database).refresh_statistics()}
+    assert tables
+    assert min(tables.values()) >= 0
