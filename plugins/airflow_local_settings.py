@@ -22,7 +22,7 @@ def task_instance_mutation_hook(task_instance: TaskInstance, dag_run: DagRun | N
 
     # The run's id tells, also where Airflow calls this before the instance is bound to its run.
     if (task_instance.run_id or "").startswith(f"{BACKFILL}__"):
-        task_instance.pool = Pool.BULK.value
+        task_instance.pool = task_instance.queue = Pool.BULK.value
         task_instance.priority_weight = PRIORITY[Pool.BULK]
 
 

@@ -66,6 +66,7 @@ def test_every_task_has_a_timeout_a_backoff_and_a_pool_that_exists(dag: DAG) -> 
     pools = read_pools()
     for task in dag.tasks:
         assert task.pool in pools, task.task_id
+        assert task.queue == task.pool, task.task_id
         assert task.execution_timeout is not None, task.task_id
         assert task.retry_delay > timedelta(0), task.task_id
         assert task.weight_rule is not None, task.task_id

@@ -10,7 +10,10 @@ import pytest
 
 from tests.dags.conftest import DAG_IDS
 from tests.e2e.conftest import BAR, DAY_RUNS, RunningSystem
+from tradewind.core.types import Latch, TradingMode
 from tradewind.errors import BadInput
+from tradewind.jobs.equity import mark_equity
+from tradewind.jobs.safety import resume
 from tradewind.orchestration.defaults import read_pools
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -171,3 +174,37 @@ def test_a_failed_run_raises_an_alert(system: RunningSystem) -> None:
     alert = "SELECT severity, title FROM alerts WHERE key = 'dag_failed:backfill_history'"
     (row,) = wait_for(lambda: system.rows(alert), 30, "no alert was raised for the failed run")
     assert row == {"severity": "warning", "title": "backfill_history failed"}
+
+
+def test_a_breach_trips_the_breaker_once_and_a_new_watch_follows(system: RunningSystem) -> None:
+    ports = system.wiring
+    system.admin.step(1)
+    # A peak that the account never had, seven seconds ago: the drawdown from it is 50 %.
+    ports.trading_store.record_equity("mark", ports.clock.now() - timedelta(seconds=7), mark_equity(ports) * 2)
+    latch = wait_for(lambda: _halted(system), 30, "the watch latched nothing")
+    run_id = f"breach__latch_{latch.sequence}"
+    try:
+        wait_for(lambda: system.airflow.dag_runs("trip_circuit_breaker"), 30, "nobody started trip_circuit_breaker")
+        assert system.airflow.wait_dag_run("trip_circuit_breaker", run_id)["state"] == "success"
+        work = ports.trading_store.flattening(latch.sequence)
+        assert work is not None
+        assert work.verified_flat_at is not None
+    finally:
+        # Every run left of the breach must be gone before the latch opens.
+        resume(ports, "test")
+
+    def watching() -> bool:
+        beat = ports.trading_store.heartbeats()["watch_risk"]
+        return bool(system.airflow.dag_runs("watch_risk", state="running")) and beat > ports.trading_store.latch().since
+
+    wait_for(watching, 60, "no watch followed the breach")
+    system.airflow.clear_tasks("trip_circuit_breaker", run_id)
+    time.sleep(1)
+    system.airflow.wait_dag_run("trip_circuit_breaker", run_id)
+    assert system.task_states("trip_circuit_breaker", run_id) == {"flatten_and_verify": "skipped"}
+    assert ports.trading_store.latch().mode is TradingMode.ACTIVE
+
+
+def _halted(system: RunningSystem) -> Latch | None:
+    latch = system.wiring.trading_store.latch()
+    return latch if latch.mode is TradingMode.HALTED else None

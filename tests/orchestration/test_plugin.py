@@ -43,10 +43,11 @@ def test_airflow_loads_the_plugin_without_an_error(plugins: Any) -> None:
 
 @pytest.mark.parametrize("run_id", ["backfill__2026-01-01T00:00:00+00:00", "scheduled__x", "manual__backfill__x", None])
 def test_backfilled_runs_queue_with_the_bulk(plugins: Any, run_id: str | None) -> None:
-    task_instance = SimpleNamespace(run_id=run_id, pool="market", priority_weight=PRIORITY[Pool.MARKET])
+    task_instance = SimpleNamespace(run_id=run_id, pool="market", queue="market", priority_weight=PRIORITY[Pool.MARKET])
     plugins("airflow_local_settings").task_instance_mutation_hook(task_instance)
     wanted = Pool.BULK if run_id is not None and run_id.startswith("backfill__") else Pool.MARKET
-    assert (task_instance.pool, task_instance.priority_weight) == (wanted, PRIORITY[wanted])
+    found = (task_instance.pool, task_instance.queue, task_instance.priority_weight)
+    assert found == (wanted, wanted, PRIORITY[wanted])
 
 
 @pytest.mark.parametrize("command", [["api-server"], ["dag-processor"], ["db", "migrate"], ["celery", "flower"], []])

@@ -78,6 +78,8 @@ def task_defaults(
     return {
         "owner": owner,
         "pool": pool.value,
+        # Celery's queue; a LocalExecutor has none. A worker listens to those that it is meant for.
+        "queue": pool.value,
         "priority_weight": PRIORITY[pool],
         "weight_rule": "absolute",
         "execution_timeout": timeout,
