@@ -13,7 +13,7 @@ def train_models(demo: DemoRun) -> bool:
 
     It is not repeated until one passes: trying again until luck helps is what the gates are there to prevent.
     """
-    demo.run_dag("retrain_models", {"reason": "demo"}, timeout_s=420)
+    demo.run_dag("retrain_models", {"reason": "demo"}, timeout_s=1200)
     models = demo.wiring.database.rows(_MODELS)
     demo.require(bool(models), "retrain_models succeeded but stored no model version")
     champion = next((model for model in models if model["state"] == "champion"), None)
