@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from tradewind import settings as settings_module
 from tradewind.errors import BadSetting
-from tradewind.settings import Settings, load_settings
+from tradewind.settings import PREFIX, Settings, load_settings
 from tradewind.stack.secrets import init_secrets
 
 LIVE = {
@@ -180,3 +180,12 @@ def test_no_secret_shows_in_print_and_nothing_changes_later(project: Path) -> No
         assert path.read_text() not in repr(settings)
     with pytest.raises(ValidationError):
         settings.mode = "live"
+
+
+def test_the_example_file_is_accepted_when_every_line_is_taken(project: Path) -> None:
+    """Its commented lines too, except what only a live or external deployment may set."""
+    example = Path(__file__).parents[1] / ".env.example"
+    lines = [line.removeprefix("#") for line in example.read_text().splitlines() if line.lstrip("#").startswith(PREFIX)]
+    assert len(lines) > 25
+    (project / ".env").write_text("\n".join(lines))
+    assert load_settings().mode == "demo"
