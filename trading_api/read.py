@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from apiflask import APIBlueprint
+from apiflask import APIBlueprint, FileSchema
 from flask import Response, abort, request
 
 from . import schemas
@@ -29,6 +29,7 @@ _PROBLEMS: Any = {
     503: {"description": "A part of the stack does not answer."},
 }
 _EXPORT_CHUNK = 1000
+_CSV = FileSchema(type="string")
 
 
 def queries() -> Queries:
@@ -249,6 +250,7 @@ FEE_COLUMNS = ("day", "symbol", "fee_asset", "fee", "turnover_quote", "fills")
 @blueprint.get("/export/trades.csv")
 @may_read
 @blueprint.input(schemas.ExportQuery, location="query")
+@blueprint.output(_CSV, content_type="text/csv")
 @blueprint.doc(summary="Ended positions as CSV", security=READERS, responses=_PROBLEMS)
 def export_trades(query_data: dict[str, Any]) -> Response:
     reads = queries()
@@ -258,6 +260,7 @@ def export_trades(query_data: dict[str, Any]) -> Response:
 @blueprint.get("/export/fills.csv")
 @may_read
 @blueprint.input(schemas.ExportQuery, location="query")
+@blueprint.output(_CSV, content_type="text/csv")
 @blueprint.doc(summary="Fills as CSV", security=READERS, responses=_PROBLEMS)
 def export_fills(query_data: dict[str, Any]) -> Response:
     return _export("fills", FILL_COLUMNS, query_data, queries().fills)
@@ -266,6 +269,7 @@ def export_fills(query_data: dict[str, Any]) -> Response:
 @blueprint.get("/export/fees.csv")
 @may_read
 @blueprint.input(schemas.ExportQuery, location="query")
+@blueprint.output(_CSV, content_type="text/csv")
 @blueprint.doc(summary="Fees a day, symbol and asset as CSV", security=READERS, responses=_PROBLEMS)
 def export_fees(query_data: dict[str, Any]) -> Response:
     return _export("fees", FEE_COLUMNS, query_data, queries().fees)

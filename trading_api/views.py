@@ -153,24 +153,43 @@ REGIMES = (
 
 
 def model_card(model: Row, gates: Sequence[Row]) -> Row:
-    """A version with its gates and the figures of its manifest, flattened to what fits a card."""
-    manifest = model["manifest"]
-    metrics = manifest.get("metrics", {}) if isinstance(manifest, Mapping) else {}
-    return {**model, "gates": list(gates), "figures": _figures(metrics)}
+    """A version with its gates, and from its manifest what it scored on the window that no fit had seen."""
+    promotion = _section(model["manifest"], "metrics", "promotion")
+    pooled, trades = _section(promotion, "pooled"), _section(promotion, "trades")
+    figures = [
+        ("log-loss", pooled.get("log_loss"), pooled.get("base_log_loss")),
+        ("Brier score", pooled.get("brier"), pooled.get("base_brier")),
+        ("rows", pooled.get("rows"), None),
+        ("days", promotion.get("days"), None),
+        ("trades", trades.get("trades"), None),
+        ("expectancy, R", trades.get("expectancy_r"), None),
+        ("its 5 % bound, R", trades.get("expectancy_r_low"), None),
+        ("profit factor", trades.get("profit_factor"), None),
+        ("won", trades.get("win_share"), None),
+    ]
+    classes = [
+        {
+            "name": words(name),
+            "auc": scores.get("auc"),
+            "calibration_error": scores.get("calibration_error"),
+            "points": [(100 * predicted, 100 - 100 * observed) for predicted, observed, _ in scores.get("curve", [])],
+        }
+        for name, scores in _section(pooled, "classes").items()
+    ]
+    return {
+        **model,
+        "gates": list(gates),
+        "figures": [figure for figure in figures if figure[1] is not None],
+        "classes": classes,
+        "shortened": bool(promotion.get("shortened")),
+    }
 
 
-def _figures(metrics: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """Single numbers of a nested mapping, named by their path; lists (folds, curves) stay in the API."""
-    if not isinstance(metrics, Mapping):
-        return []
-    found: list[tuple[str, Any]] = []
-    for name, value in metrics.items():
-        path = f"{prefix}{words(str(name))}"
-        if isinstance(value, Mapping):
-            found += _figures(value, f"{path} · ")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            found.append((path, value))
-    return found[:24]
+def _section(mapping: Any, *path: str) -> Mapping[str, Any]:
+    """A nested mapping by its path; empty where a manifest of another version has no such section."""
+    for name in path:
+        mapping = mapping.get(name) if isinstance(mapping, Mapping) else None
+    return mapping if isinstance(mapping, Mapping) else {}
 
 
 def job_row(job: Row) -> Row:

@@ -226,10 +226,19 @@ def _decisions(
 
 
 def _models_and_jobs(database: Database, now: datetime) -> None:
-    metrics = {
-        "log_loss": 0.9812, "base_rate_log_loss": 1.0234, "brier": 0.58, "calibration_error": 0.021,
-        "auc": {"long_wins": 0.583, "short_wins": 0.571}, "expectancy_r": 0.112, "trades": 84, "profit_factor": 1.31,
+    curve = [[0.1 * i, 0.1 * i + 0.02 * (-1) ** i, 400] for i in range(2, 9)]
+    classes = {
+        name: {"auc": 0.583, "calibration_error": 0.021, "curve": curve}
+        for name in ("long_wins", "short_wins", "neither")
+    }
+    pooled = {
+        "rows": 26_880, "log_loss": 0.9812, "base_log_loss": 1.0234, "brier": 0.58, "base_brier": 0.61,
+        "classes": classes,
     }  # fmt: skip
+    trades = {
+        "trades": 84, "expectancy_r": 0.112, "expectancy_r_low": 0.018, "profit_factor": 1.31, "win_share": 0.46,
+    }  # fmt: skip
+    metrics = {"promotion": {"pooled": pooled, "trades": trades, "days": 56.0, "shortened": True}}
     for version, state, days in (("2026w09-a1b2c3", "champion", 4), ("2026w08-d4e5f6", "retired", 11)):
         end = now - timedelta(days=days)
         database.execute(

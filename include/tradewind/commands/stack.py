@@ -155,6 +155,7 @@ def _announce(stack: Stack, reporter: object) -> None:
 
 
 def _print_addresses(settings: Settings) -> None:
+    from tradewind.adapters.login_tickets import login_link
     from tradewind.stack.state import StackState, state_file
 
     state = StackState.load(state_file(settings.home_dir))
@@ -162,6 +163,9 @@ def _print_addresses(settings: Settings) -> None:
         raise StackFailed("the stack ended right after its start: see ./tradewind logs supervisor")
     for name, url in state.urls.items():
         print(f"{name:10s} {url}")
+    if "status" in state.urls:
+        link = login_link(state.urls["status"], settings.api_session_key.get_secret_value())
+        print(f"{'':10s} {link} (signs in once, within ten minutes)")
     print(f"{'login':10s} {settings.airflow_username}, password in {settings.secrets_dir}/tradewind_airflow_password")
 
 

@@ -1,0 +1,51 @@
+"""Generated calls against the OpenAPI document: no defect, no undocumented status, only problems as errors."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+import schemathesis
+from apiflask import APIFlask
+from hypothesis import HealthCheck, Phase, given, settings
+
+from tests.trading_api.conftest import CONTROLLER
+
+# A quick pass by default; the long run of 2,000 calls: SCHEMATHESIS_EXAMPLES=150.
+EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "6"))
+RELAXED = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate],
+    derandomize=True,
+)
+
+
+@pytest.mark.parametrize("signed_in", [True, False])
+def test_generated_calls(app: APIFlask, signed_in: bool) -> None:
+    app.config.update(REQUESTS_PER_MINUTE=10**9, REFUSALS_PER_MINUTE=10**9)
+    schema = schemathesis.openapi.from_wsgi("/api/openapi.json", app)
+    headers = CONTROLLER if signed_in else {}
+    for result in schema.get_all_operations():
+        _call_often(result.ok(), headers)
+
+
+def _call_often(operation: Any, headers: dict[str, str]) -> None:
+    documented = {int(status) for status in operation.definition.raw["responses"]}
+    is_open = operation.path in ("/api/health", "/api/ready")
+
+    @RELAXED
+    @given(case=operation.as_strategy())
+    def call(case: Any) -> None:
+        answer = case.call(headers=headers)
+        said = (case.method, case.path, answer.status_code, answer.text[:300])
+        assert answer.status_code < 500 or answer.status_code == 503, said
+        assert answer.status_code in documented, said
+        if answer.status_code >= 400 and not is_open:
+            assert answer.headers["content-type"] == ["application/problem+json"], said
+        if not headers and not is_open:
+            assert answer.status_code == 401, said
+
+    call()

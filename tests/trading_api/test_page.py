@@ -1,0 +1,132 @@
+"""The page as HTML: what it says, what it never does."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from flask.testing import FlaskClient
+
+from tests.support.status_seed import FILTERS, seed_week
+from tests.trading_api.conftest import READER
+from tradewind.adapters.database import Database
+from tradewind.settings import Settings
+from trading_api import views
+
+
+def page(client: FlaskClient, path: str = "/") -> str:
+    answer = client.get(path, headers=READER)
+    assert answer.status_code == 200
+    return answer.text
+
+
+def text_of(html: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
+
+
+def test_an_empty_deployment_has_a_page_that_says_so(client: FlaskClient) -> None:
+    said = text_of(page(client))
+    assert "No equity has been measured yet" in said
+    assert "No model has been trained" in said
+    assert "May it trade? No" in said
+    assert "exchange and ledger were never compared" in said
+
+
+def test_paper_money_and_the_synthetic_market_are_unmistakable(client: FlaskClient) -> None:
+    assert "PAPER MONEY · SYNTHETIC MARKET" in page(client)
+
+
+def test_live_money_is_unmistakable(client: FlaskClient, settings: Settings) -> None:
+    object.__setattr__(settings, "mode", "live")
+    object.__setattr__(settings, "market", "exchange")
+    html = page(client)
+    assert "Real money" in html
+    assert "PAPER" not in html
+
+
+def test_the_week_is_on_the_page(client: FlaskClient, database: Database, settings: Settings) -> None:
+    seed_week(database, settings.account_id)
+    html = page(client)
+    said = text_of(html)
+    assert "May it trade? Yes" in said
+    assert "naked position SOL/USDT has no resting stop" in said
+    for name in FILTERS:
+        assert f"<b>{views.words(name)}</b>" in html
+    assert "2026w09-a1b2c3" in said
+    assert "Daily summary" in said
+    assert '<progress max="1" value="0.7">' in html
+
+
+def test_an_articles_text_is_text_and_its_link_an_address_or_nothing(
+    client: FlaskClient, database: Database, settings: Settings
+) -> None:
+    seed_week(database, settings.account_id)
+    html = page(client)
+    assert "&lt;script&gt;alert(&#39;an article is text&#39;)&lt;/script&gt;" in html
+    assert "<script>alert" not in html
+    assert "javascript:" not in html
+
+
+def test_hostile_words_in_the_ledger_are_text_too(client: FlaskClient, database: Database) -> None:
+    hostile = "<img src=x onerror=alert(1)>"
+    database.execute("INSERT INTO latches VALUES ('demo', 'reduce_only', %s, now(), 1)", (hostile,))
+    database.execute(
+        "INSERT INTO alerts (severity, key, title, body) VALUES ('critical', 'k', %s, %s)", (hostile, hostile)
+    )
+    database.execute(
+        "INSERT INTO audit (actor, action, outcome, detail, source) VALUES (%s, %s, 'done', '{}', %s)", (hostile,) * 3
+    )
+    html = page(client)
+    assert "<img src=x" not in html
+    assert html.count("&lt;img src=x") >= 5
+
+
+def test_a_halt_by_hand_offers_to_resume(client: FlaskClient, database: Database) -> None:
+    database.execute("INSERT INTO latches VALUES ('demo', 'reduce_only', 'lunch', now(), 1)")
+    html = page(client)
+    assert re.search(r'data-action="halt" disabled', html)
+    assert re.search(r'data-action="resume" >', html)
+    assert "halted by hand: lunch" in html
+
+
+def test_the_page_is_made_of_this_hosts_files(client: FlaskClient) -> None:
+    html = page(client)
+    for address in re.findall(r'(?:src|href)="([^"#]+)"', html):
+        assert address.startswith("/"), address
+    for address in re.findall(r'<(?:script|link)[^>]*(?:src|href)="([^"]+)"', html):
+        answer = client.get(address)
+        assert answer.status_code == 200
+        assert "immutable" in answer.headers["Cache-Control"]
+
+
+def test_files_travel_compressed(client: FlaskClient) -> None:
+    plain = client.get("/static/plotly.js")
+    packed = client.get("/static/plotly.js", headers={"Accept-Encoding": "gzip"})
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert len(packed.data) < len(plain.data) / 2
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(Decimal("1234567.891"), "1\u2009234\u2009567.89"), (Decimal("-5"), "−5.00"), (None, "–"), (Decimal(0), "0.00")],
+)
+def test_amounts_read_well(value: Decimal | None, expected: str) -> None:
+    assert views.quote(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(61_500.123, "61\u2009500.12"), (148.2, "148.200"), (2.5, "2.5000"), (0.58, "0.580000")],
+)
+def test_prices_keep_their_digits(value: float, expected: str) -> None:
+    assert views.price(value) == expected
+
+
+def test_spans_and_ages() -> None:
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    assert views.span(59) == "59 s"
+    assert views.span(3600 * 5) == "5 h"
+    assert views.ago(now - timedelta(days=3), now) == "3 d ago"
+    assert views.ago(None, now) == "never"
