@@ -156,10 +156,15 @@ def _exchange(settings: Settings) -> list[Service | Step]:
                 api_secret=settings.exchange_api_secret.get_secret_value(),
             )
 
+    # The demo steps through days of market in minutes of wall time, on which limits are counted.
+    limits = ["--weight-limit", "1000000", "--order-limit", "10000"] if settings.mode == "demo" else []
+
     service = Service(
         name="exchange",
         needs=("databases",),
-        launch=lambda: spawn([sys.executable, "-m", "tradewind.paper"], log=log, env=environment, cwd=PROJECT_DIR),
+        launch=lambda: spawn(
+            [sys.executable, "-m", "tradewind.paper", *limits], log=log, env=environment, cwd=PROJECT_DIR
+        ),
         ready=lambda: _answers(f"http://{LOCALHOST}:{settings.exchange_port}/api/v3/ping"),
         log=log,
         port=settings.exchange_port,
