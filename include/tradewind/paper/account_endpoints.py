@@ -211,6 +211,48 @@ def my_trades(call: Call) -> list[dict[str, Any]]:
     return [my_trade_view(f, rules) for f in _page(found, q, from_start=from_start)]
 
 
+@endpoint(
+    "GET",
+    "/api/v3/myPreventedMatches",
+    _USER,
+    weight=20,
+    required=("symbol",),
+    symbol=p.symbol,
+    preventedMatchId=p.number,
+    orderId=p.number,
+    fromPreventedMatchId=p.number,
+    limit=p.limit(1000),
+)
+@endpoint(
+    "GET",
+    "/api/v3/myAllocations",
+    _USER,
+    weight=20,
+    required=("symbol",),
+    symbol=p.symbol,
+    startTime=p.moment,
+    endTime=p.moment,
+    fromAllocationId=p.number,
+    orderId=p.number,
+    limit=p.limit(1000),
+)
+@endpoint(
+    "GET",
+    "/api/v3/order/amendments",
+    _USER,
+    weight=4,
+    required=("symbol", "orderId"),
+    symbol=p.symbol,
+    orderId=p.number,
+    fromExecutionId=p.number,
+    limit=p.limit(1000),
+)
+def nothing_of_the_kind(call: Call) -> list[dict[str, Any]]:
+    """Prevented matches, allocations and amendments: accounts never meet each other here, and nothing is amended."""
+    rules_of(call, call.params["symbol"])
+    return []
+
+
 # ---------------------------------------------------------------------------------------------------------------- fees
 @endpoint("GET", "/api/v3/account/commission", _USER, weight=20, required=("symbol",), symbol=p.symbol)
 def account_commission(call: Call) -> dict[str, Any]:
@@ -249,6 +291,18 @@ def my_filters(call: Call) -> dict[str, Any]:
 @endpoint("GET", "/sapi/v1/system/status")
 def system_status(_: Call) -> dict[str, Any]:
     return {"status": 0, "msg": "normal"}
+
+
+@endpoint("GET", "/sapi/v1/account/status", _USER)
+def account_status(_: Call) -> dict[str, Any]:
+    return {"data": "Normal"}
+
+
+@endpoint("GET", "/sapi/v1/account/apiTradingStatus", _USER)
+def api_trading_status(call: Call) -> dict[str, Any]:
+    return {
+        "data": {"isLocked": False, "plannedRecoverTime": 0, "triggerCondition": {}, "updateTime": call.now_ms},
+    }
 
 
 @endpoint("GET", "/sapi/v1/asset/tradeFee", _USER, symbol=p.symbol)

@@ -1,24 +1,25 @@
 """The synthetic market: seeded, endless, and the same bars for the same seed and time whatever range is asked.
 
-Time is cut into blocks of four weeks. A block is drawn from a counter-based generator keyed by (seed, symbol, block), so
-any block can be made without the ones before it. Prices join at block borders because each block is bent to start and end
-on levels that are drawn separately, by halving a span of blocks again and again (a Brownian bridge): over years the level
-wanders, but always comes back.
+Time is cut into blocks of four weeks. A block is drawn from a counter-based generator keyed by (seed, symbol, block),
+so any block can be made without the ones before it. Prices join at block borders because each block is bent to start
+and end on levels that are drawn separately, by halving a span of blocks again and again (a Brownian bridge): over years
+the level wanders, but always comes back.
 
 Inside a block the return of minute i is
 
-    r_i = σ_i · (β·common_i + √(1-β²)·own_i + drift_i)
+    r_i = σ_i · (√share · common_i + √(1 - share) · own_i + drift_i) - pull · (distance to the recent mean)
 
-with a volatility σ that drifts over days (volatility clusters, fat tails at every timeframe) and rare jumps. The drift is
-the market's only secret, scaled by `structure` in 0..1:
+with a volatility σ that drifts over days (volatility clusters, fat tails at every timeframe) and rare jumps. Drift and
+pull are the market's only secret, scaled by `structure` in 0..1:
 
-- every symbol is, for days at a time, in a trending or in a reverting state; the trending one trades more and moves more;
-- a latent flow, persistent for a day or two, leaves a trace in who trades: volume is higher on bars in its direction;
-- in the trending state the price drifts with the flow; in the reverting state it drifts back to its recent mean, and
-  against the flow.
+- every symbol is, for days at a time, in a following or in a contrary state; the first trades more and moves more;
+- a latent flow, persistent for about a day, shows in who trades: volume is higher on bars in its direction;
+- most of a day later the price drifts with that flow in the following state, and against it in the contrary one;
+- the price is pulled back a little towards its recent mean, which hides the drift from anyone who looks at past
+  returns alone.
 
-So what a past return means depends on the state, and no single measure tells: momentum, volume balance and state must be
-read together. With `structure` = 0 states and flow are still there, and say nothing about where the price goes.
+So no single measure tells where the price goes: the balance of volume means one thing in one state and the opposite in
+the other, and they must be read together. With `structure` = 0 states and flow are still there, and say nothing.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from tradewind.core.types import FloatArray
 from tradewind.paper.markets import DAY_MS, MINUTE_MS, Listing, TickBars, empty_bars, join_bars, listing
 from tradewind.paper.markets_kernel import bend_ends, minute_returns
 
+MARKET_VERSION = 1
+"""Raise it whenever the same seed gives other bars: state kept under the old ones is then refused, not mixed."""
 BLOCK_DAYS = 28
 BLOCK_MINUTES = BLOCK_DAYS * 1440
 BLOCK_MS = BLOCK_DAYS * DAY_MS
@@ -58,17 +61,18 @@ class SyntheticParams:
     slow_vol_sd: float = 0.30
     state_days: float = 4.0
     state_vol: float = 0.12
-    """Half the log-volatility gap between the trending and the reverting state."""
+    """Half the log-volatility gap between the following and the contrary state."""
     state_volume: float = 0.6
     flow_days: float = 1.0
     flow_lead_days: float = 0.75
     """How long the flow shows in the volume before the price follows it."""
     trend_drift: float = 1.05
-    """Drift in daily σ per unit of flow in the trending state."""
+    """Drift in daily σ per unit of flow in the following state."""
     contrary_drift: float = 0.92
+    """The same against the flow, in the contrary state."""
     reversion_days: float = 0.5
     reversion_pull: float = 0.34
-    """How much of the distance to the recent mean is pulled back per `reversion_days`, in the reverting state."""
+    """How much of the distance to the recent mean is pulled back in `reversion_days`."""
     flow_volume: float = 0.8
     jump_rate: float = 1 / 2000
     jump_size: float = 7.0
@@ -98,7 +102,7 @@ class SyntheticMarket:
 
     @property
     def identity(self) -> str:
-        return f"synthetic seed={self._seed} structure={self._structure:g}"
+        return f"synthetic {MARKET_VERSION} seed={self._seed} structure={self._structure:g}"
 
     @property
     def base_ms(self) -> int:
@@ -147,10 +151,10 @@ class SyntheticMarket:
         noise += np.sqrt(p.common_share) * self._common_noise(block)
         jumps = rng.random(BLOCK_MINUTES) < p.jump_rate
         noise[jumps] *= p.jump_size
-        trending = (1 + state) / 2
+        following = (1 + state) / 2
         strength = self._structure
         flow_drift = (
-            strength * earlier_flow * (p.trend_drift * trending - p.contrary_drift * (1 - trending)) / np.sqrt(1440)
+            strength * earlier_flow * (p.trend_drift * following - p.contrary_drift * (1 - following)) / np.sqrt(1440)
         )
         pull = np.full_like(flow_drift, strength * p.reversion_pull / (p.reversion_days * 1440))
         returns = minute_returns(noise, sigma_node, flow_drift, pull, 1.0 / (p.reversion_days * 1440), _NODE_MINUTES)
@@ -221,10 +225,11 @@ class SyntheticMarket:
     def _lattice(
         self, symbol: str, what: str, block: int, period_days: float, ago_ms: int = 0, *, balanced: bool = False
     ) -> FloatArray:
-        """A smooth, stationary, unit-variance process at 15-minute nodes: values drawn at its own nodes, blended between.
+        """A smooth, stationary, unit-variance process at 15-minute steps: values drawn at its nodes, blended between.
 
         The blend keeps the variance at one between nodes too. Nodes are numbered from the epoch and drawn a few hundred
-        at a time, so that neighbouring blocks draw the same ones.
+        at a time, so that neighbouring blocks draw the same ones. `balanced` gives the two nodes of a pair opposite
+        signs: over weeks neither side prevails. `ago_ms` reads the process so much earlier.
         """
         period_ms = int(period_days * DAY_MS)
         at = (
