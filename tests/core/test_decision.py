@@ -49,7 +49,7 @@ def test_a_good_candidate_becomes_an_intent() -> None:
 
 
 def test_a_refusal_names_the_first_filter_and_stores_all() -> None:
-    symbol = symbol_inputs(prediction=prediction(p_long=0.3, expected_r_long=0.0), numbers=numbers(volume_ratio=0.1))
+    symbol = symbol_inputs(prediction=prediction(p_long=0.15, expected_r_long=0.0), numbers=numbers(volume_ratio=0.1))
     (decision,) = decide(cycle(symbol))
     assert decision.outcome is Outcome.DECLINED
     assert decision.reason.startswith("signal: ")

@@ -75,7 +75,7 @@ def trade(hours_ago: float, symbol: str = "SOL/USDT", quote: str = "-1") -> Clos
         ("model", {}, {"model_trained_until": None}),
         ("model", {}, {"model_trained_until": BAR - timedelta(days=31)}),
         ("model", {}, {"model_trained_until": BAR + timedelta(days=1)}),  # it would have seen the future
-        ("signal", {"prediction": prediction(p_long=0.39, p_short=0.1)}, {}),
+        ("signal", {"prediction": prediction(p_long=0.19, p_short=0.1)}, {}),
         ("signal", {"prediction": prediction(p_long=0.45, p_short=0.41)}, {}),
         ("trend", {"numbers": numbers(trend_ema=100.0)}, {}),
         ("volatility", {"numbers": numbers(atr_quote=5.1)}, {}),
@@ -131,7 +131,7 @@ def test_news_that_are_old_or_unknown_are_neutral_and_say_so(neutral: object) ->
 
 
 def test_good_news_alone_never_open_anything() -> None:
-    weak = symbol_inputs(sentiment=sentiment(score=1.0), prediction=prediction(expected_r_long=0.05, p_long=0.3))
+    weak = symbol_inputs(sentiment=sentiment(score=1.0), prediction=prediction(expected_r_long=0.05, p_long=0.15))
     assert refused(weak) == {"signal", "expected_value"}
 
 

@@ -60,6 +60,7 @@ def bare_params(geometry: Geometry, horizon_bars: int, fee_frac: float) -> Strat
         break_even_r=_NEVER,
         failed_stop_r=_NEVER,
         min_probability=0.5,
+        min_probability_trending=0.5,
         min_probability_edge=0.0,
         min_expected_r=0.0,
         trend_filter_ema_4h_bars=0,

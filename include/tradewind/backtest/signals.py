@@ -200,6 +200,7 @@ def prefilter(series: SymbolSeries, params: StrategyParams) -> dict[str, BoolArr
     known = np.isfinite(numbers.volume_ratio) & np.isfinite(numbers.atr_quote) & np.isfinite(numbers.trend_ema)
     predicted = np.isfinite(forecast.p_long)
     chaotic = (series.regimes != UNDETERMINED) & (families < 0)
+    least = np.array([params.least_probability(family) for family in FAMILIES])[np.maximum(families, 0)]
     complete = known & (series.regimes != UNDETERMINED) & (predicted | chaotic)
     with np.errstate(invalid="ignore"):
         natr = numbers.atr_quote / numbers.close
@@ -208,7 +209,7 @@ def prefilter(series: SymbolSeries, params: StrategyParams) -> dict[str, BoolArr
             "regime": families >= 0,
             "signal": predicted
             & (families >= 0)
-            & (forecast.p_long >= params.min_probability)
+            & (forecast.p_long >= least)
             & (forecast.p_long - forecast.p_short >= params.min_probability_edge),
             "trend": predicted & (families >= 0) & known & (numbers.close > numbers.trend_ema),
             "volatility": known & (natr >= params.natr_min_frac) & (natr <= params.natr_max_frac),

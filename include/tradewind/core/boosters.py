@@ -35,7 +35,7 @@ class BoosterSettings:
     l2: float = 10.0
     bins: int = 63
     seed: int = 7
-    threads: int = 2
+    threads: int = 1  # two gain little on rows this few, and lose much where other processes share the cores
 
 
 @dataclass(frozen=True, slots=True, eq=False)

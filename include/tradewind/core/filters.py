@@ -125,18 +125,19 @@ def check_regime(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal | Non
 
 def check_signal(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal | None) -> Verdict:
     """The side's probability is high enough, and far enough over the opposite side's."""
-    if signal is None:
+    if signal is None or symbol.prediction is None:
         return Verdict("signal", False, "no signal")
     params = inputs.params
+    least = params.least_probability(symbol.prediction.family)
     edge = signal.probability - signal.opposite
     numbers: Numbers = {
         "side": signal.side.value,
         "probability": signal.probability,
-        "least": params.min_probability,
+        "least": least,
         "edge": edge,
         "least_edge": params.min_probability_edge,
     }
-    passed = signal.probability >= params.min_probability and edge >= params.min_probability_edge
+    passed = signal.probability >= least and edge >= params.min_probability_edge
     reason = f"{signal.side.value} with probability {signal.probability:.3f}, {edge:+.3f} over the opposite side"
     return Verdict("signal", passed, reason, numbers)
 

@@ -58,6 +58,8 @@ class StrategyParams:
 
     # Filters.
     min_probability: float = 0.40
+    # A trending bracket is won by either side in one case of eight, and in one of three when it is foreseen best.
+    min_probability_trending: float = 0.20
     min_probability_edge: float = 0.05  # winning class over the opposite side's
     min_expected_r: float = 0.1
     trend_filter_ema_4h_bars: int = 50
@@ -106,6 +108,10 @@ class StrategyParams:
 
     def geometry(self, family: RegimeFamily) -> Geometry:
         return self.trending if family is RegimeFamily.TRENDING else self.ranging
+
+    def least_probability(self, family: RegimeFamily) -> float:
+        """What the winning side's probability must reach: the brackets of the families are won differently often."""
+        return self.min_probability_trending if family is RegimeFamily.TRENDING else self.min_probability
 
     @property
     def hash(self) -> str:
