@@ -8,12 +8,12 @@ TRADEWIND_EXCHANGE_ADMIN_TOKEN).
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
 import uvicorn
 
+from tradewind.adapters.logs import configure_logging
 from tradewind.errors import BadSetting, StopError
 from tradewind.paper.exchange import PaperExchange
 from tradewind.paper.limits import RateLimits
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     start_ms = round(settings.market_start.timestamp() * 1000) if settings.market_start else None
     parser.add_argument("--start-ms", type=int, default=start_ms, help="freeze a new market's clock there")
     options = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    configure_logging(settings.log_level, process="exchange")
     try:
         return serve(options)
     except StopError as error:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+from tradewind.adapters.logs import configure_logging
 from tradewind.errors import AlreadyRunning, ServiceNotReady, StackFailed
 from tradewind.settings import PROJECT_DIR, STACK_ONLY, Settings
 from tradewind.stack import state as states
@@ -57,8 +58,7 @@ def serve(settings: Settings, reporter: Reporter, on_ready: Callable[[Stack], No
 
 def serve_detached(settings: Settings, *, fresh: bool = False) -> None:
     """The body of the process that `detach` starts."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=settings.log_level)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    configure_logging(settings.log_level, process="supervisor")
     serve(settings, LogReporter(), on_ready=lambda stack: log.info("ready"), fresh=fresh)
 
 

@@ -224,11 +224,8 @@ def _airflow(settings: Settings, server: EmbeddedPostgres | None) -> list[Servic
 def _status(settings: Settings) -> Service:
     environment = status_environment(settings)
     log = log_dir(settings) / "status.log"
-    argv = [
-        sys.executable, "-m", "gunicorn", "trading_api:create_app()", "--bind", f"{LOCALHOST}:{settings.status_port}",
-        "--workers", "1", "--worker-class", "gthread", "--threads", "8", "--no-control-socket",
-        "--graceful-timeout", "5", "--log-level", "warning",
-    ]  # fmt: skip
+    argv = [sys.executable, "-m", "gunicorn", "--config", "python:tradewind.stack.gunicorn_config"]
+    argv += ["--bind", f"{LOCALHOST}:{settings.status_port}", "trading_api:create_app()"]
     return Service(
         name="status",
         needs=("databases", "valkey"),
