@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tradewind.adapters.ccxt_client import CcxtClient, ClientConfig
+from tradewind.adapters.clock import PaperClock
 from tradewind.adapters.migrations import migrate
 from tradewind.core.timeframes import timeframe_ms, to_ms
 from tradewind.core.types import Bars
@@ -72,9 +73,11 @@ class MarketRig:
         self.set_market(NOON)
 
     def set_market(self, moment: datetime) -> None:
-        """Stop the market's clock at a moment and forget what was cached of it."""
+        """Stop the market's clock at a moment."""
         self.server.admin.set_clock(to_ms(moment))
-        self.ports.__dict__.pop("clock", None)
+        clock = self.ports.clock
+        assert isinstance(clock, PaperClock)
+        clock.forget()
 
     @property
     def kline_calls(self) -> list[str]:

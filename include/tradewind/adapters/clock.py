@@ -20,8 +20,8 @@ class WallClock:
 class PaperClock:
     """The paper exchange's market clock, asked over HTTP and trusted for `max_age_s` of wall time.
 
-    A stepped market stands still between steps, so the age is kept far below a step's distance in practice: a task
-    that starts after a step always asks anew, because each task has a wiring of its own.
+    A task that starts after a step of the market asks anew, because each task has a wiring of its own. Whoever steps
+    the market and goes on with the same wiring says so with `forget`.
     """
 
     def __init__(self, exchange_url: str, admin_token: str, *, max_age_s: float = 0.2) -> None:
@@ -49,3 +49,7 @@ class PaperClock:
             self._now = datetime.fromtimestamp(answer.json()["market_ms"] / 1000, UTC)
             self._asked_at_s = time.monotonic()
         return self._now
+
+    def forget(self) -> None:
+        """Ask anew next time: the market has been stepped."""
+        self._asked_at_s = -1e9

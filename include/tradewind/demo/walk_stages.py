@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
+from tradewind.adapters.clock import PaperClock
 from tradewind.core.types import TradingMode
 from tradewind.jobs import market, positions, regime, trading
 
@@ -114,6 +115,8 @@ def crash(demo: DemoRun) -> None:
 def _step(demo: DemoRun) -> datetime:
     """Move the market to the next bar's close; returns the open time of the bar that has just closed."""
     demo.admin.step(1)
+    if isinstance(demo.wiring.clock, PaperClock):
+        demo.wiring.clock.forget()
     return _current_bar(demo)
 
 
