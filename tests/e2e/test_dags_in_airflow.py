@@ -73,13 +73,13 @@ def test_a_backfilled_day_is_96_runs_96_bars_and_wakes_nothing(system: RunningSy
     start = end - timedelta(days=1)
     cycles = {run["dag_run_id"] for run in system.airflow.dag_runs("run_trade_cycle")}
 
-    def backfill(reprocess: str) -> None:
+    def backfill(first: datetime, reprocess: str) -> None:
         made = system.airflow.create_backfill(
-            "collect_candles_15m", start, end - BAR, max_active_runs=8, reprocess=reprocess
+            "collect_candles_15m", first, end - BAR, max_active_runs=8, reprocess=reprocess
         )
         system.airflow.wait_backfill(made["id"], timeout_s=400)
 
-    backfill("none")
+    backfill(start, "none")
     runs = system.airflow.dag_runs("collect_candles_15m", run_type="backfill")
     assert len(runs) == DAY_RUNS
     assert {run["state"] for run in runs} == {"success"}
@@ -89,7 +89,7 @@ def test_a_backfilled_day_is_96_runs_96_bars_and_wakes_nothing(system: RunningSy
     assert stored == dict.fromkeys(system.settings.symbols, DAY_RUNS)
 
     total = system.rows("SELECT count(*) AS n FROM candles")
-    backfill("completed")
+    backfill(end - 12 * BAR, "completed")
     assert system.rows("SELECT count(*) AS n FROM candles") == total
     assert {run["dag_run_id"] for run in system.airflow.dag_runs("run_trade_cycle")} == cycles
 
