@@ -142,7 +142,9 @@ def test_shock_moves_prices_from_its_moment_on(market: SyntheticMarket) -> None:
     assert shocked.price("BTCUSDT", at - 1) == pytest.approx(calm.price("BTCUSDT", at - 1), abs=1)
     assert shocked.price("BTCUSDT", at) == pytest.approx((calm.price("BTCUSDT", at) or 0) * 0.9, rel=1e-4)
     assert shocked.price("XRPUSDT", at) == calm.price("XRPUSDT", at)
-    before, struck, after = (shocked.bars("BTCUSDT", START + k * MINUTE_MS, START + (k + 1) * MINUTE_MS) for k in range(3))
+    before, struck, after = (
+        shocked.bars("BTCUSDT", START + k * MINUTE_MS, START + (k + 1) * MINUTE_MS) for k in range(3)
+    )
     assert before.close[0] == calm.bars("BTCUSDT", START, START + MINUTE_MS).close[0]
     assert struck.high[0] > struck.close[0] * 1.05
     assert after.open[0] == pytest.approx(struck.close[0], rel=1e-3)

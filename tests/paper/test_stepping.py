@@ -1,0 +1,180 @@
+"""The stepped clock: orders meet every bar in between, in order, and the server does what the engine does in process."""
+
+from __future__ import annotations
+
+import random
+import time
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from tests.support.paper_requests import RawClient
+from tests.support.paper_server import PaperServerProcess
+from tradewind.core.matching_types import NewOrder, OrderKind, OrderSide, Refusal, TimeInForce
+from tradewind.paper.clock import MarketClock
+from tradewind.paper.exchange import PaperExchange
+from tradewind.paper.markets_synthetic import SyntheticMarket
+from tradewind.paper.store import SavedState
+
+START = 1_760_000_040_000
+BTC = "BTCUSDT"
+SYMBOLS = ("BTC/USDT", "ETH/USDT")
+
+
+def local(seed: int = 7) -> PaperExchange:
+    exchange = PaperExchange(SyntheticMarket(SYMBOLS, seed), None)
+    exchange.restore(SavedState(), START)
+    exchange.set_clock(MarketClock.frozen(START, START), START)
+    exchange.create_account({"USDT": Decimal(100_000), "BTC": Decimal(5), "ETH": Decimal(50)}, "a")
+    return exchange
+
+
+def step_to(exchange: PaperExchange, market_ms: int) -> None:
+    exchange.set_clock(MarketClock.frozen(market_ms, START), START)
+
+
+def test_server_time_stays_on_the_wall(paper_server: PaperServerProcess) -> None:
+    paper_server.admin.set_clock(START)
+    client = RawClient(paper_server.url, paper_server.create_account(USDT="10"))
+    assert abs(client.public("/api/v3/time").json()["serverTime"] - time.time() * 1000) < 5000
+    assert client.signed("GET", "/api/v3/account").status_code == 200
+    rows = client.public("/api/v3/klines", symbol=BTC, interval="15m", limit=1).json()
+    assert rows[0][0] <= START < rows[0][0] + 900_000
+
+
+def test_one_long_step_equals_many_short_ones() -> None:
+    """Whole base bars: how the hand was moved does not matter."""
+    results = []
+    for pieces in (1, 7, 96):
+        exchange = local()
+        exchange.refresh(BTC, START)
+        last = exchange.engine.quotes[BTC].last_ticks
+        rng = random.Random(5)
+        for i in range(12):
+            side = OrderSide.BUY if i % 2 else OrderSide.SELL
+            offset = rng.uniform(0.002, 0.03)
+            price = int(last * (1 - side * offset))
+            exchange.engine.place("a", NewOrder(BTC, side, OrderKind.LIMIT, f"l{i}", 10_000, price), START)
+        for i, drop in enumerate((0.01, 0.02)):
+            stop = NewOrder(BTC, OrderSide.SELL, OrderKind.STOP_LOSS, f"s{i}", 5_000, stop_ticks=int(last * (1 - drop)))
+            exchange.engine.place("a", stop, START)
+        begin = START // 60_000 * 60_000 + 60_000
+        step_to(exchange, begin)
+        total = 96 * 900_000
+        for k in range(pieces):
+            step_to(exchange, begin + total * (k + 1) // pieces // 60_000 * 60_000)
+        exchange.collect()
+        results.append(exchange.fills[("a", BTC)])
+    assert len(results[0]) >= 4
+    assert results[0] == results[1] == results[2]
+    assert [f.time_ms for f in results[0]] == sorted(f.time_ms for f in results[0])
+
+
+def test_stop_rests_without_anyone_asking(paper_server: PaperServerProcess) -> None:
+    """With a running clock the market meets resting orders by itself."""
+    paper_server.admin.set_clock(START)
+    account = paper_server.create_account(BTC="1")
+    client = RawClient(paper_server.url, account)
+    price = Decimal(client.public("/api/v3/ticker/price", symbol=BTC).json()["price"])
+    tight = str((price * Decimal("0.9995")).quantize(Decimal("0.01")))
+    sent = {"symbol": BTC, "side": "SELL", "type": "STOP_LOSS", "quantity": "0.5", "stopPrice": tight}
+    assert client.signed("POST", "/api/v3/order", **sent).status_code == 200
+    paper_server.admin.run(20_000)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        time.sleep(0.5)
+        state = paper_server.admin.state()["accounts"][account.account_id]
+        if state["orders"][0]["status"] == "FILLED":
+            break
+    assert state["orders"][0]["status"] == "FILLED"
+    paper_server.admin.set_clock(START)
+
+
+def test_shock_through_a_stop_and_it_is_labelled(paper_server: PaperServerProcess) -> None:
+    with PaperServerProcess() as server:
+        server.admin.set_clock(START)
+        client = RawClient(server.url, server.create_account(BTC="1", USDT="10"))
+        price = Decimal(client.public("/api/v3/ticker/price", symbol=BTC).json()["price"])
+        sent = {
+            "symbol": BTC, "side": "SELL", "type": "STOP_LOSS", "quantity": "0.5",
+            "stopPrice": str((price * Decimal("0.97")).quantize(Decimal("0.01"))),
+        }  # fmt: skip
+        order_id = client.signed("POST", "/api/v3/order", **sent).json()["orderId"]
+        server.admin.shock(-0.08)
+        found = client.signed("GET", "/api/v3/order", symbol=BTC, orderId=order_id).json()
+        assert found["status"] == "FILLED"
+        paid = Decimal(found["cummulativeQuoteQty"]) / Decimal(found["executedQty"])
+        assert paid < price * Decimal("0.93")  # gapped through the stop to the next price
+        server.admin.step_ms(120_000)
+        rows = client.public("/api/v3/klines", symbol=BTC, interval="1m", startTime=START - 120_000).json()
+        assert [r[11] for r in rows].count("injected shock") == 1
+
+
+def test_http_and_in_process_give_the_same_fills() -> None:
+    """The same event log, once over HTTP and once against the exchange object, ends in the same trades and balances."""
+    rng = random.Random(11)
+    exchange = local()
+    with PaperServerProcess() as server:
+        server.admin.set_clock(START)
+        account = server.create_account(USDT="100000", BTC="5", ETH="50")
+        client = RawClient(server.url, account)
+        now = START
+        for i in range(60):
+            symbol = rng.choice((BTC, "ETHUSDT"))
+            exchange.refresh(symbol, now)
+            rules = exchange.engine.rules[symbol]
+            last = exchange.engine.quotes[symbol].last_ticks
+            side = rng.choice(list(OrderSide))
+            kind = rng.choice((OrderKind.LIMIT, OrderKind.MARKET, OrderKind.STOP_LOSS, OrderKind.TAKE_PROFIT))
+            lots = rng.randrange(1000, 20_000)
+            ticks = int(last * rng.uniform(0.99, 1.01))
+            new = NewOrder(
+                symbol, side, kind, f"n{i}", lots, ticks if kind is OrderKind.LIMIT else 0,
+                ticks if kind.is_contingent else 0, time_in_force=TimeInForce.GTC,
+            )  # fmt: skip
+            sent: dict[str, Any] = {
+                "symbol": symbol, "side": side.name, "type": kind.value, "quantity": str(rules.quantity(lots)),
+                "newClientOrderId": f"n{i}",
+            }  # fmt: skip
+            if kind is OrderKind.LIMIT:
+                sent |= {"price": str(rules.price(ticks)), "timeInForce": "GTC"}
+            if kind.is_contingent:
+                sent["stopPrice"] = str(rules.price(ticks))
+            answer = client.signed("POST", "/api/v3/order", **sent)
+            try:
+                exchange.engine.place("a", new, now)
+                assert answer.status_code == 200, answer.text
+            except Refusal:
+                assert answer.status_code == 400, answer.text
+            if rng.random() < 0.5:
+                now += rng.choice((61_000, 900_000, 7_200_000))
+                server.admin.set_clock(now)
+                step_to(exchange, now)
+        exchange.collect()
+        over_http = server.admin.state()["accounts"][account.account_id]
+        keys = ("trade_id", "symbol", "price_ticks", "lots", "commission_atoms", "is_maker", "time_ms")
+        mine = [f for s in (BTC, "ETHUSDT") for f in exchange.fills.get(("a", s), [])]
+        assert len(mine) > 20
+        assert sorted(tuple(f[k] for k in keys) for f in over_http["fills"]) == sorted(
+            tuple(getattr(f, k) for k in keys) for f in mine
+        )
+        balances = {a: (Decimal(b["free"]), Decimal(b["locked"])) for a, b in over_http["balances"].items()}
+        assert balances == exchange.balances("a")
+
+
+def test_going_back_in_time_moves_only_the_hand() -> None:
+    exchange = local()
+    exchange.refresh(BTC, START)
+    exchange.engine.place("a", NewOrder(BTC, OrderSide.BUY, OrderKind.MARKET, "m", 1000), START)
+    step_to(exchange, START + 3_600_000)
+    step_to(exchange, START)
+    exchange.collect()
+    assert len(exchange.fills[("a", BTC)]) == 1
+    assert exchange.processed_ms == START
+
+
+@pytest.mark.parametrize("speed", [-1, 1e9])
+def test_bad_speed_is_refused(paper_server: PaperServerProcess, speed: float) -> None:
+    with pytest.raises(Exception, match="speed must lie"):
+        paper_server.admin.run(speed)
