@@ -103,8 +103,13 @@ def sellable_share(ports: Ports, situation: Situation) -> Decimal:
     return max(min(situation.position.quantity, over_baseline), ZERO)
 
 
-def _replace_lot(ports: Ports, situation: Situation, lot: int, wanted: Decimal) -> Situation:
-    """Cancel what rests for a lot and place a new pair; a market exit when that is not in place in time."""
+def _replace_lot(
+    ports: Ports, situation: Situation, lot: int, wanted: Decimal, *, may_exit: bool = True
+) -> Situation:
+    """Cancel what rests for a lot and place a new pair; a market exit when that is not in place in time.
+
+    What a thin book leaves of that exit gets one more attempt at a pair, and else waits for the next run.
+    """
     position, store = situation.position, ports.trading_store
     deadline = time.monotonic() + ports.params.replacement_deadline_s
     held_before = situation.lots[lot]
@@ -133,14 +138,20 @@ def _replace_lot(ports: Ports, situation: Situation, lot: int, wanted: Decimal) 
         if pair is not None and _place_pair(ports, situation, pair, deadline):
             _end_span(ports, situation.position)
             return _reread(ports, situation)
+    if not may_exit:
+        return _again(ports, situation)
     ports.alerts.raise_alert(
         "warning",
         f"market-exit-{position.position_id}-{lot}",
         f"{position.symbol} left at market: no stop could be placed",
         f"Lot {lot} of {position.position_id} ({wanted}) had no stop in place in time or the price was through it.",
     )
-    _exit_lot(ports, situation, lot, wanted, "unprotected")
-    return _again(ports, situation)
+    situation = _leave_lot(ports, _reread(ports, situation), lot, "unprotected")
+    rest = floor_to_step(min(max(situation.lots[lot], ZERO), wanted), situation.instrument.step_size)
+    if situation.is_over or not is_tradable(rest, _worst_price(situation), situation.instrument):
+        _end_span(ports, situation.position)
+        return situation
+    return _replace_lot(ports, situation, lot, rest, may_exit=False)
 
 
 def _place_pair(ports: Ports, situation: Situation, pair: tuple[Order, Order], deadline: float) -> bool:

@@ -168,12 +168,13 @@ def _fee_rates(ports: Ports, fills: Sequence[Fill], instrument: Instrument) -> d
 
 
 def _exit_reason(fills: Sequence[Fill], orders: Sequence[Order]) -> str:
-    """What closed it: the role of the order whose fill came last."""
+    """What closed it: the role of the order whose fill came last, for an exit its reason."""
     if not fills:
         return "not_filled"
-    roles = {order.client_order_id: order.role for order in orders}
-    role = roles.get(fills[-1].client_order_id, OrderRole.EXIT)
-    return role.value
+    last = next((order for order in orders if order.client_order_id == fills[-1].client_order_id), None)
+    if last is None:
+        return OrderRole.EXIT.value
+    return last.reason if last.role is OrderRole.EXIT and last.reason else last.role.value
 
 
 def _say_closed(ports: Ports, position: Position) -> None:

@@ -1,0 +1,195 @@
+"""What rests at the exchange is brought to what the ledger wants, whatever gets in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from tests.support.trading_rig import Rig
+from tradewind.adapters.ccxt_trading import CcxtTrading
+from tradewind.core.brackets import floor_to_step
+from tradewind.core.types import BracketSupport, Instrument, OrderRole, OrderState, Position, PositionStatus
+from tradewind.jobs.positions import manage_positions
+from tradewind.jobs.trading import place_brackets
+
+OVER = (PositionStatus.CLOSED, PositionStatus.DUST)
+
+
+class WithoutBrackets(CcxtTrading):
+    """The same exchange, listing no native brackets."""
+
+    def instruments(self, symbols: Sequence[str]) -> dict[str, Instrument]:
+        found = super().instruments(symbols)
+        return {symbol: replace(rules, bracket=BracketSupport.EMULATED) for symbol, rules in found.items()}
+
+
+def enter(rig: Rig, **options: object) -> Position:
+    rig.step()  # a bar of its own, whose volume no other test has used up
+    rig.make_ready()
+    intent = rig.decide(stop_frac=Decimal("0.05"), target_frac=Decimal("0.05"), **options)  # type: ignore[arg-type]
+    assert place_brackets(rig, intent.intent_id)["outcome"] == "filled"
+    position = rig.trading_store.position(intent.intent_id)
+    assert position is not None
+    return position
+
+
+def want_stop(rig: Rig, position: Position, frac: str) -> Decimal:
+    """What the bar rule leaves behind: a wanted stop at a fraction of the bid."""
+    store = rig.trading_store
+    with store.position_lock(position.position_id):
+        current = store.position(position.position_id)
+        assert current is not None
+        stop = floor_to_step(rig.bid() * Decimal(frac), Decimal("0.01"))
+        store.save_position(replace(current, stop_price=stop), "stop_moved", rig.clock.now())
+    return stop
+
+
+def after(rig: Rig, position: Position) -> Position:
+    found = rig.trading_store.position(position.position_id)
+    assert found is not None
+    return found
+
+
+def resting_stops(rig: Rig) -> list[Decimal]:
+    return [Decimal(order["stopPrice"]) for order in rig.exchange_orders() if order["type"] == "STOP_LOSS"]
+
+
+@pytest.mark.parametrize("two_lots", [False, True])
+def test_emulated_bracket_is_protected_after_its_fill(make_rig: Callable[..., Rig], two_lots: bool) -> None:
+    rig = make_rig()
+    rig.exchange = WithoutBrackets(rig.client, rig.account)
+    position = enter(rig, two_lots=two_lots)
+    assert resting_stops(rig) == [position.stop_price] * (2 if two_lots else 1)
+    intent = rig.trading_store.intent(position.position_id)
+    targets = sorted(Decimal(o["price"]) for o in rig.exchange_orders() if o["type"] == "LIMIT_MAKER")
+    assert targets == sorted(lot.target_price for lot in intent.lots)
+    spans = [span.seconds for span in rig.trading_store.unprotected_spans(position.position_id)]
+    assert None not in spans
+    assert sum(seconds for seconds in spans if seconds) < 5
+    assert manage_positions(rig)["clean"]
+    rig.assert_agrees()
+
+
+def test_stop_is_moved_in_both_lots(rig: Rig) -> None:
+    position = enter(rig, two_lots=True)
+    stop = want_stop(rig, position, "0.97")
+    manage_positions(rig)
+    assert resting_stops(rig) == [stop, stop]
+    manage_positions(rig)
+    assert resting_stops(rig) == [stop, stop]
+    generations = {order.generation for order in rig.trading_store.orders_of(position.position_id)}
+    assert generations == {0, 1}, "what rests as wanted is left alone"
+
+
+def test_a_stop_that_the_price_is_through_is_a_market_exit(rig: Rig) -> None:
+    position = enter(rig)
+    want_stop(rig, position, "1.01")
+    manage_positions(rig)
+    assert after(rig, position).status in OVER
+    assert rig.exchange_orders() == []
+    rig.assert_agrees()
+
+
+def test_what_a_thin_book_leaves_of_an_exit_is_protected_again(rig: Rig) -> None:
+    position = enter(rig)
+    want_stop(rig, position, "0.97")
+    rig.admin.add_fault("rate_limited", method="POST", path="/api/v3/orderList/oco", retry_after_s=1, times=1)
+    rig.admin.add_fault("partial_fill", path="*", frac=0.3)
+    manage_positions(rig)
+    rig.admin.clear_faults()
+    found = after(rig, position)
+    assert found.status in OVER or resting_stops(rig) == [found.stop_price]
+    assert [span.seconds is not None for span in rig.trading_store.unprotected_spans(position.position_id)]
+    rig.assert_agrees()
+
+
+def test_protection_without_an_answer_is_looked_up(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(timeout_s=0.5)
+    position = enter(rig)
+    stop = want_stop(rig, position, "0.97")
+    rig.admin.add_fault("drop_after", method="POST", path="/api/v3/orderList/oco", times=1)
+    manage_positions(rig)
+    assert resting_stops(rig) == [stop]
+    assert after(rig, position).status is PositionStatus.OPEN
+    rig.assert_agrees()
+
+
+def test_protection_that_never_arrived_is_a_market_exit_in_time(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(timeout_s=0.5)
+    position = enter(rig)
+    want_stop(rig, position, "0.97")
+    rig.admin.add_fault("refuse", method="POST", path="/api/v3/orderList/oco", times=1)
+    manage_positions(rig)
+    assert after(rig, position).quantity < Decimal("0.00001")
+    assert after(rig, position).status is PositionStatus.OPEN, "the pair may still arrive: nothing is concluded yet"
+    rig.database.execute("UPDATE orders SET sent_at = sent_at - interval '60 seconds' WHERE state = 'unknown'")
+    assert manage_positions(rig)["clean"]
+    assert after(rig, position).exit_reason == "unprotected"
+    assert after(rig, position).status in OVER
+    (span,) = rig.trading_store.unprotected_spans(position.position_id)
+    assert span.seconds is not None
+    assert span.seconds < rig.params.replacement_deadline_s + 1.5
+    rig.assert_agrees()
+
+
+def test_cancellation_without_an_answer_leaves_no_doubt(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(timeout_s=0.5)
+    position = enter(rig)
+    stop = want_stop(rig, position, "0.97")
+    rig.admin.add_fault("drop_after", method="DELETE", path="/api/v3/orderList", times=1)
+    manage_positions(rig)
+    assert resting_stops(rig) == [stop]
+    rig.assert_agrees()
+
+
+def test_unprotected_time_of_a_replacement_over_a_slow_line(rig: Rig) -> None:
+    position = enter(rig)
+    rig.admin.add_fault("delay", method="*", path="/api/v3/*", seconds=0.3)
+    for frac in ("0.96", "0.97", "0.98"):
+        stop = want_stop(rig, position, frac)
+        manage_positions(rig)
+        assert resting_stops(rig) == [stop]
+    spans = [span.seconds for span in rig.trading_store.unprotected_spans(position.position_id)]
+    assert len(spans) == 3
+    assert all(seconds is not None and seconds < 1.0 for seconds in spans), spans
+
+
+def test_a_target_that_was_filled_in_part_keeps_its_rest_protected(rig: Rig) -> None:
+    position = enter(rig, two_lots=True)
+    rig.admin.shock(0.06, "BTC/USDT")
+    rig.admin.add_fault("partial_fill", frac=0.4, path="*")
+    rig.step()
+    rig.admin.clear_faults()
+    manage_positions(rig)
+    found = after(rig, position)
+    held = sum(resting_quantities(rig), Decimal(0))
+    assert found.status in OVER or 0 <= found.quantity - held < Decimal("0.00002")
+    rig.assert_agrees()
+
+
+def resting_quantities(rig: Rig) -> list[Decimal]:
+    stops = [order for order in rig.exchange_orders() if order["type"] == "STOP_LOSS"]
+    return [Decimal(order["origQty"]) - Decimal(order["executedQty"]) for order in stops]
+
+
+def test_stops_left_behind_by_a_closed_position_are_cancelled(rig: Rig) -> None:
+    """A person sells the position and the ledger follows: nothing of ours may rest on, it would sell other coins."""
+    position = enter(rig)
+    (stop,) = [o for o in rig.trading_store.orders_of(position.position_id) if o.role is OrderRole.STOP]
+    for order in rig.exchange_orders():
+        if order["type"] == "STOP_LOSS":
+            rig.exchange.cancel_order("BTC/USDT", order["clientOrderId"])
+    everything = floor_to_step(rig.holds("BTC"), Decimal("0.00001"))
+    sale = {"symbol": "BTCUSDT", "side": "SELL", "type": "MARKET", "quantity": str(everything)}
+    rig.client.send("private_post_order", sale, client_order_id="")
+    assert manage_positions(rig)["clean"]
+    found = after(rig, position)
+    assert (found.status in OVER, found.exit_reason) == (True, "sold_by_hand")
+    assert rig.exchange_orders() == []
+    row = rig.trading_store.order(stop.client_order_id)
+    assert row is not None
+    assert row.state is OrderState.CANCELLED
+    rig.assert_agrees()
