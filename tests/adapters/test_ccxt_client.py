@@ -15,7 +15,8 @@ import pytest
 import redis
 
 from tests.support.http_server import Answer, Request, serving
-from tradewind.adapters.ccxt_client import CcxtClient, ClientConfig, build_exchange
+from tradewind.adapters.ccxt_client import CcxtClient, ClientConfig
+from tradewind.adapters.ccxt_factory import build_exchange
 from tradewind.errors import (
     AuthenticationFailed,
     BadInput,
