@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 2.0
 _KEEP_S = 2.0
+_WAIT_S = 10.0
 _HEARTBEAT = "SELECT at FROM heartbeats WHERE account = %s AND name = %s"
 _MONEY_DAGS = ("run_trade_cycle", "manage_positions", "watch_risk", "trip_circuit_breaker")
 _AIRFLOW_PARTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
@@ -48,10 +49,10 @@ class Check:
 
 
 class Checks:
-    """Asks every part at once, each with 2 s, and keeps the answers for 2 s, so that asking often costs nothing."""
+    """Asks every part at once, each with 2 s, and keeps the answers for a while, so that asking often costs nothing."""
 
-    def __init__(self, made: Services, keep_s: float = _KEEP_S) -> None:
-        self.keep_s = keep_s
+    def __init__(self, made: Services, wait_s: float = _WAIT_S) -> None:
+        self.wait_s = wait_s
         self._services = made
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(6, thread_name_prefix="check")
@@ -59,15 +60,26 @@ class Checks:
         self._asked_at_s = -1e9
 
     def all(self) -> tuple[Check, ...]:
-        """The newest answers; one caller asks, the others wait for it."""
-        with self._lock:
-            if time.monotonic() - self._asked_at_s > self.keep_s:
-                self._answers = self._ask()
-                self._asked_at_s = time.monotonic()
-            return self._answers
+        """The newest answers: up to 10 s old ones at once, while new ones are fetched; older ones are waited for."""
+        age_s = time.monotonic() - self._asked_at_s
+        if age_s > self.wait_s:
+            with self._lock:
+                # Whoever waited for the lock finds the answers of the one who held it.
+                if time.monotonic() - self._asked_at_s > self.wait_s:
+                    self._renew()
+        elif age_s > _KEEP_S and self._lock.acquire(blocking=False):
+            threading.Thread(target=self._renew_and_release, name="checks", daemon=True).start()
+        return self._answers
 
-    def is_ok(self, name: str) -> bool:
-        return all(check.ok for check in self.all() if check.name == name)
+    def _renew_and_release(self) -> None:
+        try:
+            self._renew()
+        finally:
+            self._lock.release()
+
+    def _renew(self) -> None:
+        self._answers = self._ask()
+        self._asked_at_s = time.monotonic()
 
     def as_dicts(self) -> list[dict[str, Any]]:
         return [asdict(check) for check in self.all()]

@@ -97,15 +97,16 @@ class LedgerQueries(Reader):
 
     # Each bucket keeps its last mark and its lowest, so that thinning never hides a loss.
     EQUITY: Final = f"""
-        WITH marks AS (
-            SELECT at, equity_quote FROM equity
+        WITH span AS (
+            SELECT greatest(interval '1 minute', (max(at) - min(at)) / %(points)s) AS bucket FROM equity
             WHERE account = %(account)s AND kind = 'mark' AND {within("at")}
-        ), span AS (
-            SELECT greatest(1.0, extract(epoch FROM max(at) - min(at)) / %(points)s)::float8 AS bucket_s FROM marks
+        ), buckets AS (
+            SELECT max(at) AS at, min(equity_quote) AS low_quote
+            FROM equity, span WHERE account = %(account)s AND kind = 'mark' AND {within("at")}
+            GROUP BY date_bin(bucket, at, timestamptz '2000-01-01')
         )
-        SELECT max(at) AS at, (array_agg(equity_quote ORDER BY at DESC))[1] AS equity_quote,
-               min(equity_quote) AS low_quote
-        FROM marks, span GROUP BY floor(extract(epoch FROM at) / bucket_s) ORDER BY 1"""  # noqa: S608 - constants only
+        SELECT at, e.equity_quote, b.low_quote FROM buckets b JOIN equity e USING (at)
+        WHERE e.account = %(account)s AND e.kind = 'mark' ORDER BY at"""  # noqa: S608 - constants only
 
     def equity(self, start: datetime | None, end: datetime | None, points: int) -> list[Row]:
         """Marked equity, oldest first, thinned to about `points` buckets."""

@@ -53,8 +53,8 @@ def wiring(settings: Settings) -> Iterator[Wiring]:
 @pytest.fixture
 def app(settings: Settings, wiring: Wiring) -> APIFlask:
     app = create_app(settings, wiring, {"DISPATCH_ALERTS": False})
-    # Answers are kept for 2 s; a test that stops a part must see it at once.
-    app.extensions["tradewind"].checks.keep_s = 0.0
+    # Answers are kept for seconds; a test that stops a part must see it at once.
+    app.extensions["tradewind"].checks.wait_s = 0.0
     return app
 
 

@@ -1,4 +1,4 @@
-"""The page in a real Chromium: no console error, no foreign host, the halt button end to end, nothing wider than a phone."""
+"""The page in a real Chromium: no console error, no foreign host, halting end to end, no wider than a phone."""
 
 from __future__ import annotations
 
