@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +129,7 @@ def test_a_walk_in_pieces_covers_the_same_prices(cuts: list[int]) -> None:
     view = MarketView(_shared())
     edges = sorted({0, 300_000, *cuts})
     whole, _ = view.segments("XRPUSDT", START, START + 300_000)
-    parts = [view.segments("XRPUSDT", START + a, START + b)[0] for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [view.segments("XRPUSDT", START + a, START + b)[0] for a, b in itertools.pairwise(edges)]
     assert max(int(p.high.max()) for p in parts) == whole.high.max()
     assert min(int(p.low.min()) for p in parts) == whole.low.min()
     assert parts[0].open[0] == whole.open[0]

@@ -1,4 +1,4 @@
-"""The stepped clock: orders meet every bar in between, in order, and the server does what the engine does in process."""
+"""The stepped clock: orders meet every bar in between, in order, over HTTP as in process."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_stop_rests_without_anyone_asking(paper_server: PaperServerProcess) -> N
     paper_server.admin.set_clock(START)
 
 
-def test_shock_through_a_stop_and_it_is_labelled(paper_server: PaperServerProcess) -> None:
+def test_shock_through_a_stop_and_it_is_labelled() -> None:
     with PaperServerProcess() as server:
         server.admin.set_clock(START)
         client = RawClient(server.url, server.create_account(BTC="1", USDT="10"))

@@ -26,7 +26,7 @@ class AccountBook:
         self._locks: dict[LockKey, tuple[str, str, int]] = {}
 
     def open(self, account_id: str, balances: Mapping[str, int], maker_fee_ppm: int, taker_fee_ppm: int) -> Account:
-        """Create an account holding `balances` (atoms by asset). Raises ValueError if it exists or an amount is negative."""
+        """Create an account holding `balances` (atoms by asset). Raises ValueError if it exists or one is negative."""
         if account_id in self.accounts:
             raise ValueError(f"account {account_id} exists already")
         if any(held < 0 for held in balances.values()):
@@ -83,8 +83,8 @@ class AccountBook:
     ) -> tuple[int, str]:
         """Book one trade; the commission comes out of the received asset. Returns (commission atoms, its asset).
 
-        The caller releases or shrinks the order's reservation afterwards, so for an instant `free` may be below what the
-        reservation says; totals never go negative.
+        The caller releases or shrinks the order's reservation afterwards, so for an instant `free` may be below what
+        the reservation says; totals never go negative.
         """
         account = self.accounts[account_id]
         fee_ppm = account.maker_fee_ppm if maker else account.taker_fee_ppm

@@ -46,7 +46,8 @@ def check_leg_relation(new: NewOrderList, last_ticks: int) -> None:
     """Raise Refusal unless the legs of a pair stand on their sides of the price.
 
     For a pair that works at once the last price must lie between the legs; for a pending pair only their order counts,
-    because the price that matters is the one at which the working order fills. OPO legs sell what the working leg bought.
+    because the price that matters is the one at which the working order fills. OPO legs sell what the working leg
+    bought.
     """
     if new.kind.has_working_leg:
         working = new.orders[0]

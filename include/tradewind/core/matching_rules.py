@@ -1,7 +1,8 @@
-"""What a market accepts: units, limits and the filters every order must pass; the edge where `Decimal` turns to integers.
+"""What a market accepts: units, limits and the filters every order must pass; the edge where `Decimal` turns to
+integers.
 
-The filters are those of Binance spot (PRICE_FILTER, PERCENT_PRICE_BY_SIDE, LOT_SIZE, MARKET_LOT_SIZE, NOTIONAL), because
-every client of that dialect computes with them; other venues' rules map onto them.
+The filters are those of Binance spot (PRICE_FILTER, PERCENT_PRICE_BY_SIDE, LOT_SIZE, MARKET_LOT_SIZE, NOTIONAL),
+because every client of that dialect computes with them; other venues' rules map onto them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The operator's side of the exchange: clock, accounts, faults, shocks, state. Loopback only, with a token of its own."""
+"""The operator's side: clock, accounts, faults, shocks, state. Loopback only, with a token of its own."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def _get_clock(exchange: PaperExchange, _: Faults, __: Body) -> Body:
 
 
 async def _set_clock(exchange: PaperExchange, faults: Faults, body: Body) -> Body:
-    """{"set_ms": n} freezes there · {"step_ms": n} or {"step_bars": n, "timeframe": t} · {"speed": x} · {"mode": "real"}."""
+    """{"set_ms": n} freezes · {"step_ms": n} or {"step_bars": n, "timeframe": t} · {"speed": x} · {"mode": "real"}."""
     wall_ms = _wall_ms()
     now_ms = exchange.now_ms(wall_ms)
     given = set(body) - {"timeframe"}

@@ -81,7 +81,7 @@ def load_bars(market: SyntheticMarket, symbol: str, start_ms: int, end_ms: int) 
     """15m bars of a symbol of the market, in prices and base units."""
     rules = market.rules[symbol]
     bars = aggregate(market.bars(symbol, start_ms, end_ms), "15m")
-    tick, step = float(rules.tick), float(rules.step)
+    tick, step = np.float64(rules.tick), np.float64(rules.step)
     return Bars(
         f"{rules.base}/{rules.quote}",
         "15m",
@@ -123,7 +123,7 @@ def character(series: Sequence[Bars]) -> Character:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """Rows of all symbols with a known outcome: features, class, result of a long entry in R, open time, regime family."""
+    """Rows of all symbols with a known outcome: features, class, result of a long entry in R, open time."""
 
     names: tuple[str, ...]
     x: FloatArray

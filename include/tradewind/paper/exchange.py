@@ -1,8 +1,8 @@
 """The exchange's state and the order of its events: market, clock, engine, accounts and store in one place.
 
-Every command runs without a pause between reading and changing the engine; what changed is then handed to the store, and
-the answer waits for the commit. Before each command the market is walked up to now, so that what should have been filled
-has been.
+Every command runs without a pause between reading and changing the engine; what changed is then handed to the store,
+and the answer waits for the commit. Before each command the market is walked up to now, so that what should have been
+filled has been.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class PaperExchange:
     def restore(self, state: SavedState, wall_ms: int, *, own_time: bool = False) -> None:
         """Take over saved state. Raises IdentityMismatch when it belongs to another market.
 
-        A recording is shifted to end now, once and for all; with `own_time` it keeps its times and the clock stands still
-        at its end.
+        A recording is shifted to end now, once and for all; with `own_time` it keeps its times and the clock stands
+        still at its end.
         """
         stamped = state.meta.get("identity")
         if stamped is not None and stamped != self.market.identity:

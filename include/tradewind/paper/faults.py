@@ -1,8 +1,8 @@
 """Injected faults: rules that name a call, when they strike, and what goes wrong.
 
 A rule is data: `{"action": ..., "method": "POST", "path": "/api/v3/order*", "nth": 2 | "every": 3 | "probability": 0.1,
-"times": 1, "seed": 7, ...action's own fields}`. Without `nth`, `every` and `probability` it strikes on every call. Rules
-live in memory: a restart ends them.
+"times": 1, "seed": 7, ...action's own fields}`. Without `nth`, `every` and `probability` it strikes on every call.
+Rules live in memory: a restart ends them.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ class Faults:
 def distort_candles(rows: list[list[Any]], rule: FaultRule) -> list[list[Any]]:
     """Candle rows as a faulty exchange would send them.
 
-    missing_candles drops rows that open in [from_ms, to_ms); late_candles drops the newest `bars`; corrected_candle moves
-    the close of the newest finished candle by `price_frac`, inside its high and low.
+    missing_candles drops rows that open in [from_ms, to_ms); late_candles drops the newest `bars`; corrected_candle
+    moves the close of the newest finished candle by `price_frac`, inside its high and low.
     """
     if rule.action == "missing_candles":
         low, high = rule.options.get("from_ms", 0), rule.options.get("to_ms", 1 << 62)

@@ -1,12 +1,13 @@
 """The market as it stands at a moment: prices inside a bar, unfinished candles, and injected shocks.
 
-Inside a base bar the price walks straight lines open → first extreme → second extreme → close, a third of the bar each; a
-rising bar visits its low first. So the unfinished candle at any moment is what has been walked so far, and the finished
-one agrees with it.
+Inside a base bar the price walks straight lines open → first extreme → second extreme → close, a third of the bar each;
+a rising bar visits its low first. So the unfinished candle at any moment is what has been walked so far, and the
+finished one agrees with it.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -115,7 +116,7 @@ class MarketView:
         return None
 
     def partial(self, symbol: str, start_ms: int, end_ms: int) -> TickBars:
-        """The part [start_ms, end_ms) of one base bar as a bar of its own (volume in proportion); empty in an outage."""
+        """The part [start_ms, end_ms) of one base bar as a bar of its own, volume in proportion; empty in an outage."""
         open_ms = start_ms // self.base_ms * self.base_ms
         points = self._walk(symbol, open_ms)
         if points is None or end_ms <= start_ms:
@@ -275,7 +276,7 @@ class MarketView:
 
 
 def _interpolate(points: list[tuple[int, int]], time_ms: int) -> int:
-    for (t0, p0), (t1, p1) in zip(points, points[1:], strict=False):
+    for (t0, p0), (t1, p1) in itertools.pairwise(points):
         if time_ms <= t1:
             return p0 + round((p1 - p0) * max(0, time_ms - t0) / (t1 - t0)) if t1 > t0 else p1
     return points[-1][1]

@@ -68,7 +68,7 @@ def join_bars(parts: Iterable[TickBars]) -> TickBars:
 
 
 class Market(Protocol):
-    """A source of prices. `identity` names the market, its seed and settings: state is never mixed between two of them."""
+    """A source of prices. `identity` names the market, its seed and settings: no state is shared between two."""
 
     @property
     def name(self) -> str: ...

@@ -19,8 +19,9 @@ def minute_returns(
 ) -> FloatArray:
     """Log returns per minute: noise, drift, and the pull back to a trailing mean of the log price.
 
-    The node arrays hold one value for every `node_minutes` minutes; sigma is per minute, drift in σ per minute, pull the
-    share of the distance to the mean that is undone in a minute, `forget` the rate at which the mean follows the price.
+    The node arrays hold one value for every `node_minutes` minutes; sigma is per minute, drift in σ per minute, pull
+    the share of the distance to the mean that is undone in a minute, `forget` the rate at which the mean follows the
+    price.
     """
     returns = np.empty_like(noise)
     distance = 0.0

@@ -1,8 +1,8 @@
 """A market replayed from candle files: `BTC_USDT-15m.parquet` with open_time, open, high, low, close, volume.
 
-The files' bars are the base bars; what they lack is an outage, in which nothing trades and no candle appears. Either the
-recording keeps its own times, for a clock that is stepped by hand, or it is shifted by whole four-hour steps (so that
-candles keep their grid) to end now.
+The files' bars are the base bars; what they lack is an outage, in which nothing trades and no candle appears. Either
+the recording keeps its own times, for a clock that is stepped by hand, or it is shifted by whole four-hour steps (so
+that candles keep their grid) to end now.
 """
 
 from __future__ import annotations

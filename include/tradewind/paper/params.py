@@ -116,10 +116,9 @@ def symbols(name: str, text: str) -> list[str]:
     except ValueError:
         found = None
     if not isinstance(found, list) or not found or not all(isinstance(s, str) for s in found):
-        raise ApiError(
-            -1100,
-            f"Illegal characters found in parameter '{name}'; legal range is '^\\[(\"[A-Z0-9-_.]{{1,20}}\"(,\"[A-Z0-9-_.]{{1,20}}\"){{0,}}){{0,1}}\\]$'.",
-        )
+        one_symbol = '"[A-Z0-9-_.]{1,20}"'
+        legal = rf"^\[({one_symbol}(,{one_symbol}){{0,}}){{0,1}}\]$"
+        raise ApiError(-1100, f"Illegal characters found in parameter '{name}'; legal range is '{legal}'.")
     if len(set(found)) != len(found):
         raise ApiError(-1151, "Symbol is present multiple times in the list.")
     return [symbol(name, s) for s in found]

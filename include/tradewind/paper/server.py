@@ -1,8 +1,8 @@
 """The HTTP server: one Starlette application in front of one exchange, on one event loop.
 
 A request is: admitted (weight budget) → authenticated → parsed → the market walked up to now → handled → committed →
-answered. Everything between the walk and the hand-over to the store happens without a pause, so requests never interleave
-inside the engine. Bad input answers Binance's error; a defect answers 500 with -1000 and is logged.
+answered. Everything between the walk and the hand-over to the store happens without a pause, so requests never
+interleave inside the engine. Bad input answers Binance's error; a defect answers 500 with -1000 and is logged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,18 @@ from starlette.routing import Mount, Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tradewind.core.matching_types import Refusal
-from tradewind.paper import account_endpoints, admin_api, auth, market_endpoints, params, trade_endpoints
+from tradewind.paper import (
+    account_endpoints,
+    admin_api,
+    auth,
+    list_endpoints,
+    market_endpoints,
+    params,
+    rules_endpoints,
+    ticker_endpoints,
+    trade_endpoints,
+    wallet_endpoints,
+)
 from tradewind.paper.dialect import ApiError, refusal
 from tradewind.paper.endpoints import ENDPOINTS, Call, Endpoint
 from tradewind.paper.exchange import PaperExchange
@@ -33,7 +44,16 @@ from tradewind.paper.news_feed import feed_app, seed_of
 from tradewind.paper.store import PaperStore, SavedState
 
 log = logging.getLogger(__name__)
-_REGISTERED = (account_endpoints, market_endpoints, trade_endpoints)
+_REGISTERED = (
+    account_endpoints,
+    list_endpoints,
+    market_endpoints,
+    rules_endpoints,
+    ticker_endpoints,
+    trade_endpoints,
+    wallet_endpoints,
+)
+"""Importing these modules fills the table of endpoints."""
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _TRANSPORT: Final = "tradewind.transport"
 _HANG_S = 3600.0

@@ -43,7 +43,8 @@ CREATE TABLE IF NOT EXISTS paper_fills (
 """
 _UPSERTS = {
     "meta": "INSERT INTO paper_meta VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-    "accounts": "INSERT INTO paper_accounts VALUES (%s, %s) ON CONFLICT (account_id) DO UPDATE SET data = excluded.data",
+    "accounts": "INSERT INTO paper_accounts VALUES (%s, %s)"
+    " ON CONFLICT (account_id) DO UPDATE SET data = excluded.data",
     "keys": "INSERT INTO paper_keys VALUES (%s, %s) ON CONFLICT (api_key) DO UPDATE SET data = excluded.data",
     "balances": "INSERT INTO paper_balances VALUES (%s, %s, %s)"
     " ON CONFLICT (account_id, asset) DO UPDATE SET atoms = excluded.atoms",

@@ -185,7 +185,7 @@ def my_trade_view(fill: Fill, rules: SymbolRules) -> dict[str, Any]:
 
 
 def kline_rows(bars: TickBars, rules: SymbolRules, interval: str, base_ms: int, offset_ms: int = 0) -> list[list[Any]]:
-    """Candles as Binance's arrays. The quote volume is volume times the mean of high, low and close, exactly rounded."""
+    """Candles as Binance's arrays. The quote volume is volume times the mean of high, low and close."""
     scale = Scale(rules)
     price, quantity = scale.price, scale.quantity
     per_ticklot = rules.quote_atoms_per_ticklot

@@ -1,0 +1,208 @@
+"""What the engine remembers: accounts, orders, lists, the market's last quote, and what each order reserves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from tradewind.core.matching_book import MatchingSettings
+from tradewind.core.matching_ledger import AccountBook, LockKey
+from tradewind.core.matching_rules import SymbolRules
+from tradewind.core.matching_types import (
+    NO_LIST,
+    Account,
+    Fill,
+    NewOrder,
+    Order,
+    OrderKind,
+    OrderList,
+    OrderSide,
+    OrderStatus,
+    Refusal,
+    RejectReason,
+)
+
+
+@dataclass(slots=True)
+class Quote:
+    """The market as the engine sees it. `window` names the bar whose volume bounds the liquidity."""
+
+    last_ticks: int
+    average_ticks: int
+    level_lots: int
+    window: int
+    time_ms: int
+
+
+@dataclass(slots=True)
+class Changes:
+    """What changed since the last drain: the orders and lists as they now are, the trades, the balances touched."""
+
+    orders: dict[int, Order] = field(default_factory=dict)
+    lists: dict[int, OrderList] = field(default_factory=dict)
+    fills: list[Fill] = field(default_factory=list)
+    balances: set[tuple[str, str]] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        return bool(self.orders or self.lists or self.fills or self.balances)
+
+
+class EngineState:
+    """State and look-ups. Subclasses change it; nothing outside the engine does."""
+
+    def __init__(self, rules: Iterable[SymbolRules], settings: MatchingSettings | None = None) -> None:
+        self.rules: dict[str, SymbolRules] = {r.symbol: r for r in rules}
+        self.settings = settings or MatchingSettings()
+        self.book = AccountBook()
+        self.quotes: dict[str, Quote] = {}
+        self.halted: set[str] = set()
+        self.orders: dict[int, Order] = {}
+        self.lists: dict[int, OrderList] = {}
+        self._open: dict[str, dict[str, dict[int, Order]]] = {}  # symbol -> account -> order id -> order
+        self._by_client_id: dict[tuple[str, str], int] = {}
+        self._list_by_client_id: dict[tuple[str, str], int] = {}
+        self._taken: dict[tuple[str, str, OrderSide], int] = {}
+        self._made: dict[int, int] = {}
+        self._bounds: dict[tuple[str, str], tuple[int, int]] = {}
+        self._changes = Changes()
+        self._next_order_id = 1
+        self._next_list_id = 1
+        self._next_trade_id: dict[str, int] = {}
+
+    # ------------------------------------------------------------------------------------------------- accounts, views
+    def restore(self, orders: Iterable[Order], lists: Iterable[OrderList], trade_ids: Mapping[str, int]) -> None:
+        """Take over saved orders and lists; accounts must be open already. `trade_ids`: the last used by symbol."""
+        for order in sorted(orders, key=lambda o: o.order_id):
+            self.orders[order.order_id] = order
+            self._by_client_id[(order.account_id, order.client_id)] = order.order_id
+            self._next_order_id = max(self._next_order_id, order.order_id + 1)
+            if order.is_open:
+                self._open.setdefault(order.symbol, {}).setdefault(order.account_id, {})[order.order_id] = order
+        for order_list in sorted(lists, key=lambda x: x.list_id):
+            self.lists[order_list.list_id] = order_list
+            self._list_by_client_id[(order_list.account_id, order_list.client_id)] = order_list.list_id
+            self._next_list_id = max(self._next_list_id, order_list.list_id + 1)
+            if order_list.proceeds_atoms:
+                self._lock_proceeds(order_list)
+        for order in self.orders.values():
+            if order.is_open:
+                self._relock(order)
+        self._next_trade_id = {symbol: last + 1 for symbol, last in trade_ids.items()}
+        self.drain()
+
+    def open_account(
+        self, account_id: str, balances: Mapping[str, int], *, maker_fee_ppm: int = 1000, taker_fee_ppm: int = 1000
+    ) -> Account:
+        """Open an account with balances in atoms. Raises ValueError if it exists."""
+        return self.book.open(account_id, balances, maker_fee_ppm, taker_fee_ppm)
+
+    def open_orders(self, account_id: str, symbol: str | None = None) -> list[Order]:
+        """Open orders (pending legs among them), oldest first."""
+        symbols = [symbol] if symbol else list(self._open)
+        found = [o for s in symbols for o in self._open.get(s, {}).get(account_id, {}).values()]
+        return sorted(found, key=lambda o: o.order_id)
+
+    def find_order(self, account_id: str, symbol: str, order_id: int | None, client_id: str | None) -> Order:
+        """The order by id, else the newest with that client id. Raises Refusal(UNKNOWN_ORDER)."""
+        if order_id is None and client_id is not None:
+            order_id = self._by_client_id.get((account_id, client_id))
+        order = self.orders.get(order_id) if order_id is not None else None
+        if order is None or order.account_id != account_id or order.symbol != symbol:
+            raise Refusal(RejectReason.UNKNOWN_ORDER)
+        if client_id is not None and order.client_id != client_id:
+            raise Refusal(RejectReason.UNKNOWN_ORDER)
+        return order
+
+    def find_list(self, account_id: str, list_id: int | None, client_id: str | None) -> OrderList:
+        """The list by id, else the newest with that client id. Raises Refusal(UNKNOWN_ORDER)."""
+        if list_id is None and client_id is not None:
+            list_id = self._list_by_client_id.get((account_id, client_id))
+        found = self.lists.get(list_id) if list_id is not None else None
+        if found is None or found.account_id != account_id or (client_id is not None and found.client_id != client_id):
+            raise Refusal(RejectReason.UNKNOWN_ORDER)
+        return found
+
+    def drain(self) -> Changes:
+        """What changed since the last call."""
+        changes = self._changes
+        changes.balances = self.book.changed
+        self._changes = Changes()
+        self.book.changed = set()
+        return changes
+
+    # ---------------------------------------------------------------------------------------------------- reservations
+    def _lock_key(self, order: Order) -> LockKey:
+        if order.list_id != NO_LIST:
+            order_list = self.lists.get(order.list_id)
+            if order_list is not None and len(order_list.pending_ids) == 2 and order.order_id in order_list.pending_ids:
+                return ("list", order.list_id)  # the two legs of a pair are paid for once
+        return ("order", order.order_id)
+
+    def _relock(self, order: Order) -> None:
+        """Make the reservation what the open part of the order (or of its pair) needs."""
+        rules = self.rules[order.symbol]
+        key = self._lock_key(order)
+        if key[0] == "order":
+            orders = [order]
+        else:
+            orders = [self.orders[i] for i in self.lists[key[1]].pending_ids]
+            if not self.lists[key[1]].is_activated:
+                return
+        needs = [self._need_atoms(o, rules) for o in orders if o.is_open and o.status is not OrderStatus.PENDING_NEW]
+        asset = rules.quote if order.side is OrderSide.BUY else rules.base
+        self.book.lock(key, order.account_id, asset, max(needs, default=0))
+
+    def _need_atoms(self, order: Order, rules: SymbolRules) -> int:
+        if order.side is OrderSide.SELL:
+            return order.remaining_lots * rules.base_atoms_per_lot
+        if order.kind is OrderKind.MARKET:
+            return 0
+        price = order.price_ticks or order.stop_ticks or order.trailing_extreme_ticks
+        return order.remaining_lots * price * rules.quote_atoms_per_ticklot
+
+    def _lock_proceeds(self, order_list: OrderList) -> None:
+        rules = self.rules[order_list.symbol]
+        key: LockKey = ("list", order_list.list_id)
+        self.book.lock(key, order_list.account_id, rules.base, order_list.proceeds_atoms)
+        self._changes.lists[order_list.list_id] = order_list
+
+    # ---------------------------------------------------------------------------------------------------------- helpers
+    def _quote(self, symbol: str) -> Quote:
+        if symbol not in self.rules:
+            raise Refusal(RejectReason.UNKNOWN_SYMBOL)
+        quote = self.quotes.get(symbol)
+        if quote is None or symbol in self.halted:
+            raise Refusal(RejectReason.MARKET_CLOSED)
+        return quote
+
+    def _check_client_ids(self, account_id: str, client_ids: Iterable[str]) -> None:
+        for client_id in client_ids:
+            existing = self._by_client_id.get((account_id, client_id))
+            if existing is not None and self.orders[existing].is_open:
+                raise Refusal(RejectReason.DUPLICATE_CLIENT_ID)
+
+    def _check_counts(self, account_id: str, new: Iterable[NewOrder], lists: int) -> None:
+        new = list(new)
+        rules = self.rules[new[0].symbol]
+        resting = self._open.get(new[0].symbol, {}).get(account_id, {}).values()
+        if len(resting) + len(new) > rules.max_orders:
+            raise Refusal(RejectReason.FILTER_MAX_ORDERS)
+        algos = sum(o.kind.is_contingent for o in resting) + sum(n.kind.is_contingent for n in new)
+        if algos > rules.max_algo_orders and any(n.kind.is_contingent for n in new):
+            raise Refusal(RejectReason.FILTER_MAX_ALGO_ORDERS)
+        open_lists = {o.list_id for o in resting if o.list_id != NO_LIST}
+        if lists and len(open_lists) + lists > rules.max_order_lists:
+            raise Refusal(RejectReason.FILTER_MAX_ORDER_LISTS)
+
+    def _touch(self, order: Order, now_ms: int) -> None:
+        order.updated_ms = now_ms
+        self._changes.orders[order.order_id] = order
+        self._bounds.pop((order.account_id, order.symbol), None)
+        if not order.is_open:
+            self._made.pop(order.order_id, None)
+            accounts = self._open.get(order.symbol, {})
+            orders = accounts.get(order.account_id)
+            if orders is not None:
+                orders.pop(order.order_id, None)
+                if not orders:
+                    del accounts[order.account_id]

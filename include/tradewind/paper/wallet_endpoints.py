@@ -1,0 +1,124 @@
+"""Endpoints about fees, limits and the wallet: what clients ask when they start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tradewind.paper import params as p
+from tradewind.paper.endpoints import Call, Security, endpoint
+from tradewind.paper.rules_endpoints import rules_of, symbol_filters
+from tradewind.paper.trade_endpoints import discount, rate
+from tradewind.paper.views import text
+
+_USER = Security.USER_DATA
+
+
+# ---------------------------------------------------------------------------------------------------------------- fees
+@endpoint("GET", "/api/v3/account/commission", _USER, weight=20, required=("symbol",), symbol=p.symbol)
+def account_commission(call: Call) -> dict[str, Any]:
+    rules = rules_of(call, call.params["symbol"])
+    found = call.exchange.engine.book.accounts[call.account_id]
+    none = {"maker": rate(0), "taker": rate(0), "buyer": rate(0), "seller": rate(0)}
+    return {
+        "symbol": rules.symbol,
+        "standardCommission": {**none, "maker": rate(found.maker_fee_ppm), "taker": rate(found.taker_fee_ppm)},
+        "specialCommission": none,
+        "taxCommission": none,
+        "discount": discount(),
+    }
+
+
+@endpoint("GET", "/api/v3/rateLimit/order", _USER, weight=40)
+def order_rate_limits(call: Call) -> list[dict[str, Any]]:
+    short, day = call.limiter.order_counts(call.account_id, call.wall_ms)
+    limits = call.limiter.limits
+    return [
+        {"rateLimitType": "ORDERS", "interval": interval, "intervalNum": number, "limit": most, "count": count}
+        for interval, number, most, count in (
+            ("SECOND", 10, limits.orders_per_10s, short),
+            ("DAY", 1, limits.orders_per_day, day),
+        )
+    ]
+
+
+@endpoint("GET", "/api/v3/myFilters", _USER, weight=40, required=("symbol",), symbol=p.symbol)
+def my_filters(call: Call) -> dict[str, Any]:
+    rules = rules_of(call, call.params["symbol"])
+    return {"exchangeFilters": [], "symbolFilters": symbol_filters(rules), "assetFilters": []}
+
+
+# -------------------------------------------------------------------------------------------------------------- wallet
+@endpoint("GET", "/sapi/v1/system/status")
+def system_status(_: Call) -> dict[str, Any]:
+    return {"status": 0, "msg": "normal"}
+
+
+@endpoint("GET", "/sapi/v1/account/status", _USER)
+def account_status(_: Call) -> dict[str, Any]:
+    return {"data": "Normal"}
+
+
+@endpoint("GET", "/sapi/v1/account/apiTradingStatus", _USER)
+def api_trading_status(call: Call) -> dict[str, Any]:
+    return {
+        "data": {"isLocked": False, "plannedRecoverTime": 0, "triggerCondition": {}, "updateTime": call.now_ms},
+    }
+
+
+@endpoint("GET", "/sapi/v1/asset/tradeFee", _USER, symbol=p.symbol)
+def trade_fee(call: Call) -> list[dict[str, Any]]:
+    engine = call.exchange.engine
+    symbols = [rules_of(call, call.params["symbol"]).symbol] if "symbol" in call.params else list(engine.rules)
+    found = engine.book.accounts[call.account_id]
+    return [
+        {
+            "symbol": s,
+            "makerCommission": f"{found.maker_fee_ppm / 1e6:g}",
+            "takerCommission": f"{found.taker_fee_ppm / 1e6:g}",
+        }
+        for s in symbols
+    ]
+
+
+@endpoint("GET", "/sapi/v1/capital/config/getall", _USER, weight=10)
+def all_coins(call: Call) -> list[dict[str, Any]]:
+    """Assets with their networks; nothing can be deposited or withdrawn here."""
+    return [
+        {
+            "coin": asset,
+            "name": asset,
+            "depositAllEnable": False,
+            "withdrawAllEnable": False,
+            "trading": True,
+            "free": text(free),
+            "locked": text(locked),
+            "freeze": "0",
+            "withdrawing": "0",
+            "ipoing": "0",
+            "ipoable": "0",
+            "storage": "0",
+            "isLegalMoney": False,
+            "networkList": [],
+        }
+        for asset, (free, locked) in call.exchange.balances(call.account_id).items()
+    ]
+
+
+@endpoint("GET", "/sapi/v1/account/apiRestrictions", _USER)
+def api_restrictions(call: Call) -> dict[str, Any]:
+    assert call.key is not None
+    return {
+        "ipRestrict": False,
+        "createTime": 0,
+        "enableReading": True,
+        "enableSpotAndMarginTrading": call.key.can_trade,
+        "enableWithdrawals": False,
+        "enableInternalTransfer": False,
+        "permitsUniversalTransfer": False,
+        "enableVanillaOptions": False,
+        "enableMargin": False,
+        "enableFutures": False,
+        "enablePortfolioMarginTrading": False,
+        "enableFixApiTrade": False,
+        "enableFixReadOnly": False,
+    }
