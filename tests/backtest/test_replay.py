@@ -16,7 +16,8 @@ from tradewind.backtest.rules import EMA_CROSS, rule_series
 from tradewind.backtest.signals import Forecast, SymbolSeries, prefilter, symbol_series
 from tradewind.core.candles import take
 from tradewind.core.decision import filter_candidates
-from tradewind.core.positions import STOPPED, TARGETED, meet_bar
+from tradewind.core.position_kernels import meet_bar
+from tradewind.core.positions import STOPPED, TARGETED
 from tradewind.core.types import Bars, BracketSupport, Outcome, SentimentState
 
 START_MS = BAR_MS - 1400 * STEP_MS

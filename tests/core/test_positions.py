@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.trading import BAR_MS, PARAMS, STEP_MS, position, random_bars
+from tradewind.core.position_kernels import break_even_price, manage_close, meet_bar, unit_result, walk_bracket
 from tradewind.core.positions import (
     HOLD,
     MOVE_STOP,
@@ -23,14 +24,9 @@ from tradewind.core.positions import (
     Hold,
     MoveStop,
     bars_held,
-    break_even_price,
-    manage_close,
     manage_on_close,
-    meet_bar,
     round_to_tick,
     stop_failed,
-    unit_result,
-    walk_bracket,
 )
 from tradewind.core.types import Side
 

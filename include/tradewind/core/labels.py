@@ -3,7 +3,7 @@
 Seen from the close of bar t: entry at the open of the next bar, R = stop_atr × ATR(14) of the last 1h bar known at t,
 stop at −1R, target at +target_r R, for both sides, horizon in bars. The class says which side's target was touched
 before its stop; inside a bar the stop comes first. `net_r` is another thing: the result after costs of the real
-position rules (`core.positions.walk_bracket`: partial target, break-even, trailing, time stop), per side.
+position rules (`core.position_kernels.walk_bracket`: partial target, break-even, trailing, time stop), per side.
 
 A label exists only where everything was seen: a bar missing before the outcome, or an unfinished horizon, leaves none.
 Reference: López de Prado, Advances in Financial Machine Learning (2018), chapters 3 and 4.
@@ -19,7 +19,8 @@ from numba import njit
 
 from .market_numbers import atr_1h
 from .params import StrategyParams
-from .positions import NOTHING, TARGETED, UNFINISHED, Costs, meet_bar, walk_bracket
+from .position_kernels import meet_bar, walk_bracket
+from .positions import NOTHING, TARGETED, UNFINISHED, Costs
 from .regime import FAMILIES
 from .resampling import BASE_MS
 from .types import Bars, FloatArray, IntArray
