@@ -20,8 +20,8 @@ from scipy.optimize import minimize
 from .types import FloatArray, IntArray
 
 PROBABILITY_FLOOR: Final = 1e-6
-OFFSET_PRIOR_STD: Final = 0.15
-SLOPE_PRIOR_STD: Final = 0.5
+OFFSET_PRIOR_STD: Final = 0.05
+SLOPE_PRIOR_STD: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
