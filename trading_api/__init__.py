@@ -42,7 +42,7 @@ def create_app(
         REQUESTS_PER_MINUTE=1200,
         REFUSALS_PER_MINUTE=30,
         JSON_SORT_KEYS=False,
-        DISPATCH_ALERTS=True,
+        BACKGROUND_THREADS=True,
     )
     app.config.update(config or {})
     app.json = problems.ExactJson(app)
@@ -56,6 +56,6 @@ def create_app(
     security.install(app, services)
     for blueprint in (read.blueprint, control.blueprint, page.blueprint):
         app.register_blueprint(blueprint)
-    if app.config["DISPATCH_ALERTS"]:
-        services.start_dispatcher()
+    if app.config["BACKGROUND_THREADS"]:
+        services.start_background()
     return app

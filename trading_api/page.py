@@ -81,7 +81,7 @@ def page_values() -> dict[str, Any]:
         "regimes": views.regime_rows(
             symbols, queries.newest_regimes(symbols, params_hash), queries.regime_shares(symbols, params_hash, 672)
         ),
-        "articles": queries.articles(14),
+        "articles": queries.articles(10),
         "feeds": queries.feeds(),
         "models": [views.model_card(model, queries.gates([model["version"]])) for model in models],
         "drift": queries.last_drift(),

@@ -50,16 +50,18 @@ class Services:
             timeout_s=timeout_s,
         )
 
-    def start_dispatcher(self) -> None:
-        """Send the outbox of alerts from this process."""
-        urls = [url.get_secret_value() for url in self.settings.alert_urls]
-        if not urls:
-            return
-        from tradewind.adapters.alert_dispatcher import AlertDispatcher
-        from tradewind.adapters.database import Database
+    def start_background(self) -> None:
+        """Send the outbox of alerts, and ping the watchdog outside, from this process; each only where configured."""
+        if urls := [url.get_secret_value() for url in self.settings.alert_urls]:
+            from tradewind.adapters.alert_dispatcher import AlertDispatcher
+            from tradewind.adapters.database import Database
 
-        database = Database(self.settings.database_url.get_secret_value(), max_connections=1)
-        AlertDispatcher(database, urls).start()
+            database = Database(self.settings.database_url.get_secret_value(), max_connections=1)
+            AlertDispatcher(database, urls).start()
+        if url := self.settings.dead_man_url.get_secret_value():
+            from tradewind.adapters.dead_man import DeadManPing
+
+            DeadManPing(url, lambda: all(check.ok for check in self.checks.all())).start()
 
 
 def services() -> Services:

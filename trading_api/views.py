@@ -53,7 +53,7 @@ def number(value: Any, digits: int = 2) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int):
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
         return quote(Decimal(value), 0)
     if isinstance(value, float):
         return f"{value:.{digits + 2}g}".replace("-", "−") if abs(value) < 1 else quote(Decimal(str(value)), digits)

@@ -52,7 +52,7 @@ def wiring(settings: Settings) -> Iterator[Wiring]:
 
 @pytest.fixture
 def app(settings: Settings, wiring: Wiring) -> APIFlask:
-    app = create_app(settings, wiring, {"DISPATCH_ALERTS": False})
+    app = create_app(settings, wiring, {"BACKGROUND_THREADS": False})
     # Answers are kept for seconds; a test that stops a part must see it at once.
     app.extensions["tradewind"].checks.wait_s = 0.0
     return app
