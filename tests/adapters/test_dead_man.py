@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from tests.support.http_server import Answer, serving
@@ -30,6 +32,9 @@ def test_it_goes_on_in_its_thread_until_stopped() -> None:
 
 
 def test_a_dead_watchdog_breaks_nothing_and_its_address_stays_secret(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with serving(lambda request: Answer(200)) as (url, _):
+        assert DeadManPing(f"{url}/secret-uuid", lambda: True).ping_once()
     assert not DeadManPing("http://127.0.0.1:9/secret-uuid", lambda: True).ping_once()
     assert "does not answer" in caplog.text
     assert "secret-uuid" not in caplog.text

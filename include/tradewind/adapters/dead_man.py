@@ -9,6 +9,8 @@ from collections.abc import Callable
 import httpx
 
 _log = logging.getLogger(__name__)
+# httpx writes whole addresses at INFO, keys in them included.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 class DeadManPing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 import html
+import logging
 import re
 import time
 from collections.abc import Sequence
@@ -18,6 +19,9 @@ import httpx
 from tradewind.core.sentiment import article_id
 from tradewind.core.types import Article, FeedState
 from tradewind.errors import NewsUnavailable
+
+# httpx writes whole addresses at INFO, keys in them included.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 # Read when no feed is configured and the market is a real one.
 PUBLIC_FEEDS = (
