@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
+import time
+from decimal import Decimal
+
+import httpx
 import pytest
 
+from tests.support.paper_requests import RawClient
 from tests.support.paper_server import PaperServerProcess
 
 
@@ -51,3 +58,48 @@ def test_another_market_is_refused(paper_exchange: PaperServerProcess) -> None:
     other = PaperServerProcess(paper_exchange.database_url, seed=8)
     with pytest.raises(RuntimeError, match="another database or the same market settings"):
         other.start()
+
+
+def test_no_acknowledged_order_is_lost_or_doubled_by_kills_under_load(paper_exchange: PaperServerProcess) -> None:
+    account = paper_exchange.create_account(USDT="1000000")
+    acknowledged: list[str] = []
+    unknown: list[str] = []
+    for life in range(3):
+        stop = threading.Event()
+
+        def send(worker: int, life: int = life, stop: threading.Event = stop) -> None:
+            client = RawClient(paper_exchange.url, account)
+            for i in itertools.count():
+                if stop.is_set():
+                    return
+                name = f"k{life}-{worker}-{i}"
+                try:
+                    answer = client.signed(
+                        "POST", "/api/v3/order", symbol="BTCUSDT", side="BUY", type="MARKET", quantity="0.001",
+                        newClientOrderId=name,
+                    )  # fmt: skip
+                except httpx.HTTPError:
+                    unknown.append(name)
+                    return
+                assert answer.status_code == 200, answer.text
+                acknowledged.append(name)
+
+        workers = [threading.Thread(target=send, args=(w,)) for w in range(4)]
+        for worker in workers:
+            worker.start()
+        time.sleep(1.0)
+        paper_exchange.kill()
+        stop.set()
+        for worker in workers:
+            worker.join()
+        paper_exchange.start()
+    state = paper_exchange.admin.state()["accounts"][account.account_id]
+    names = [o["clientOrderId"] for o in state["orders"]]
+    assert len(acknowledged) > 30
+    assert len(names) == len(set(names))
+    assert set(acknowledged) <= set(names) <= set(acknowledged) | set(unknown)
+    bought = sum(Decimal(o["executedQty"]) for o in state["orders"])
+    commission = sum(Decimal(f["commission_atoms"]).scaleb(-8) for f in state["fills"])
+    assert Decimal(state["balances"]["BTC"]["free"]) == bought - commission
+    spent = sum(Decimal(o["cummulativeQuoteQty"]) for o in state["orders"])
+    assert Decimal(state["balances"]["USDT"]["free"]) == 1_000_000 - spent

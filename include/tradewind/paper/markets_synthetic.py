@@ -37,7 +37,7 @@ from tradewind.core.types import FloatArray
 from tradewind.paper.markets import DAY_MS, MINUTE_MS, Listing, TickBars, empty_bars, join_bars, listing
 from tradewind.paper.markets_kernel import bend_ends, minute_returns
 
-MARKET_VERSION = 1
+MARKET_VERSION = 2
 """Raise it whenever the same seed gives other bars: state kept under the old ones is then refused, not mixed."""
 BLOCK_DAYS = 28
 BLOCK_MINUTES = BLOCK_DAYS * 1440
@@ -55,7 +55,7 @@ class SyntheticParams:
     """The character of the market. Rates are per minute where a name says so; days are days of market time."""
 
     daily_sigma_frac: float = 0.032
-    common_share: float = 0.3
+    common_share: float = 0.25
     """Share of a symbol's variance that is the common factor's: about the correlation between two symbols."""
     slow_vol_days: float = 12.0
     slow_vol_sd: float = 0.30
@@ -63,15 +63,15 @@ class SyntheticParams:
     state_vol: float = 0.12
     """Half the log-volatility gap between the following and the contrary state."""
     state_volume: float = 0.6
-    flow_days: float = 1.0
-    flow_lead_days: float = 0.75
+    flow_days: float = 0.6
+    flow_lead_days: float = 0.9
     """How long the flow shows in the volume before the price follows it."""
-    trend_drift: float = 1.05
+    trend_drift: float = 2.2
     """Drift in daily σ per unit of flow in the following state."""
-    contrary_drift: float = 0.92
+    contrary_drift: float = 2.2
     """The same against the flow, in the contrary state."""
-    reversion_days: float = 0.5
-    reversion_pull: float = 0.34
+    reversion_days: float = 0.4
+    reversion_pull: float = 0.7
     """How much of the distance to the recent mean is pulled back in `reversion_days`."""
     flow_volume: float = 0.8
     jump_rate: float = 1 / 2000
