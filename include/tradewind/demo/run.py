@@ -24,9 +24,9 @@ from tradewind.stack.airflow_api import AirflowClient
 from tradewind.wiring import Wiring
 
 BAR = timedelta(minutes=15)
-WALK_BARS = 1_000  # at most this many bars through the jobs alone before the first intent
-CYCLE_BARS = 300  # and this many through the DAGs
-LEAD_BARS = WALK_BARS + CYCLE_BARS + 96
+WALK_BARS = 1_000  # at most this many bars through the jobs alone before an intent
+CYCLE_BARS = 200  # and this many through the DAGs, twice a position's longest life
+LEAD_BARS = 2 * (WALK_BARS + CYCLE_BARS)
 
 
 class DemoFailed(TradewindError):

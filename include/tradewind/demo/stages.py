@@ -78,6 +78,7 @@ def _run_stages(demo: DemoRun) -> None:
             data_stages.classify_regimes(demo)
         if has_champion and demo.options.crash:
             with demo.stage("crash", "Crash the market"):
+                walk_stages.hold_a_position(demo)
                 walk_stages.crash(demo)
         with demo.stage("report", "Write the report"):
             summary_stage.summarise(demo)

@@ -8,10 +8,11 @@ from datetime import datetime
 
 from tradewind.adapters.clock import PaperClock
 from tradewind.core.types import TradingMode
-from tradewind.jobs import market, positions, regime, trading
+from tradewind.jobs import market, positions, regime, sentiment, trading
 
 from .run import BAR, CYCLE_BARS, WALK_BARS, DemoRun
 
+SENTIMENT_EVERY_BARS = 4  # the DAG does so every 20 minutes of the wall, which stands still here
 CRASH_LOSS_FRAC = 0.045  # what the injected crash is sized to cost, past the breaker's 3 %
 CRASH_LARGEST_FRAC = 0.6
 
@@ -25,7 +26,7 @@ WHERE account = %(account)s ORDER BY latch_sequence DESC LIMIT 1
 
 
 def walk_to_first_intent(demo: DemoRun) -> None:
-    """Step bar by bar through the jobs that the DAG tasks call, until all filters pass a candidate.
+    """Step bar by bar through the jobs that the DAG tasks call, until a candidate passes all filters of its own.
 
     The bar on which they do is left half decided: its predictions and verdicts are stored, its sizes are not, so that
     the real `run_trade_cycle` finds those rows and takes the decision itself.
@@ -37,6 +38,8 @@ def walk_to_first_intent(demo: DemoRun) -> None:
         if (bar + BAR).minute == 0:
             market.collect_candles(ports, "1h", None, None)
         regime.detect_regime(ports)
+        if walked % SENTIMENT_EVERY_BARS == 0:
+            sentiment.score_sentiment(ports)
         trading.check_trading_allowed(ports, bar)
         trading.predict_signals(ports, bar)
         trading.filter_signals(ports, bar)
@@ -44,7 +47,7 @@ def walk_to_first_intent(demo: DemoRun) -> None:
             demo.say(
                 f"{walked} bars walked; the first candidate passed every filter on the bar of {bar:%Y-%m-%d %H:%M}"
             )
-            demo.summary["bars_walked"] = walked
+            demo.summary["bars_walked"] = demo.summary.get("bars_walked", 0) + walked
             return
         trading.size_positions(ports, bar)
         trading.record_cycle(ports, bar, run_id=f"walk__{bar:%Y%m%dT%H%M}")
@@ -53,34 +56,39 @@ def walk_to_first_intent(demo: DemoRun) -> None:
 
 
 def run_cycles(demo: DemoRun, *, has_champion: bool) -> None:
-    """Bar by bar through `collect_candles_15m` → asset → `run_trade_cycle`, and `manage_positions`.
-
-    Ends once `--cycles` bars are done and, with a champion, a position has been opened and closed; with a crash to
-    come another must be open, for a crash without a position would prove nothing.
-    """
-    first_bar_pending = has_champion
+    """Bar by bar through the real DAGs: at least `--cycles` bars, and until a position has been opened and closed."""
     cycle_s: list[float] = []
+    bar = _current_bar(demo) if has_champion else _step(demo)
     for done in range(1, CYCLE_BARS + 1):
-        bar = _current_bar(demo) if first_bar_pending else _step(demo)
-        first_bar_pending = False
-        started_s = time.monotonic()
-        demo.airflow.trigger_dag("collect_candles_15m", conf={}, run_id=f"demo__collect__{bar:%Y%m%dT%H%M}")
-        if (bar + BAR).minute == 0:
-            demo.airflow.trigger_dag("collect_candles_1h", conf={}, run_id=f"demo__collect_1h__{bar:%Y%m%dT%H%M}")
-        _await_cycle(demo, bar)
-        cycle_s.append(time.monotonic() - started_s)
-        demo.run_dag("manage_positions", timeout_s=120)
-        closed, open_ = demo.count(_CLOSED), demo.count(_OPEN)
-        demo.say(
-            f"bar {bar:%m-%d %H:%M}  cycle {cycle_s[-1]:4.1f} s  {_verdicts(demo, bar)}  open {open_}  closed {closed}"
-        )
-        enough = done >= demo.options.cycles
-        if enough and (not has_champion or (closed > 0 and (open_ > 0 or not demo.options.crash))):
+        cycle_s.append(_run_cycle(demo, bar))
+        if done >= demo.options.cycles and (not has_champion or demo.count(_CLOSED) > 0):
             break
+        bar = _step(demo)
     else:
-        demo.require(False, f"in {CYCLE_BARS} bars no position was both opened and closed while another was open")
+        demo.require(False, f"in {CYCLE_BARS} bars no position was opened and closed")
     demo.summary["cycles"] = len(cycle_s)
     demo.summary["cycle_seconds_median"] = round(sorted(cycle_s)[len(cycle_s) // 2], 2)
+
+
+def hold_a_position(demo: DemoRun) -> None:
+    """See to it that a crash has something to hit: when nothing is open, go on to the next intent and let it enter."""
+    while demo.count(_OPEN) == 0:
+        walk_to_first_intent(demo)
+        _run_cycle(demo, _current_bar(demo))
+
+
+def _run_cycle(demo: DemoRun, bar: datetime) -> float:
+    """One bar through collection, asset, trade cycle and position management; seconds to the recorded cycle."""
+    started_s = time.monotonic()
+    demo.airflow.trigger_dag("collect_candles_15m", conf={}, run_id=f"demo__collect__{bar:%Y%m%dT%H%M}")
+    if (bar + BAR).minute == 0:
+        demo.airflow.trigger_dag("collect_candles_1h", conf={}, run_id=f"demo__collect_1h__{bar:%Y%m%dT%H%M}")
+    _await_cycle(demo, bar)
+    cycle_s = time.monotonic() - started_s
+    demo.run_dag("manage_positions", timeout_s=120)
+    outcomes = f"{_verdicts(demo, bar)}; {demo.count(_OPEN)} open, {demo.count(_CLOSED)} closed"
+    demo.say(f"bar {bar:%m-%d %H:%M}  {cycle_s:4.1f} s  {outcomes}")
+    return cycle_s
 
 
 def crash(demo: DemoRun) -> None:
