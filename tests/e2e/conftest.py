@@ -19,13 +19,12 @@ import pytest
 from tradewind.paper.admin import PaperAdmin
 from tradewind.settings import Settings
 from tradewind.stack.airflow_api import AirflowClient
-from tradewind.stack.processes import free_port
+from tradewind.stack.processes import free_ports
 from tradewind.stack.stack import running_stack, with_secrets
 from tradewind.wiring import Wiring
 
 BAR = timedelta(minutes=15)
 DAY_RUNS = 96
-PORTS = ("postgres_port", "cache_port", "exchange_port", "airflow_port", "status_port", "scheduler_health_port")
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def system() -> Iterator[RunningSystem]:
             home_dir=home / "state",
             account_id="e2e",
             market_start=today - timedelta(days=1),
-            **{name: free_port() for name in PORTS},
+            **free_ports(),
         )
         held.enter_context(running_stack(settings))
         airflow = held.enter_context(

@@ -108,4 +108,22 @@ def print_report(report: Report) -> None:
     for name, url in report["urls"].items():
         console.print(f"{name:10s} {url}", highlight=False)
     if report["trading"]:
-        console.print_json(data=report["trading"], default=str)
+        _print_trading(console, report["trading"])
+
+
+def _print_trading(console: Console, state: Report) -> None:
+    """The few lines of the trading state that a person looks for first; `--json` has all of it."""
+    if "error" in state:
+        console.print(f"[red]{state['error']}[/]")
+        return
+    trading = state.get("trading") or {}
+    allowed = "[green]allowed[/]" if trading.get("allowed") else "[yellow]not allowed[/]"
+    console.print(f"entries    {allowed}, latch {trading.get('mode', 'unknown')}")
+    for reason in trading.get("reasons", []):
+        console.print(f"           {reason}", highlight=False)
+    equity = state.get("equity") or {}
+    console.print(
+        f"equity     {equity.get('equity_quote', 'not read yet')}, {len(state.get('positions', []))} positions"
+    )
+    for problem in state.get("problems", []):
+        console.print(f"{problem['severity']:10s} {problem['what']}: {problem['detail']}", highlight=False)
