@@ -29,10 +29,10 @@ def read_state(settings: Settings) -> StackState:
     return state
 
 
-def leader(settings: Settings, name: str) -> psutil.Process:
+def leader_pid(settings: Settings, name: str) -> int:
     mark = next(process.mark for process in read_state(settings).processes if process.name == name)
     assert mark is not None
-    return psutil.Process(mark.pid)
+    return mark.pid
 
 
 def family(settings: Settings) -> list[psutil.Process]:
@@ -69,7 +69,7 @@ def test_every_dag_is_there_and_the_pools_are_ours(system: RunningSystem) -> Non
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_tasks_are_told_no_secret_of_the_stack(system: RunningSystem) -> None:
-    environment = Path(f"/proc/{leader(system.settings, 'triggerer').pid}/environ").read_bytes().decode()
+    environment = Path(f"/proc/{leader_pid(system.settings, 'triggerer')}/environ").read_bytes().decode()
     names = {item.partition("=")[0] for item in environment.split("\0")}
     assert "AIRFLOW_CONN_TRADEWIND_DB" in names
     for secret in ("postgres_password", "airflow_password", "api_read_token", "api_control_token", "paper_api_secret"):
@@ -80,15 +80,15 @@ def test_tasks_are_told_no_secret_of_the_stack(system: RunningSystem) -> None:
 
 
 def test_a_killed_scheduler_comes_back_and_runs_dags(system: RunningSystem) -> None:
-    before = leader(system.settings, "scheduler")
+    before = psutil.Process(leader_pid(system.settings, "scheduler"))
     workers = before.children(recursive=True)
     assert workers
     before.kill()
     deadline = time.monotonic() + 60
-    while leader(system.settings, "scheduler").pid == before.pid:
+    while leader_pid(system.settings, "scheduler") == before.pid:
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    gone, alive = psutil.wait_procs(workers, timeout=10)
+    _, alive = psutil.wait_procs(workers, timeout=10)
     assert not [worker for worker in alive if worker.status() != psutil.STATUS_ZOMBIE]
     run = system.run("score_sentiment", timeout_s=180)
     assert run["state"] == "success"
