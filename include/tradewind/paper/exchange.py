@@ -109,7 +109,6 @@ class PaperExchange:
             self.engine.halted.add(symbol)
         for symbol in self.engine.rules:
             self.refresh(symbol, self.processed_ms)
-        self.engine.drain()
 
     def take_rows(self) -> Rows:
         """What changed since the last call, as rows for the store. Fills are indexed on the way."""

@@ -13,7 +13,7 @@ with a volatility σ that drifts over days (volatility clusters, fat tails at ev
 pull are the market's only secret, scaled by `structure` in 0..1:
 
 - every symbol is, for days at a time, in a following or in a contrary state; the first trades more and moves more;
-- a latent flow, persistent for about a day, shows in who trades: volume is higher on bars in its direction;
+- a latent flow, persistent for half a day, shows in who trades: volume is higher on bars in its direction;
 - most of a day later the price drifts with that flow in the following state, and against it in the contrary one;
 - the price is pulled back a little towards its recent mean, which hides the drift from anyone who looks at past
   returns alone.
