@@ -166,6 +166,7 @@ def test_one_that_cannot_start_ends_all_and_its_last_words_are_told(
     tmp_path: Path, make: Callable[..., Supervisor]
 ) -> None:
     base = listener(tmp_path, "base")
+    (tmp_path / "crasher.log").write_text("error: of an earlier life\n")
     with pytest.raises(StackFailed, match="no licence to run"):
         make(base, crasher(tmp_path, "crasher", "base")).start()
     assert not base.ready()

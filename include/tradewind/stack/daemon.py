@@ -19,8 +19,7 @@ from tradewind.adapters.logs import configure_logging
 from tradewind.errors import AlreadyRunning, ServiceNotReady, StackFailed
 from tradewind.settings import PROJECT_DIR, STACK_ONLY, Settings
 from tradewind.stack import state as states
-from tradewind.stack.postgres import last_line
-from tradewind.stack.processes import spawn
+from tradewind.stack.processes import last_words, spawn
 from tradewind.stack.progress import LiveReporter
 from tradewind.stack.services import log_dir
 from tradewind.stack.stack import Stack, running_stack
@@ -72,6 +71,7 @@ def detach(settings: Settings, *, fresh: bool = False) -> None:
     if before is not None and before.supervisor.alive():
         raise AlreadyRunning(f"process {before.supervisor.pid} runs the stack: ./tradewind down ends it")
     output = log_dir(settings) / "supervisor.log"
+    since = output.stat().st_size if output.exists() else 0
     process = spawn(
         [sys.executable, "-m", "tradewind.cli", "up", "--as-daemon", *(["--fresh"] if fresh else [])],
         log=output,
@@ -89,7 +89,7 @@ def detach(settings: Settings, *, fresh: bool = False) -> None:
                     if state.state == states.READY:
                         return
                 if process.poll() is not None:
-                    raise StackFailed(f"{last_line(output).removeprefix('error: ')} (see {output})")
+                    raise StackFailed(f"{last_words(output, since)} (see {output})")
                 if time.monotonic() > deadline:
                     raise StackFailed(f"the stack was not ready within {_START_TIMEOUT_S:.0f} s (see {output})")
                 time.sleep(0.1)

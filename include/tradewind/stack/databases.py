@@ -21,7 +21,8 @@ from pydantic import SecretStr
 from tradewind.adapters.migrations import migrate
 from tradewind.errors import StackFailed
 from tradewind.settings import Settings
-from tradewind.stack.postgres import EmbeddedPostgres, last_line
+from tradewind.stack.postgres import EmbeddedPostgres
+from tradewind.stack.processes import last_words
 
 # Held while databases are made, so that two starts against one server do not collide.
 _LOCK_KEY = 7_234_110_543
@@ -109,7 +110,7 @@ def _airflow_migrate(url: str, environment: Mapping[str, str], log: Path) -> Non
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, check=False, start_new_session=True,
         )  # fmt: skip
     if done.returncode != 0:
-        raise StackFailed(f"airflow db migrate failed: {last_line(log)} (see {log})")
+        raise StackFailed(f"airflow db migrate failed: {last_words(log)} (see {log})")
 
 
 def _airflow_revision(url: str) -> str | None:

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import psycopg
 
 from tradewind.errors import AlreadyRunning, StackFailed
-from tradewind.stack.processes import LOCALHOST, ProcessMark, end_sessions, spawn
+from tradewind.stack.processes import LOCALHOST, ProcessMark, end_sessions, last_words, spawn
 
 SUPERUSER = "postgres"
 _UNPRIVILEGED_USER = "nobody"
@@ -127,7 +127,7 @@ class EmbeddedPostgres:
         while not self.ready():
             if process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise StackFailed(f"PostgreSQL did not start: {last_line(self.log)} (see {self.log})")
+                raise StackFailed(f"PostgreSQL did not start: {last_words(self.log)} (see {self.log})")
             time.sleep(0.05)
 
     def ready(self) -> bool:
@@ -227,15 +227,6 @@ class EmbeddedPostgres:
             except OSError:
                 shutil.rmtree(unfinished)  # another start finished its copy first
         return copy / "bin"
-
-
-def last_line(log: Path) -> str:
-    """The last line of a log that says something, for error messages."""
-    try:
-        lines = log.read_bytes()[-4000:].decode(errors="replace").splitlines()
-    except FileNotFoundError:
-        return "it wrote no log"
-    return next((line.strip() for line in reversed(lines) if line.strip()), "its log is empty")
 
 
 def _shared_dir(wanted: Path) -> Path:

@@ -18,6 +18,7 @@ from tradewind.errors import PortTaken
 LOCALHOST = "127.0.0.1"
 # The kernel's start time is exact, but psutil adds the boot time, which moves when the machine's clock is corrected.
 _START_TOLERANCE_S = 5.0
+_LOG_TAIL_BYTES = 8000
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,24 @@ def end_sessions(
         while time.monotonic() < limit and any(member.alive() for member in rest):
             time.sleep(0.05)
         _reap([*marks, *rest])
+
+
+def last_words(log: Path, since: int = 0) -> str:
+    """What a log says last, for error messages: the last error of ours in it, else its last line.
+
+    `since` is the log's size when the process was started, so that an earlier one's words are not taken for its.
+    """
+    try:
+        with log.open("rb") as file:
+            file.seek(max(since, log.stat().st_size - _LOG_TAIL_BYTES))
+            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    except FileNotFoundError:
+        return "it wrote no log"
+    for line in reversed(lines):
+        for start in ("error: ", "tradewind.errors."):
+            if line.startswith(start):
+                return line.removeprefix(start)
+    return lines[-1] if lines else "its log is empty"
 
 
 def _send(mark: ProcessMark, sign: signal.Signals) -> None:

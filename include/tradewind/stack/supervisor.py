@@ -23,8 +23,7 @@ from typing import Protocol
 
 from tradewind.errors import AlreadyRunning, ServiceNotReady, StackFailed
 from tradewind.stack import state as states
-from tradewind.stack.postgres import last_line
-from tradewind.stack.processes import ProcessMark, end_sessions, require_port
+from tradewind.stack.processes import ProcessMark, end_sessions, last_words, require_port
 from tradewind.stack.state import ProcessState, StackState
 
 _FIRST_BACKOFF_S = 1.0
@@ -98,6 +97,7 @@ class _Running:
     mark: ProcessMark
     started_s: float
     answered_s: float
+    log_size: int  # before it was started
     restarts: int = 0
     backoff_s: float = _FIRST_BACKOFF_S
     restart_at_s: float | None = None
@@ -181,12 +181,14 @@ class Supervisor:
             if self._stopping.is_set():
                 raise StackFailed("the stack is being stopped")
             before = self._running.get(service.name)
+            log_size = service.log.stat().st_size if service.log.exists() else 0
             process = service.launch()
             now_s = time.monotonic()
             mark = ProcessMark.of(process.pid)
-            self._running[service.name] = _Running(
-                process, mark, now_s, now_s, before.restarts if before else 0, before.backoff_s if before else 1.0
-            )
+            running = _Running(process, mark, now_s, now_s, log_size)
+            if before is not None:
+                running.restarts, running.backoff_s = before.restarts, before.backoff_s
+            self._running[service.name] = running
             self._state.leaders.append(mark)
             self._save()
 
@@ -198,9 +200,8 @@ class Supervisor:
                 raise StackFailed("the stack is being stopped")
             code = running.process.poll()
             if code is not None:
-                raise StackFailed(
-                    f"{service.name} ended with status {code}: {last_line(service.log)} (see {service.log})"
-                )
+                said = last_words(service.log, running.log_size)
+                raise StackFailed(f"{service.name} ended with status {code}: {said} (see {service.log})")
             if time.monotonic() > deadline:
                 raise ServiceNotReady(
                     f"{service.name} did not answer within {service.start_timeout_s:.0f} s (see {service.log})"
@@ -229,7 +230,8 @@ class Supervisor:
             if now_s - running.started_s > _WELL_AFTER_S:
                 running.backoff_s = _FIRST_BACKOFF_S
             running.restart_at_s = now_s + running.backoff_s
-            detail = f"ended with status {code}, starts again in {running.backoff_s:.0f} s: {last_line(service.log)}"
+            said = last_words(service.log, running.log_size)
+            detail = f"ended with status {code}, starts again in {running.backoff_s:.0f} s: {said}"
             running.backoff_s = min(running.backoff_s * 2, _LONGEST_BACKOFF_S)
             running.restarts += 1
             self._reporter.changed(service.name, states.RESTARTING, detail)

@@ -13,8 +13,7 @@ from urllib.parse import quote
 import redis
 
 from tradewind.errors import StackFailed
-from tradewind.stack.postgres import last_line
-from tradewind.stack.processes import LOCALHOST, ProcessMark, end_sessions, spawn
+from tradewind.stack.processes import LOCALHOST, ProcessMark, end_sessions, last_words, spawn
 
 _CONFIG = """\
 bind {host}
@@ -76,7 +75,7 @@ class EmbeddedValkey:
         while not self.ready():
             if process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise StackFailed(f"Valkey did not start: {last_line(self.log)} (see {self.log})")
+                raise StackFailed(f"Valkey did not start: {last_words(self.log)} (see {self.log})")
             time.sleep(0.02)
 
     def ready(self) -> bool:
