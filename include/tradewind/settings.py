@@ -274,6 +274,8 @@ def load_settings(**overrides: Any) -> Settings:
     ------
     BadSetting : a value is missing or wrong, or a `TRADEWIND_` variable is no setting.
     """
+    if unknown := overrides.keys() - Settings.model_fields.keys():
+        raise TypeError(f"{sorted(unknown)} are no settings")
     env_file = PROJECT_DIR / ".env"
     in_file = {name: value for name, value in dotenv_values(env_file).items() if value is not None}
     _refuse_unknown({**in_file, **os.environ})
