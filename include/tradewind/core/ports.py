@@ -64,7 +64,10 @@ class Metrics(Protocol):
 
 class Alerts(Protocol):
     def raise_alert(self, severity: str, key: str, title: str, body: str) -> None:
-        """Put an alert into the outbox. `severity`: info, warning, critical. `key` deduplicates. Never blocks on a channel."""
+        """Put an alert into the outbox; `severity` is info, warning or critical, `key` deduplicates.
+
+        Never blocks on a channel.
+        """
         ...
 
 
@@ -187,7 +190,7 @@ class MarketStore(Protocol):
 
 
 class KnownEmpty(Protocol):
-    """Ranges that the exchange answered as empty, remembered with an expiry. Losing them costs requests, never truth."""
+    """Ranges that the exchange answered as empty, with an expiry. Losing them costs requests, never truth."""
 
     def filter_unknown(self, gaps: Sequence[CandleGap]) -> list[CandleGap]: ...
     def remember(self, gap: CandleGap, ttl_s: float) -> None: ...
@@ -365,7 +368,7 @@ class LedgerTotal:
 
 
 class TradingStore(Protocol):
-    """The ledger: decisions, orders, fills, positions, latch, equity. Rows of a decision are inserted, never updated."""
+    """The ledger: decisions, orders, fills, positions, latch, equity. A decision's rows are inserted, never updated."""
 
     # decisions
     def remember_strategy(self, params: StrategyParams) -> None: ...
@@ -393,8 +396,8 @@ class TradingStore(Protocol):
     def move_order(self, client_order_id: str, to: OrderState, *, at: datetime, **detail: Any) -> Order:
         """One allowed step of the order's life, with an event row; a forbidden one raises LedgerMismatch.
 
-        `exchange_order_id`, `quantity`, `filled_quantity`, `sent_at` and `reason` are kept with the order, all of `detail` with
-        the event. A step to SENT checks the fence of the position's lock.
+        `exchange_order_id`, `quantity`, `filled_quantity`, `sent_at` and `reason` are kept with the order, all of
+        `detail` with the event. A step to SENT checks the fence of the position's lock.
         """
         ...
 

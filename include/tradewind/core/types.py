@@ -152,7 +152,7 @@ class SentimentState:
 
 @dataclass(frozen=True, slots=True)
 class Article:
-    """One news item, its text as a feed gave it: data to be scored, never instruction and never markup to be rendered."""
+    """One news item, its text as a feed gave it: data to be scored, never instruction, never markup to be rendered."""
 
     article_id: str  # from the normalised title and link: see core/sentiment.py
     feed: str
@@ -227,7 +227,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BracketLot:
-    """One bracket list: a quantity with its own target. An entry has one lot, or two (the first with its target at +1R)."""
+    """One bracket list: a quantity with its own target. An entry has one lot, or two, the first aimed at +1R."""
 
     lot: int
     quantity: Decimal
@@ -275,7 +275,7 @@ class Decision:
     intent: Intent | None
 
 
-# -------------------------------------------------------------------------------------------------- orders and positions
+# ------------------------------------------------------------------------------------------------ orders and positions
 class OrderState(StrEnum):
     """The life of an order; the allowed moves are drawn in core/orders.py."""
 

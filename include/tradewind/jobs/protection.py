@@ -103,9 +103,7 @@ def sellable_share(ports: Ports, situation: Situation) -> Decimal:
     return max(min(situation.position.quantity, over_baseline), ZERO)
 
 
-def _replace_lot(
-    ports: Ports, situation: Situation, lot: int, wanted: Decimal, *, may_exit: bool = True
-) -> Situation:
+def _replace_lot(ports: Ports, situation: Situation, lot: int, wanted: Decimal, *, may_exit: bool = True) -> Situation:
     """Cancel what rests for a lot and place a new pair; a market exit when that is not in place in time.
 
     What a thin book leaves of that exit gets one more attempt at a pair, and else waits for the next run.
