@@ -54,7 +54,7 @@ def test_the_ensemble_beats_the_base_rate_where_there_is_something_to_find() -> 
     assert said.mean(axis=0) == pytest.approx(np.bincount(fresh.labels) / 3000, abs=0.04)
     long, short = model.expected_r(said)
     best = np.argsort(long)[-300:]
-    assert fresh.net_r_long[best].mean() == pytest.approx(long[best].mean(), abs=0.2)
+    assert fresh.net_r_long[best].mean() == pytest.approx(long[best].mean(), abs=0.3)
     assert model.mean_net_r_long == pytest.approx((1.4, -1.1, -0.2))
     assert short.shape == (3000,)
 

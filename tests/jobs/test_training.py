@@ -163,6 +163,31 @@ def test_one_library_failing_leaves_the_others_and_an_alarm(make: Make, monkeypa
     assert {"training-catboost-trending", "training-catboost-ranging"} <= keys
 
 
+def test_a_search_is_budgeted_recorded_and_goes_on_from_the_champions_settings(make: Make) -> None:
+    rig = make(market(3, 0.25, 9000, SYMBOLS[:2]))
+    report = retrain_models(rig, "tuned", replace(TRAINING, folds=0, tuning_trials=3))
+    tuning = rig.model_store.version(report["version"])["manifest"]["tuning"]
+    assert set(tuning) == {"trending", "ranging"}
+    for libraries in tuning.values():
+        for found in libraries.values():
+            assert found["trials"] == found["finished"] == 3
+            assert not found["aborted_by_time"]
+            assert found["best"] <= found["first"]
+
+    rig.database.execute("UPDATE model_gates SET passed = true")
+    rig.model_store.promote(report["version"], "test", rig.clock.now())
+    later = retrain_models(rig, "tuned again", replace(TRAINING, folds=0, tuning_trials=1))
+    again = rig.model_store.version(later["version"])["manifest"]["tuning"]
+    for family, libraries in again.items():
+        for library, found in libraries.items():
+            assert found["settings"] == pytest.approx(tuning[family][library]["settings"])
+
+    hurried = replace(TRAINING, folds=0, tuning_trials=40, tuning_timeout_s=0.001)
+    version = retrain_models(rig, "hurried", hurried)["version"]
+    for libraries in rig.model_store.version(version)["manifest"]["tuning"].values():
+        assert all(found["aborted_by_time"] for found in libraries.values())
+
+
 def test_too_little_history_and_a_missing_leader_are_said(make: Make) -> None:
     bars = market(1, 0.0, 6000, SYMBOLS[:2])
     rig = make(bars)

@@ -25,13 +25,24 @@ Families = Mapping[RegimeFamily, FamilyModel]
 _EVERY_HOUR = 4  # neighbouring labels overlap: an hour's first tells what the other three would
 
 
-def fit_families(panels: Panels, start_ms: int, end_ms: int, settings: FitSettings) -> tuple[Families, dict[str, str]]:
-    """Both families on labels that live inside [start, end); one that cannot be fitted is named with its reason."""
+def fit_families(
+    panels: Panels,
+    start_ms: int,
+    end_ms: int,
+    settings: FitSettings,
+    tuned: Mapping[RegimeFamily, FitSettings] | None = None,
+) -> tuple[Families, dict[str, str]]:
+    """Both families on labels that live inside [start, end); one that cannot be fitted is named with its reason.
+
+    `tuned` holds a family's own settings where they were searched for.
+    """
+    tuned = tuned or {}
     models: dict[RegimeFamily, FamilyModel] = {}
     skipped: dict[str, str] = {}
     for family in FAMILIES:
         try:
-            models[family] = fit_family(family, pool(panels.values(), family, start_ms, end_ms), settings)
+            sample = pool(panels.values(), family, start_ms, end_ms)
+            models[family] = fit_family(family, sample, tuned.get(family, settings))
         except NotEnoughRows as error:
             skipped[family.value] = str(error)
     return models, skipped

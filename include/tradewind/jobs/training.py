@@ -40,6 +40,7 @@ from tradewind.jobs.judging import (
     score_families,
     walk_forward,
 )
+from tradewind.jobs.tuning import tune_families
 
 __all__ = ["measure_drift", "retrain_models"]
 
@@ -84,7 +85,8 @@ def _train(ports: Ports, reason: str, training: TrainingParams, now: datetime) -
     panels = {symbol: build_panel(series, leader, ports.params) for symbol, series in bars.items()}
     windows = _windows(panels, training)
     validation = walk_forward(panels, windows.folds, instruments, ports.params, training)
-    models, skipped = fit_families(panels, windows.start_ms, windows.fit_end_ms, training.fit)
+    tuned, tuning_report = tune_families(ports, panels, windows, training)
+    models, skipped = fit_families(panels, windows.start_ms, windows.fit_end_ms, training.fit, tuned)
     if not models:
         raise BadInput(f"no family could be fitted ({skipped}): load more history")
     _alert_failed_libraries(ports, models)
@@ -120,6 +122,7 @@ def _train(ports: Ports, reason: str, training: TrainingParams, now: datetime) -
     manifest = {
         **_describe(ports, bars, training, windows, models, skipped),
         "reason": reason,
+        "tuning": _plain(tuning_report),
         "created_at": now.isoformat(),
         "metrics": metrics,
     }
