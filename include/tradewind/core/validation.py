@@ -33,7 +33,7 @@ class TrainingParams:
     promotion_days: int = 56
     promotion_share: float = 0.2  # never more of the history than this; a shorter window is labelled so
     folds: int = 5
-    fold_days: int = 28  # a fold tests at least this long, so that short histories have fewer folds
+    fold_days: int = 42  # a fold tests at least this long, so that short histories have fewer folds
     min_trades: int = 50
     bootstrap_quantile: float = 0.05
     bootstrap_resamples: int = 2000

@@ -22,8 +22,8 @@ def tune_families(
 ) -> tuple[dict[RegimeFamily, FitSettings], dict[str, Any]]:
     """Search each family's settings inside the challenger's own training range; nothing without a budget.
 
-    Returns the settings by family, and the report. The folds keep the shipped settings: what was searched has seen the
-    bars that they test on.
+    Returns the settings by family, and the report. The folds keep the shipped settings: what was searched has seen
+    the bars that they test on.
     """
     if training.tuning_trials == 0:
         return {}, {}
