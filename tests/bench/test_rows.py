@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+
 from tradewind.bench.rows import BenchOptions, Row, percentile, row_of, times
 
 
