@@ -1,4 +1,4 @@
-"""`./tradewind models …` and `./tradewind doctor features`: look at versions, change the champion, check for leaks."""
+"""`./tradewind models …`: look at versions, change the champion."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ if TYPE_CHECKING:
     from tradewind.wiring import Wiring
 
 models_app = typer.Typer(name="models", help="Model versions: list, show, promote, roll back.", no_args_is_help=True)
-doctor_app = typer.Typer(name="doctor", help="Check your own data and connections.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the groups `models` and `doctor`."""
+    """Add the group `models`."""
     app.add_typer(models_app)
-    app.add_typer(doctor_app)
 
 
 def _wiring() -> Wiring:
@@ -112,56 +110,3 @@ def roll_back_model(actor: Annotated[str, typer.Option(help="Who decides this.")
     version = wiring.model_store.roll_back(actor, wiring.clock.now())
     wiring.close()
     typer.echo(f"{version} is the champion again")
-
-
-@doctor_app.command("features")
-def doctor_features(
-    rows: Annotated[int, typer.Option(help="Random moments to check in each symbol.")] = 50,
-    days: Annotated[int, typer.Option(help="How much stored history to read.")] = 120,
-    seed: Annotated[int, typer.Option(help="Chooses the moments.")] = 7,
-    as_json: Json = False,
-) -> None:
-    """Look for features that know the future, or that a live window cannot reproduce, in the stored bars."""
-    from tradewind.core.leak_checks import CHECKS, sample_rows
-    from tradewind.core.timeframes import to_ms
-
-    wiring = _wiring()
-    params = wiring.params
-    wanted = tuple(dict.fromkeys((*wiring.symbols, params.leader_symbol)))
-    bars = wiring.market_store.read_last_bars(wanted, "15m", to_ms(wiring.clock.now()), days * 96)
-    wiring.close()
-    leader = bars[params.leader_symbol]
-    found: list[dict[str, Any]] = []
-    checked = 0
-    for symbol in wiring.symbols:
-        common = bars[symbol].slice(
-            0, int((bars[symbol].open_time_ms <= leader.open_time_ms[-1:].max(initial=0)).sum())
-        )
-        chosen = sample_rows(common, rows, seed)
-        checked += len(chosen)
-        for check in CHECKS:
-            # The future check computes everything anew each time, so a few moments are enough there.
-            some = chosen[:: max(len(chosen) // 5, 1)] if check is CHECKS[2] else chosen
-            found += [{"symbol": symbol, **_leak(leak)} for leak in check(common, leader, params, some)]
-    if as_json:
-        _print_json({"moments": checked, "leaks": found})
-    elif not checked:
-        typer.echo("not enough stored history to check: load some months first (backfill_history)")
-    else:
-        for leak in found[:40]:
-            typer.echo(
-                f"{leak['symbol']} {leak['feature']}: {leak['check']} {leak['whole']!r} against {leak['part']!r}"
-            )
-        typer.echo(f"{checked} moments checked, {len(found)} leaks")
-    if found or not checked:
-        raise typer.Exit(1)
-
-
-def _leak(leak: Any) -> dict[str, Any]:
-    return {
-        "check": leak.check,
-        "feature": leak.feature,
-        "open_time_ms": leak.open_time_ms,
-        "whole": leak.whole,
-        "part": leak.part,
-    }

@@ -10,7 +10,7 @@ Tolerance everywhere: 1e-6 relative or 1e-9 absolute.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +24,7 @@ from .types import Bars, FloatArray
 
 RELATIVE: Final = 1e-6
 ABSOLUTE: Final = 1e-9
+_FUTURE_MOMENTS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,31 @@ def check_future(
     return leaks
 
 
-CHECKS: Final[tuple[Callable[..., list[Leak]], ...]] = (check_truncation, check_warmup, check_future)
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What the three checks found in one symbol, and at which rows of its bars they looked."""
+
+    rows: tuple[int, ...]
+    leaks: tuple[Leak, ...]
+
+
+def examine(
+    bars: Bars, leader: Bars, params: StrategyParams, count: int, seed: int, features: tuple[Feature, ...] = FEATURES
+) -> Examined:
+    """All three checks of one symbol at `count` random moments; no moments where the history is too short.
+
+    Bars may have gaps: a moment without the leader's bar is none at which a decision could be made, and is passed over.
+    """
+    led = np.flatnonzero(np.isin(bars.open_time_ms, leader.open_time_ms))
+    if len(led) == 0:
+        return Examined((), ())
+    bars = bars.slice(0, int(led[-1]) + 1)
+    present = set(led.tolist())
+    rows = [row for row in sample_rows(bars, count, seed) if row in present]
+    leaks = check_truncation(bars, leader, params, rows, features) + check_warmup(bars, leader, params, rows, features)
+    # The whole history is computed anew for each, so a few moments are enough there.
+    leaks += check_future(bars, leader, params, rows[:: max(len(rows) // _FUTURE_MOMENTS, 1)], features)
+    return Examined(tuple(rows), tuple(leaks))
 
 
 def sample_rows(bars: Bars, count: int, seed: int) -> list[int]:
@@ -120,8 +145,10 @@ def sample_rows(bars: Bars, count: int, seed: int) -> list[int]:
     first = longest_warmup_bars()
     if len(bars) <= first + 1:
         return []
-    rows = np.random.default_rng(seed).integers(first, len(bars) - 1, size=count)
-    return sorted({int(row) for row in rows})
+    rows = np.random.default_rng(seed).choice(
+        np.arange(first, len(bars) - 1), min(count, len(bars) - 1 - first), replace=False
+    )
+    return sorted(int(row) for row in rows)
 
 
 def _until(bars: Bars, at_ms: int) -> Bars:

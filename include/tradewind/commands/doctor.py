@@ -1,0 +1,108 @@
+"""`./tradewind doctor …`: check your own data and connections, without changing anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tradewind.errors import BadInput
+
+if TYPE_CHECKING:
+    from tradewind.core.params import StrategyParams
+    from tradewind.core.types import Bars
+
+doctor_app = typer.Typer(name="doctor", help="Check your own data and connections.", no_args_is_help=True)
+
+_SHOWN_LEAKS = 40
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group `doctor`."""
+    app.add_typer(doctor_app, rich_help_panel="Data")
+
+
+@doctor_app.command("features")
+def doctor_features(
+    candles: Annotated[
+        Path | None, typer.Option(help="Candle files named SOL_USDT-15m.parquet; the stored bars by default.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Random moments to check in each symbol.")] = 50,
+    days: Annotated[int, typer.Option(min=1, help="How much history to read, from its end.")] = 120,
+    seed: Annotated[int, typer.Option(help="Chooses the moments.")] = 7,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Look for features that know the future, or that a live window cannot reproduce, on your own bars.
+
+    Exit status 1 when one is found, or when there is too little history to look at.
+    """
+    from tradewind.core.leak_checks import examine
+
+    bars, params = _stored_bars(days) if candles is None else _bars_of_files(candles, days)
+    leader = bars[params.leader_symbol]
+    moments = 0
+    found: list[dict[str, Any]] = []
+    for symbol, series in bars.items():
+        examined = examine(series, leader, params, rows, seed)
+        moments += len(examined.rows)
+        found += [
+            {
+                "symbol": symbol,
+                "check": leak.check,
+                "feature": leak.feature,
+                "open_time_ms": leak.open_time_ms,
+                "whole": leak.whole,
+                "part": leak.part,
+            }
+            for leak in examined.leaks
+        ]
+    if as_json:
+        typer.echo(json.dumps({"symbols": list(bars), "moments": moments, "leaks": found}, indent=2))
+    elif not moments:
+        typer.echo("not enough history to check: load some months first (backfill_history, or ./tradewind import)")
+    else:
+        for leak in found[:_SHOWN_LEAKS]:
+            typer.echo(
+                f"{leak['symbol']} {leak['feature']}: {leak['check']} {leak['whole']!r} against {leak['part']!r}"
+            )
+        typer.echo(f"{moments} moments of {len(bars)} symbols checked three ways, {len(found)} leaks")
+    if found or not moments:
+        raise typer.Exit(1)
+
+
+def _stored_bars(days: int) -> tuple[Mapping[str, Bars], StrategyParams]:
+    from tradewind.core.timeframes import to_ms
+    from tradewind.settings import load_settings
+    from tradewind.wiring import Wiring
+
+    wiring = Wiring(load_settings())
+    try:
+        params = wiring.params
+        wanted = tuple(dict.fromkeys((*wiring.symbols, params.leader_symbol)))
+        return wiring.market_store.read_last_bars(wanted, "15m", to_ms(wiring.clock.now()), days * 96), params
+    finally:
+        wiring.close()
+
+
+def _bars_of_files(directory: Path, days: int) -> tuple[Mapping[str, Bars], StrategyParams]:
+    """The files' bars; the strategy's leader leads where there is a file of it, else the first symbol."""
+    from dataclasses import replace
+
+    from tradewind.backtest.candle_files import read_candles
+    from tradewind.core.params import StrategyParams
+
+    names = sorted(path.name.removesuffix("-15m.parquet") for path in directory.glob("*-15m.parquet"))
+    if not names:
+        raise BadInput(f"{directory} holds no file named like SOL_USDT-15m.parquet")
+    params = StrategyParams()
+    symbols = [name.replace("_", "/", 1) for name in names]
+    if params.leader_symbol not in symbols:
+        params = replace(params, leader_symbol=symbols[0])
+    bars = {}
+    for symbol in symbols:
+        series, _ = read_candles(directory, symbol)
+        bars[symbol] = series.slice(max(len(series) - days * 96, 0), len(series))
+    return bars, params
