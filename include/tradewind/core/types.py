@@ -66,6 +66,27 @@ class BracketSupport(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class MaintenanceBracket:
+    """From `notional_floor` (quote) on, `rate` of the notional less `amount` must stay as margin; at most `leverage`.
+
+    `amount` makes the maintenance margin continuous over the brackets' borders.
+    """
+
+    notional_floor: Decimal
+    rate: Decimal
+    amount: Decimal
+    leverage: int = 125
+
+
+@dataclass(frozen=True, slots=True)
+class MarginRules:
+    """What makes an instrument a future with isolated margin: the leverage in use, its brackets, lowest first."""
+
+    leverage: int
+    brackets: tuple[MaintenanceBracket, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Instrument:
     """The exchange's rules for one market. All Decimals are exact as published; fees are fractions (0.001 = 0.1 %)."""
 
@@ -83,6 +104,7 @@ class Instrument:
     active: bool = True
     listed_at: datetime | None = None
     delisted_at: datetime | None = None
+    margin: MarginRules | None = None  # None on spot: only what is paid for in full can be held, and never short
 
 
 @dataclass(frozen=True, slots=True)
