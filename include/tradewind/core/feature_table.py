@@ -18,7 +18,7 @@ from .indicators import (
     ema_warmup,
     ratio,
     rolling_correlation,
-    rolling_mean_std,
+    rolling_mean,
     rolling_rank,
     wilder_warmup,
 )
@@ -121,7 +121,7 @@ def _efficiency(window: int) -> Callable[[Series], FloatArray]:
     """Kaufman's efficiency ratio with its sign: net move over the path walked, −1..1."""
 
     def compute(s: Series) -> FloatArray:
-        path, _ = rolling_mean_std(np.abs(s.log_return), window)
+        path = rolling_mean(np.abs(s.log_return), window)
         return ratio(s.move(window), path * window)
 
     return compute
@@ -131,8 +131,8 @@ def _downside(window: int) -> Callable[[Series], FloatArray]:
     """Share of the squared returns that came from falls; a half where nothing moved."""
 
     def compute(s: Series) -> FloatArray:
-        falls, _ = rolling_mean_std(np.minimum(s.log_return, 0.0) ** 2, window)
-        both, _ = rolling_mean_std(s.log_return**2, window)
+        falls = rolling_mean(np.minimum(s.log_return, 0.0) ** 2, window)
+        both = rolling_mean(s.log_return**2, window)
         return ratio(falls, both, neutral=0.5)
 
     return compute
@@ -142,7 +142,7 @@ def _parkinson_ratio(window: int) -> Callable[[Series], FloatArray]:
     """Parkinson's high-low volatility over the close-to-close one: above 1 where bars reach out and come back."""
 
     def compute(s: Series) -> FloatArray:
-        squares, _ = rolling_mean_std(np.log(s.high / s.low) ** 2, window)
+        squares = rolling_mean(np.log(s.high / s.low) ** 2, window)
         spread: FloatArray = np.sqrt(squares / (4 * np.log(2))) / s.return_std(window)
         return spread
 
@@ -153,8 +153,8 @@ def _signed_volume(window: int) -> Callable[[Series], FloatArray]:
     """Volume of rising bars minus that of falling ones over all of it, −1..1: the slope of on-balance volume."""
 
     def compute(s: Series) -> FloatArray:
-        signed, _ = rolling_mean_std(np.sign(s.log_return) * s.volume, window)
-        total, _ = rolling_mean_std(s.volume, window)
+        signed = rolling_mean(np.sign(s.log_return) * s.volume, window)
+        total = s.volume_mean(window)
         return ratio(signed, total)
 
     return compute
@@ -164,8 +164,8 @@ def _money_flow(window: int) -> Callable[[Series], FloatArray]:
     """Chaikin's money flow: volume weighted by where each bar closed in its range, −1..1."""
 
     def compute(s: Series) -> FloatArray:
-        flow, _ = rolling_mean_std(_close_location(s) * s.volume, window)
-        total, _ = rolling_mean_std(s.volume, window)
+        flow = rolling_mean(_close_location(s) * s.volume, window)
+        total = s.volume_mean(window)
         return ratio(flow, total)
 
     return compute
@@ -180,8 +180,8 @@ def _volume_level(short: int, long: int) -> Callable[[Series], FloatArray]:
     """Log of the short window's mean volume over the long one's: is this market awake?"""
 
     def compute(s: Series) -> FloatArray:
-        now, _ = rolling_mean_std(s.volume, short)
-        usual, _ = rolling_mean_std(s.volume, long)
+        now = s.volume_mean(short)
+        usual = s.volume_mean(long)
         return np.log(np.maximum(ratio(now, usual, neutral=1.0), 1e-3))
 
     return compute
@@ -192,8 +192,8 @@ def _vwap_gap(window: int) -> Callable[[Series], FloatArray]:
 
     def compute(s: Series) -> FloatArray:
         typical = (s.high + s.low + s.close) / 3
-        value, _ = rolling_mean_std(typical * s.volume, window)
-        volume, _ = rolling_mean_std(s.volume, window)
+        value = rolling_mean(typical * s.volume, window)
+        volume = s.volume_mean(window)
         return (s.close - np.where(volume > 0, ratio(value, volume), s.close)) / s.atr_floored
 
     return compute
@@ -218,15 +218,13 @@ def _opening_gap(s: Series) -> FloatArray:
 
 
 def _rising_share(window: int) -> Callable[[Series], FloatArray]:
-    return lambda s: rolling_mean_std(np.where(np.isnan(s.log_return), np.nan, np.sign(s.log_return)), window)[0]
+    return lambda s: rolling_mean(np.sign(s.log_return), window)
 
 
 def _cycle(period_ms: int, wave: Callable[[FloatArray], FloatArray]) -> Callable[[Series], FloatArray]:
-    def compute(s: Series) -> FloatArray:
-        phase = ((s.bars.open_time_ms + BASE_MS) % period_ms) / period_ms
-        return wave(2 * np.pi * phase)
-
-    return compute
+    # Bars stand on a grid, so a period has few phases: they are looked up instead of computed bar by bar.
+    values = wave(2 * np.pi * np.arange(period_ms // BASE_MS) / (period_ms // BASE_MS))
+    return lambda s: values[((s.bars.open_time_ms + BASE_MS) % period_ms) // BASE_MS]
 
 
 def _weekend(s: Series) -> FloatArray:

@@ -27,7 +27,7 @@ from tradewind.errors import MissingData
 from .feature_table import FEATURES, Feature, LeaderSeries
 from .indicators import Series
 from .params import StrategyParams
-from .resampling import join_known, known_rows, resample
+from .resampling import known_rows, resample
 from .types import Bars, FloatArray, IntArray
 
 __all__ = [
@@ -94,7 +94,7 @@ def compute_features(
     MissingData : the leader has no bar at the symbol's last one; names it.
     """
     n = len(bars_15m)
-    values = np.full((len(features), n), np.nan)
+    values = np.empty((len(features), n))
     names = tuple(feature.name for feature in features)
     if n == 0:
         return FeatureMatrix(bars_15m.symbol, names, bars_15m.open_time_ms, values.T)
@@ -115,13 +115,15 @@ def compute_features(
     # A flat stretch divides zero by zero before the neutral value is chosen.
     with np.errstate(divide="ignore", invalid="ignore"):
         for column, feature in zip(values, features, strict=True):
-            series = sources[feature.source]
-            if len(series) < feature.source_bars:
+            series, rows = sources[feature.source], source_rows[feature.source]
+            # By the source's own rows, so that a number still coloured by its seed is never seen; rows never descend.
+            known = int(np.searchsorted(rows, feature.source_bars - 1))
+            column[:known] = np.nan
+            if known == n:
                 continue
             computed = feature.compute(series)
             if feature.source in params.context_timeframes:
-                computed = join_known(computed, source_rows[feature.source])
-            column[:] = computed
-            # By the source's own rows, so that a number still coloured by its seed is never seen.
-            column[source_rows[feature.source] < feature.source_bars - 1] = np.nan
+                np.take(computed, rows[known:], out=column[known:])
+            else:
+                column[known:] = computed[known:]
     return FeatureMatrix(bars_15m.symbol, names, bars_15m.open_time_ms, values.T)

@@ -64,6 +64,31 @@ def _rolling_mean_std(x: FloatArray, window: int) -> tuple[FloatArray, FloatArra
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
+def _rolling_mean(x: FloatArray, window: int) -> FloatArray:
+    n = len(x)
+    mean = np.full(n, np.nan)
+    first = 0
+    while first < n and math.isnan(x[first]):
+        first += 1
+    shift = 0.0
+    total = 0.0
+    start = first + window - 1
+    while start < n:
+        # The sum starts anew here, around another origin.
+        shift = x[start]
+        total = 0.0
+        for j in range(start - window + 1, start + 1):
+            total += x[j] - shift
+        mean[start] = shift + total / window
+        end = min(start + window, n)
+        for i in range(start + 1, end):
+            total += (x[i] - shift) - (x[i - window] - shift)
+            mean[i] = shift + total / window
+        start = end
+    return mean
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
 def _rolling_rank(x: FloatArray, window: int) -> FloatArray:
     n = len(x)
     rank = np.full(n, np.nan)
@@ -137,6 +162,12 @@ def rolling_mean_std(x: FloatArray, window: int) -> tuple[FloatArray, FloatArray
     return mean, std
 
 
+def rolling_mean(x: FloatArray, window: int) -> FloatArray:
+    """Mean over the trailing `window` values; NaN before it is full."""
+    mean: FloatArray = _rolling_mean(x, window)
+    return mean
+
+
 def rolling_rank(x: FloatArray, window: int) -> FloatArray:
     """Where the value stands among the trailing `window` values, itself included: 0 lowest, 1 highest, ties halved."""
     rank: FloatArray = _rolling_rank(x, window)
@@ -173,6 +204,9 @@ class Series:
         self._mean_std: dict[int, tuple[FloatArray, FloatArray]] = {}
         self._extremes: dict[int, tuple[FloatArray, FloatArray]] = {}
         self._emas: dict[int, FloatArray] = {}
+        self._moves: dict[int, FloatArray] = {}
+        self._ranges: dict[int, FloatArray] = {}
+        self._volumes: dict[int, FloatArray] = {}
 
     def __len__(self) -> int:
         return len(self.bars)
@@ -188,9 +222,12 @@ class Series:
 
     def move(self, lag: int) -> FloatArray:
         """Log return over `lag` bars."""
-        out = np.full(len(self), np.nan)
-        out[lag:] = self.log_close[lag:] - self.log_close[:-lag]
-        return out
+        if lag not in self._moves:
+            out = np.empty(len(self))
+            out[:lag] = np.nan
+            np.subtract(self.log_close[lag:], self.log_close[:-lag], out=out[lag:])
+            self._moves[lag] = out
+        return self._moves[lag]
 
     @cached_property
     def true_range(self) -> FloatArray:
@@ -215,8 +252,9 @@ class Series:
 
     def natr_windowed(self, window: int) -> FloatArray:
         """Mean true range of the trailing window as a fraction of the close, floored: volatility without a seed."""
-        mean, _ = rolling_mean_std(self.true_range, window)
-        return np.maximum(mean / self.close, NATR_FLOOR)
+        if window not in self._ranges:
+            self._ranges[window] = np.maximum(rolling_mean(self.true_range, window) / self.close, NATR_FLOOR)
+        return self._ranges[window]
 
     def mean_std(self, window: int) -> tuple[FloatArray, FloatArray]:
         """Mean and standard deviation of the close."""
@@ -262,10 +300,14 @@ class Series:
     @cached_property
     def relative_log_volume(self) -> FloatArray:
         """Log of the volume over its mean in the trailing 96 bars, not below a thousandth; 0 where nothing traded."""
-        mean, _ = rolling_mean_std(self.volume, 96)
-        return np.log(np.maximum(ratio(self.volume, mean, neutral=1.0), 1e-3))
+        return np.log(np.maximum(self.volume_ratio(96), 1e-3))
+
+    def volume_mean(self, window: int) -> FloatArray:
+        """Mean volume of the trailing window."""
+        if window not in self._volumes:
+            self._volumes[window] = rolling_mean(self.volume, window)
+        return self._volumes[window]
 
     def volume_ratio(self, window: int) -> FloatArray:
         """Volume over its trailing mean; 1 where nothing traded at all."""
-        mean, _ = rolling_mean_std(self.volume, window)
-        return ratio(self.volume, mean, neutral=1.0)
+        return ratio(self.volume, self.volume_mean(window), neutral=1.0)
