@@ -113,7 +113,9 @@ class Execution(EngineState):
         """Match against the book; what is left rests (GTC with a price) or expires."""
         has_price = order.kind.has_price
         limit = order.price_ticks if has_price else 0
-        wanted = order.remaining_lots if cap_lots is None else min(order.remaining_lots, cap_lots)
+        wanted = self._fillable_lots(order)
+        if cap_lots is not None:
+            wanted = min(wanted, cap_lots)
         key = (order.account_id, order.symbol, order.side)
         fills = (
             []
@@ -165,7 +167,7 @@ class Execution(EngineState):
     def _make(self, order: Order, now_ms: int) -> bool:
         """Fill a resting limit order at its price, as far as the bar's volume allows. False: nothing is left of it."""
         allowance = self.quotes[order.symbol].level_lots - self._made.get(order.order_id, 0)
-        lots = min(order.remaining_lots, allowance)
+        lots = min(self._fillable_lots(order), allowance)
         if lots <= 0:
             return False
         self._made[order.order_id] = self._made.get(order.order_id, 0) + lots
@@ -178,7 +180,7 @@ class Execution(EngineState):
         quote_atoms = price_ticks * lots * rules.quote_atoms_per_ticklot
         base_atoms = lots * rules.base_atoms_per_lot
         free_base = self.book.accounts[order.account_id].balance(rules.base).free
-        commission, asset = self.book.trade(order.account_id, rules, order.side, base_atoms, quote_atoms, maker=maker)
+        commission, asset = self._book_trade(order, lots, quote_atoms, now_ms, maker=maker)
         order.filled_lots += lots
         order.filled_quote_atoms += quote_atoms
         order.status = OrderStatus.FILLED if order.remaining_lots == 0 else OrderStatus.PARTIALLY_FILLED
@@ -204,6 +206,16 @@ class Execution(EngineState):
                 self._activate(order_list, now_ms)
         else:
             self._settle_list(order_list, now_ms)
+
+    def _fillable_lots(self, order: Order) -> int:
+        """How much of the order may fill now."""
+        return order.remaining_lots
+
+    def _book_trade(self, order: Order, lots: int, quote_atoms: int, now_ms: int, *, maker: bool) -> tuple[int, str]:
+        """Move the money of one trade; returns (commission atoms, its asset)."""
+        rules = self.rules[order.symbol]
+        base_atoms = lots * rules.base_atoms_per_lot
+        return self.book.trade(order.account_id, rules, order.side, base_atoms, quote_atoms, maker=maker)
 
     def _close(self, order: Order, status: OrderStatus, now_ms: int, reason: str = "") -> None:
         if not order.is_open:

@@ -135,6 +135,10 @@ class RejectReason(StrEnum):
     FILTER_MAX_ALGO_ORDERS = "MAX_NUM_ALGO_ORDERS"
     FILTER_MAX_ORDER_LISTS = "MAX_NUM_ORDER_LISTS"
     FILTER_TRAILING_DELTA = "TRAILING_DELTA"
+    INSUFFICIENT_MARGIN = "margin is insufficient"
+    POSITION_LIMIT = "position over the limit of its leverage"
+    REDUCE_ONLY = "would not reduce the position"
+    FOK_UNFILLED = "cannot be filled whole at once"
 
 
 class Refusal(Exception):
