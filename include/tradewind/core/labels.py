@@ -44,6 +44,47 @@ class Labels:
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
+def _touches(
+    opens: FloatArray,
+    highs: FloatArray,
+    lows: FloatArray,
+    start: int,
+    last: int,
+    horizon: int,
+    r: float,
+    target_r: float,
+) -> tuple[int, int]:
+    """(Row at which both sides are settled, class) of brackets entered at the open of `start`; (−1, 2) if never seen.
+
+    Nothing moves here: stops lie at one R, targets at `target_r` (at least one) of the open itself.
+    """
+    entry = opens[start]
+    end = start + horizon - 1
+    long_row = -1
+    short_row = -1
+    winner = 2
+    for i in range(start, min(end, last) + 1):
+        # No stop lies farther than the other side's target, so this bar touches neither bracket.
+        if lows[i] > entry - r and highs[i] < entry + r:
+            continue
+        if long_row < 0:
+            event, _ = meet_bar(1.0, opens[i], highs[i], lows[i], entry - r, entry + target_r * r)
+            if event != NOTHING:
+                long_row = i
+                if event == TARGETED:
+                    winner = 0
+        if short_row < 0:
+            event, _ = meet_bar(-1.0, opens[i], highs[i], lows[i], entry + r, entry - target_r * r)
+            if event != NOTHING:
+                short_row = i
+                if event == TARGETED:
+                    winner = 1
+        if long_row >= 0 and short_row >= 0:
+            return max(long_row, short_row), winner
+    return (end, winner) if end <= last else (-1, 2)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
 def _barriers(
     opens: FloatArray,
     highs: FloatArray,
@@ -76,30 +117,12 @@ def _barriers(
         last = last_contiguous[t]
         if last < start:
             continue
-        r = stop_atr[kind] * atr[t]
-        settled = t
-        complete = True
-        winner = 2
+        settled, winner = _touches(opens, highs, lows, start, last, horizon, stop_atr[kind] * atr[t], target_r[kind])
+        complete = settled >= 0
         for side in range(2):
-            sign = 1.0 - 2.0 * side
-            # The class: nothing moves, the entry is the open itself.
-            entry = opens[start]
-            stop = entry - sign * r
-            target = entry + sign * target_r[kind] * r
-            stop_at = start + horizon - 1
-            finished = stop_at <= last
-            for i in range(start, min(stop_at, last) + 1):
-                event, _ = meet_bar(sign, opens[i], highs[i], lows[i], stop, target)
-                if event != NOTHING:
-                    finished = True
-                    stop_at = i
-                    if event == TARGETED:
-                        winner = side
-                    break
-            if not finished:
-                complete = False
+            if not complete:
                 break
-            settled = max(settled, stop_at)
+            sign = 1.0 - 2.0 * side
             event, stop_at, net = walk_bracket(
                 sign,
                 start,

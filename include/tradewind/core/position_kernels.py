@@ -136,8 +136,22 @@ def walk_bracket(
     partial_open = 0.0 < partial_frac < 1.0
     rest = 1.0
     best = entry
+    # Up to here the best close moves no stop; a hair less, so that rounding never skips a bar that counts.
+    reach = entry + sign * break_even_r * r * (1.0 - 1e-9)
     net = 0.0
-    for i in range(start, len(opens)):
+    i = start - 1
+    while i + 1 < len(opens):
+        i += 1
+        if sign * (best - reach) < 0:
+            # Most bars touch no level and stay short of break-even: nothing happens in them.
+            nearest = partial if partial_open and sign * (target - partial) > 0 else target
+            ahead = nearest if sign * (reach - nearest) > 0 else reach
+            floor, ceiling = (stop, ahead) if sign > 0 else (ahead, stop)
+            unmoved = min(len(opens), start + horizon_bars - 1)
+            while i < unmoved and lows[i] > floor and highs[i] < ceiling:
+                i += 1
+            if i == len(opens):
+                break
         if partial_open:
             event, price = meet_bar(sign, opens[i], highs[i], lows[i], stop, partial)
             if event == TARGETED:
