@@ -44,6 +44,7 @@ class CcxtClient:
         self._state = CallState()
         self._markets_lock = threading.Lock()
         self._clock_is_stale = False
+        self._sends = threading.local()
 
     @cached_property
     def exchange(self) -> Any:
@@ -86,11 +87,27 @@ class CcxtClient:
         if self._clock_is_stale:
             self.synchronise_clock()
         with self._recorded(bulk=False) as record:
+            self._state.signed_at_ms = getattr(self._sends, "at_ms", None)
             try:
                 return function()
             except ccxt.BaseError as error:
                 self._clock_is_stale |= isinstance(error, ccxt.InvalidNonce)
                 raise send_error(error, record, what, client_order_id) from None
+            finally:
+                self._state.signed_at_ms = None
+
+    @contextmanager
+    def signed_at(self, moment_ms: int) -> Iterator[None]:
+        """Within, this thread's sends carry this timestamp of our clock, however late they leave.
+
+        The exchange refuses them once the receive window after it is over. So a process that was suspended between
+        committing a send and sending it cannot send what others have meanwhile concluded to be absent.
+        """
+        self._sends.at_ms = moment_ms
+        try:
+            yield
+        finally:
+            self._sends.at_ms = None
 
     @contextmanager
     def _recorded(self, bulk: bool) -> Iterator[CallRecord]:

@@ -68,6 +68,7 @@ class CallState(threading.local):
     def __init__(self) -> None:
         self.record = CallRecord()
         self.bulk = False
+        self.signed_at_ms: int | None = None  # the timestamp of the request under way; None signs with the present
 
 
 class _SharedLimits:
@@ -81,6 +82,11 @@ class _SharedLimits:
     def throttle(self, cost: float | None = None) -> None:
         if self.limiter is not None:
             self.limiter.acquire((1.0 if cost is None else float(cost)) * self.weight_per_cost, bulk=self.state.bulk)
+
+    def nonce(self) -> int:
+        pinned_ms = self.state.signed_at_ms
+        offset_ms: int = self.options.get("timeDifference") or 0  # type: ignore[attr-defined]
+        return (self.milliseconds() if pinned_ms is None else pinned_ms) - offset_ms  # type: ignore[attr-defined,no-any-return]
 
     def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
         self.state.record.sent = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -18,7 +19,7 @@ from tradewind.adapters.ccxt_orders import exchange_order, order_fields, reports
 from tradewind.core.ports import BracketLegs
 from tradewind.core.timeframes import from_ms, to_ms
 from tradewind.core.types import Balance, BookTop, BracketSupport, ExchangeOrder, Fill, Instrument, Order
-from tradewind.errors import NotSupported, OrderRejected, OutcomeUnknown
+from tradewind.errors import NotSupported, OrderRejected, OutcomeUnknown, RetryError
 
 NO_SUCH_ORDER: Final = frozenset({-2013, -2011})
 DUPLICATE: Final = (-2010, "duplicate")
@@ -38,6 +39,10 @@ class CcxtTrading:
     @property
     def recv_window_s(self) -> float:
         return self._client.config.recv_window_ms / 1000
+
+    def signed_at(self, moment: datetime) -> AbstractContextManager[None]:
+        """Within, sends carry this timestamp of the machine's clock and are refused when they leave too late."""
+        return self._client.signed_at(to_ms(moment))
 
     # ---------------------------------------------------------------------------------------------------------- sends
     def send_bracket(self, legs: BracketLegs, instrument: Instrument) -> list[ExchangeOrder]:
@@ -174,7 +179,10 @@ class CcxtTrading:
         return [self._must_find(symbol, str(leg["clientOrderId"])) for leg in answer["orders"]]
 
     def _must_find(self, symbol: str, client_order_id: str) -> ExchangeOrder:
-        found = self.find_order(symbol, client_order_id)
+        try:
+            found = self.find_order(symbol, client_order_id)
+        except RetryError as error:
+            raise OutcomeUnknown(f"the exchange holds it and does not say more: {error}", client_order_id) from None
         if found is None:
             raise OutcomeUnknown("the exchange holds a duplicate and does not know its id", client_order_id)
         return found

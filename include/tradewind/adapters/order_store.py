@@ -96,7 +96,8 @@ class OrderStore(PositionStore):
         WHERE client_order_id = %(id)s RETURNING {_ORDER_COLUMNS}"""  # noqa: S608 - constant columns
 
     def move_order(self, client_order_id: str, to: OrderState, *, at: datetime, **detail: Any) -> Order:
-        """One allowed step; a step to the state the order is in already only refreshes its figures, without an event.
+        """One allowed step; a step to the state the order is in already only refreshes its figures, without an event,
+        unless it is the step to SENT with `sent_at`: that one is taken from PLANNED alone, by whoever then sends.
 
         Raises LedgerMismatch for a forbidden step or an unknown id.
         """
@@ -105,7 +106,9 @@ class OrderStore(PositionStore):
             if row is None:
                 raise LedgerMismatch(f"no order {client_order_id} in the ledger of account {self.account}")
             current = _order(row)
-            if to is not current.state and not is_allowed(current.state, to):
+            # A step to SENT with its time is the right to send, and is given once.
+            sends = to is OrderState.SENT and "sent_at" in detail
+            if not is_allowed(current.state, to) and (sends or to is not current.state):
                 raise LedgerMismatch(
                     f"order {client_order_id} is {current.state.value} in the ledger and cannot become {to.value}"
                 )

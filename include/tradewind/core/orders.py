@@ -32,6 +32,7 @@ from .types import ExchangeOrder, Order, OrderRole, OrderState
 FINAL: Final = frozenset({OrderState.FILLED, OrderState.REJECTED, OrderState.CANCELLED, OrderState.EXPIRED})
 LIVE: Final = frozenset(OrderState) - FINAL
 AT_EXCHANGE: Final = frozenset({OrderState.WORKING, OrderState.PARTIAL})
+UNDECIDED: Final = frozenset({OrderState.SENT, OrderState.UNKNOWN})  # the exchange may or may not hold it
 
 ALLOWED_MOVES: Final[Mapping[OrderState, frozenset[OrderState]]] = {
     OrderState.PLANNED: frozenset({OrderState.SENT, OrderState.REJECTED, OrderState.CANCELLED, OrderState.EXPIRED}),

@@ -282,6 +282,10 @@ class TradingExchange(Protocol):
     @property
     def recv_window_s(self) -> float: ...
 
+    def signed_at(self, moment: datetime) -> AbstractContextManager[None]:
+        """Within, sends carry this timestamp (wall time) and are refused by the exchange once they leave too late."""
+        ...
+
     def send_bracket(self, legs: BracketLegs, instrument: Instrument) -> list[ExchangeOrder]: ...
 
     def send_protection(self, stop: Order, target: Order, instrument: Instrument) -> list[ExchangeOrder]:

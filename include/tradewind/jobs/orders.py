@@ -18,7 +18,7 @@ from datetime import datetime
 from tradewind.core.orders import AT_EXCHANGE, ForbiddenMove, is_final, next_state, resolve
 from tradewind.core.ports import Ports
 from tradewind.core.types import ExchangeOrder, Order, OrderState
-from tradewind.errors import LedgerMismatch, OutcomeUnknown, RetryError, TradewindError
+from tradewind.errors import LedgerMismatch, ReconcileError, RetryError, TradewindError
 
 # An order that worked and is suddenly unknown is declared lost only after so many answers, not after one odd one.
 ASKS_BEFORE_LOST = 3
@@ -60,15 +60,20 @@ def submit(ports: Ports, orders: Sequence[Order], send: Callable[[], Sequence[Ex
     """Send planned orders in one request, once, and record how it ended; returns their rows as they are then.
 
     A refusal ends as REJECTED and an unknown outcome is asked for at once; neither raises. The caller holds the
-    position's lock.
+    position's lock. Raises LedgerMismatch, before anything leaves, for an order that is not PLANNED any more.
+
+    The request is signed with the very time that is committed as `sent_at`: a process that sleeps between the two
+    lines wakes with a request that the exchange refuses, after others may have concluded that it never arrived.
     """
     store = ports.trading_store
     sent_at = ports.wall.now()
     for order in orders:
         store.move_order(order.client_order_id, OrderState.SENT, at=ports.clock.now(), sent_at=sent_at)
     try:
-        reports = send()
-    except OutcomeUnknown as error:
+        with ports.exchange.signed_at(sent_at):
+            reports = send()
+    except ReconcileError as error:
+        # No answer, or one that cannot be read: the exchange may hold the order.
         _move_all(ports, orders, OrderState.UNKNOWN, str(error))
         ports.metrics.count("tradewind.orders.unknown")
         return [ask(ports, row) for row in _rows(ports, orders)]

@@ -20,7 +20,7 @@ from decimal import Decimal
 from typing import Final
 
 from tradewind.core.brackets import floor_to_step, is_tradable, next_generation, plan_exit, plan_protection
-from tradewind.core.orders import AT_EXCHANGE
+from tradewind.core.orders import AT_EXCHANGE, UNDECIDED
 from tradewind.core.ports import Ports
 from tradewind.core.types import Order, OrderRole, OrderState, Position, PositionStatus, Side
 from tradewind.errors import OutcomeUnknown, RetryError
@@ -28,7 +28,7 @@ from tradewind.jobs.orders import ask, observe, submit
 from tradewind.jobs.settling import Situation, refresh
 
 ZERO: Final = Decimal(0)
-_UNRESOLVED: Final = (OrderState.SENT, OrderState.UNKNOWN)
+_UNRESOLVED: Final = tuple(sorted(UNDECIDED))
 _POLL_S: Final = 0.2
 # A market order may be filled in part where the book is thin; the rest is sent again, a few times in one run.
 _EXIT_ROUNDS: Final = 3

@@ -30,7 +30,7 @@ from tradewind.jobs.permission import WATCH
 from tradewind.jobs.protection import cancel_resting, exit_position
 from tradewind.jobs.reconciling import compare, record
 from tradewind.jobs.settling import refresh
-from tradewind.jobs.tending import instruments_of, tend_all
+from tradewind.jobs.tending import instruments_of, protect_naked, tend_all
 
 BREAKER: Final = "circuit_breaker"
 # An opening reading taken this soon after midnight is the day's own; later, the last one before midnight is nearer.
@@ -58,7 +58,7 @@ def open_day(ports: Ports) -> dict[str, Any]:
 
 
 def watch_risk_once(ports: Ports, heartbeat: str = WATCH) -> dict[str, Any]:
-    """One reading: mark equity, test for a breach, latch it.
+    """One reading: mark equity, test for a breach, latch it; the watch also protects what a killed task left bare.
 
     Returns `breached`, true only where this call latched; then also `reason` and `latch_sequence`.
 
@@ -73,9 +73,13 @@ def watch_risk_once(ports: Ports, heartbeat: str = WATCH) -> dict[str, Any]:
     if latch.mode is TradingMode.HALTED:
         if heartbeat == WATCH and _breaker_is_silent(ports, latch):
             reading["flattened"] = carry_on_flatten(ports)
+        elif heartbeat == WATCH:
+            protect_naked(ports)
         return reading
     breach = _confirmed_breach(ports, equity)
     if breach is None:
+        if heartbeat == WATCH and (problems := protect_naked(ports)):
+            reading["problems"] = problems
         return reading
     latch = store.set_latch(TradingMode.HALTED, breach.reason, ports.wall.now(), actor=heartbeat)
     ports.metrics.count("tradewind.breaker.latched", kind=breach.kind.value)

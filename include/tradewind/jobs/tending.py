@@ -9,17 +9,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import Final
 
-from tradewind.core.brackets import decimal_of
-from tradewind.core.orders import LIVE
+from tradewind.core.brackets import decimal_of, floor_to_step, is_tradable
+from tradewind.core.orders import AT_EXCHANGE, LIVE, UNDECIDED
 from tradewind.core.ports import Ports
 from tradewind.core.positions import FAILED_STOP, Costs, ExitNow, MoveStop, bars_held, manage_on_close, stop_failed
 from tradewind.core.timeframes import from_ms, last_closed_open_ms, timeframe_ms, to_ms
-from tradewind.core.types import BookTop, ExchangeOrder, Fill, Instrument, PositionStatus
+from tradewind.core.types import BookTop, ExchangeOrder, Fill, Instrument, Order, OrderRole, Position, PositionStatus
 from tradewind.errors import ReconcileError, RetryError, StopError
 from tradewind.jobs.protection import converge_protection, exit_position
 from tradewind.jobs.settling import Situation, ingest_fills, refresh
@@ -92,6 +93,56 @@ def tend_position(
         else:
             converge_protection(ports, situation)
     return True
+
+
+def protect_naked(ports: Ports) -> list[str]:
+    """Tend positions whose task seems to have died between two lines; returns what could not be done, in words.
+
+    By the ledger: something is held without a stop at the exchange, or an order is undecided for longer than the
+    protection deadline. Called every few seconds; asks the exchange nothing when all is well. Somebody who is at work
+    on such a position holds its lock and is left alone.
+    """
+    store = ports.trading_store
+    positions = {position.position_id: position for position in store.live_positions()}
+    live: dict[str, list[Order]] = {}
+    for order in store.orders_in(sorted(LIVE)):
+        live.setdefault(order.position_id, []).append(order)
+    waiting = {
+        position_id: position
+        for position_id, position in positions.items()
+        if _bare(position, live.get(position_id, [])) > 0 or _is_overdue(ports, live.get(position_id, []))
+    }
+    if not waiting:
+        return []
+    symbols = sorted({position.symbol for position in waiting.values()})
+    instruments, books = ports.exchange.instruments(symbols), ports.exchange.book_tops(symbols)
+    problems = []
+    for position_id, position in waiting.items():
+        instrument, book = instruments.get(position.symbol), books.get(position.symbol)
+        if instrument is None or book is None:
+            problems.append(f"{position_id}: the exchange lists no rules or no price for {position.symbol}")
+            continue
+        bare = floor_to_step(_bare(position, live.get(position_id, [])), instrument.step_size)
+        price = min(position.stop_price, book.bid)
+        if not is_tradable(bare, price, instrument) and not _is_overdue(ports, live.get(position_id, [])):
+            continue  # what no order could hold
+        try:
+            tend_position(ports, position_id, instrument, book, {}, apply_rules=False)
+        except (RetryError, StopError, ReconcileError) as error:
+            problems.append(f"{position_id}: {type(error).__name__}: {error}")
+    return problems
+
+
+def _bare(position: Position, live: Sequence[Order]) -> Decimal:
+    """What is held without a stop, by the ledger; one whose fate is undecided counts, until it is overdue."""
+    stops = [order for order in live if order.role is OrderRole.STOP and order.state in AT_EXCHANGE | UNDECIDED]
+    return position.quantity - sum((order.quantity - order.filled_quantity for order in stops), Decimal(0))
+
+
+def _is_overdue(ports: Ports, live: Sequence[Order]) -> bool:
+    """Is an order undecided for longer than placing protection may take?"""
+    deadline = ports.wall.now() - timedelta(seconds=ports.params.protection_deadline_s)
+    return any(order.sent_at is not None and order.sent_at < deadline for order in live if order.state in UNDECIDED)
 
 
 def _say_stop_failed(ports: Ports, situation: Situation) -> None:
