@@ -289,3 +289,16 @@ def test_money_is_conserved_whatever_happens(seed: int) -> None:
         assert order.awaits_trigger or not is_reducing(order) or exchange.position(order.symbol).lots
     assert len(exchange.fills) > 50
     assert any(order.client_id.startswith("autoclose-") for order in exchange.engine.orders.values())
+
+
+def test_what_the_free_wallet_cannot_pay_comes_out_of_the_position_then_of_the_insurance() -> None:
+    exchange = Exchange(money=101)
+    exchange.market(BUY, 10_000)
+    margin = exchange.position().margin_atoms
+    exchange.engine.settle_funding("BTCUSDT", 10_000, 500_000, 1)  # 0.5 %: more than is free
+    assert exchange.position().margin_atoms < margin
+    exchange.assert_conserved()
+    exchange.engine.settle_funding("BTCUSDT", 10_000, 50_000_000, 2)  # more than there is
+    assert exchange.position().margin_atoms == exchange.account.wallet_atoms == 0
+    assert exchange.account.insured_atoms > 0
+    exchange.assert_conserved()
