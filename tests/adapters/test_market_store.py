@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
+import psycopg
 import pytest
 
 from tests.support.bars import joined, random_bars
@@ -15,7 +17,7 @@ from tradewind.adapters.database import Database
 from tradewind.adapters.market_store import PgMarketStore
 from tradewind.core.candles import missing_ranges, take
 from tradewind.core.ports import CandleGap, HistoryChunk, Listing, Stored
-from tradewind.core.timeframes import columns, timeframe_ms
+from tradewind.core.timeframes import columns, from_ms, timeframe_ms
 from tradewind.core.types import Bars, QualityVerdict
 
 STEP = timeframe_ms("15m")
@@ -90,6 +92,52 @@ def test_a_differing_bar_is_kept_and_the_difference_recorded_once(store: PgMarke
     rows = database.rows("SELECT symbol, open_time, volume FROM candle_corrections")
     assert [(row["symbol"], row["volume"]) for row in rows] == [("BTC/USDT", volume[7])]
     assert rows[0]["open_time"] == datetime.fromtimestamp((START + 7 * STEP) / 1000, UTC)
+
+
+def test_a_bulk_repetition_with_news_and_differences_tells_them_apart(store: PgMarketStore, database: Database) -> None:
+    bars = [bars_from(6_000), bars_from(6_000, "ETH/USDT", seed=2)]
+    keep = np.ones(6_000, bool)
+    keep[[0, 17, 4_000]] = False
+    store.store_candles([take(bars[0], keep), bars[1]])
+    close = bars[1].close.copy()
+    close[[5, 5_999]] = (bars[1].high + bars[1].low)[[5, 5_999]] / 2
+    assert store.store_candles([bars[0], replace(bars[1], close=close)]) == Stored(3, 2)
+    assert_same(store.read_bars(["BTC/USDT"], "15m", 0, START * 2)["BTC/USDT"], bars[0])
+    assert_same(store.read_bars(["ETH/USDT"], "15m", 0, START * 2)["ETH/USDT"], bars[1])
+    rows = database.rows("SELECT symbol, close FROM candle_corrections ORDER BY open_time")
+    assert [(row["symbol"], row["close"]) for row in rows] == [("ETH/USDT", close[5]), ("ETH/USDT", close[5_999])]
+
+
+def test_a_bar_that_a_batch_holds_twice_is_stored_once(store: PgMarketStore) -> None:
+    bars = bars_from(6_000)
+    assert store.store_candles([joined([bars, bars.slice(10, 12)])]) == Stored(6_000, 0)
+
+
+def test_a_thin_batch_reads_no_history(store: PgMarketStore) -> None:
+    bars = bars_from(30_000)
+    store.store_candles([bars])
+    every_fifth = take(bars, np.arange(0, 30_000, 5))
+    assert store.store_candles([every_fifth]) == Stored(0, 0)
+
+
+def test_a_writer_without_the_lock_is_no_obstacle(store: PgMarketStore, database: Database, postgres_url: str) -> None:
+    """A row that another session has written and not yet committed when the range is looked up."""
+    bars = bars_from(6_000)
+    row = [bars.open[9], bars.high[9], bars.low[9], bars.close[9], bars.volume[9]]
+    with psycopg.connect(postgres_url) as other, ThreadPoolExecutor(1) as thread:
+        other.execute(
+            "INSERT INTO candles VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+            ("BTC/USDT", "15m", from_ms(START + 9 * STEP), *map(float, row)),
+        )
+        writing = thread.submit(store.store_candles, [bars])
+        blocked = (
+            "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        while database.rows(blocked)[0]["n"] == 0:
+            time.sleep(0.01)
+        other.commit()
+        assert writing.result(30) == Stored(5_999, 0)
+    assert_same(store.read_bars(["BTC/USDT"], "15m", 0, START * 2)["BTC/USDT"], bars)
 
 
 def test_writers_at_the_same_time_lose_and_double_nothing(store: PgMarketStore) -> None:

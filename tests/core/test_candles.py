@@ -20,6 +20,7 @@ from tradewind.core.candles import (
     subtract_gaps,
     take,
     union,
+    unlike,
 )
 from tradewind.core.ports import CandleGap
 from tradewind.core.timeframes import columns, expected_opens_ms, timeframe_ms
@@ -175,3 +176,17 @@ def test_neighbouring_gaps_share_a_request() -> None:
     assert len(requests_for([gap(0, 1), gap(500, 510), gap(990, 1_000)], 1_000)) == 1
     assert len(requests_for([gap(0, 1), gap(500, 510), gap(990, 1_001)], 1_000)) == 2
     assert len(requests_for([gap(0, 2_500)], 1_000)) == 3
+
+
+# -------------------------------------------------------------------------------------------------------------- unlike
+def test_only_new_and_differing_rows_are_unlike_what_is_stored() -> None:
+    bars = make_bars(10)
+    stored = take(bars, np.array([0, 1, 2, 4, 5, 8]))
+    volume = bars.volume.copy()
+    volume[[4, 9]] += 1
+    changed = replace(bars, volume=volume)
+    assert unlike(changed, stored).open_time_ms.tolist() == [i * STEP for i in (3, 4, 6, 7, 9)]
+    assert len(unlike(bars, bars)) == 0
+    assert unlike(bars, bars.slice(0, 0)) is bars
+    shuffled = take(bars, np.array([7, 0, 9, 3]))
+    assert unlike(shuffled, stored).open_time_ms.tolist() == [i * STEP for i in (7, 9, 3)]

@@ -46,6 +46,20 @@ def between(bars: Bars, start_ms: int, end_ms: int) -> Bars:
     return bars.slice(*np.searchsorted(bars.open_time_ms, [start_ms, end_ms]).tolist())
 
 
+def unlike(bars: Bars, stored: Bars) -> Bars:
+    """The rows of `bars` that `stored` does not hold with the very same values: the new ones and the differing ones.
+
+    `stored` must be ascending and unique.
+    """
+    if len(stored) == 0:
+        return bars
+    place = np.minimum(np.searchsorted(stored.open_time_ms, bars.open_time_ms), len(stored) - 1)
+    known = np.ones(len(bars), bool)
+    for column, other in zip(columns(bars), columns(stored), strict=True):
+        known &= column == other[place]
+    return take(bars, ~known)
+
+
 def check(bars: Bars) -> Checked:
     """Separate what can be true from what cannot; one bad row never costs the others of its batch.
 
