@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from tradewind.adapters.database import Database
+from tradewind.core.sentiment import known_at
 from tradewind.core.types import (
     Article,
     ArticleScore,
@@ -43,6 +44,10 @@ _SENTIMENT_AS_OF = """
         WHERE symbol = wanted.symbol AND as_of <= %(as_of)s
         ORDER BY as_of DESC LIMIT 1
     ) AS s"""
+
+_SENTIMENT_BETWEEN = """
+    SELECT symbol, as_of, score, weight, status, scorer FROM sentiment
+    WHERE symbol = ANY(%(symbols)s) AND as_of >= %(start)s AND as_of < %(end)s ORDER BY symbol, as_of"""
 
 _INSERT_SENTIMENT = """
     INSERT INTO sentiment (symbol, as_of, score, weight, status, scorer)
@@ -152,12 +157,19 @@ class PgSignalStore:
 
         Nothing stored is status "none"; a newest aggregate older than the limit is "stale". Both have score 0.
         """
-        answer = {symbol: SentimentState(symbol, as_of, 0.0, 0.0, "none", "") for symbol in symbols}
-        for row in self._database.rows(_SENTIMENT_AS_OF, {"symbols": list(symbols), "as_of": as_of}):
-            if row["status"] == "ok" and as_of - row["as_of"] > self._max_age:
-                row |= {"score": 0.0, "weight": 0.0, "status": "stale"}
-            answer[row["symbol"]] = SentimentState(**row)
-        return answer
+        rows = self._database.rows(_SENTIMENT_AS_OF, {"symbols": list(symbols), "as_of": as_of})
+        newest = {row["symbol"]: SentimentState(**row) for row in rows}
+        return {symbol: known_at(symbol, newest.get(symbol), as_of, self._max_age) for symbol in symbols}
+
+    def sentiment_between(
+        self, symbols: Sequence[str], start: datetime, end: datetime
+    ) -> dict[str, tuple[SentimentState, ...]]:
+        """Every aggregate stored as of [start, end), oldest first, for every asked symbol."""
+        found: dict[str, list[SentimentState]] = {symbol: [] for symbol in symbols}
+        bound = {"symbols": list(symbols), "start": start, "end": end}
+        for row in self._database.rows(_SENTIMENT_BETWEEN, bound):
+            found[row["symbol"]].append(SentimentState(**row))
+        return {symbol: tuple(states) for symbol, states in found.items()}
 
     # ---------------------------------------------------------------------------------------------------------- news
     def insert_articles(self, articles: Sequence[Article]) -> int:

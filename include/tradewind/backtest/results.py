@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import overload
 
-from tradewind.core.types import Bars, Side
+import numpy as np
+
+from tradewind.core.types import Bars, FloatArray, IntArray, Side
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,36 @@ class EquityPoint:
 
     at_ms: int
     equity_quote: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EquityCurve(Sequence[EquityPoint]):
+    """Marks as two columns of equal length, ascending in time; each is an `EquityPoint` when it is asked for."""
+
+    at_ms: IntArray
+    equity_quote: FloatArray
+
+    @classmethod
+    def of(cls, points: Sequence[EquityPoint]) -> EquityCurve:
+        """The same marks as columns."""
+        if isinstance(points, EquityCurve):
+            return points
+        return cls(
+            np.array([point.at_ms for point in points], dtype=np.int64),
+            np.array([point.equity_quote for point in points], dtype=np.float64),
+        )
+
+    def __len__(self) -> int:
+        return len(self.at_ms)
+
+    @overload
+    def __getitem__(self, index: int) -> EquityPoint: ...
+    @overload
+    def __getitem__(self, index: slice) -> EquityCurve: ...
+    def __getitem__(self, index: int | slice) -> EquityPoint | EquityCurve:
+        if isinstance(index, slice):
+            return EquityCurve(self.at_ms[index], self.equity_quote[index])
+        return EquityPoint(int(self.at_ms[index]), float(self.equity_quote[index]))
 
 
 @dataclass(frozen=True, slots=True)

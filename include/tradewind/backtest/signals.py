@@ -7,8 +7,9 @@ functions as live; a model-free rule brings its own columns (`rules.py`).
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from tradewind.core.regime import (
     measure_regime,
     regime_codes,
 )
+from tradewind.core.sentiment import known_at
 from tradewind.core.types import (
     Bars,
     FloatArray,
@@ -52,6 +54,21 @@ class Forecast:
     expected_r_short: FloatArray
     model_version: str
     p_neither: FloatArray | None = None  # None: what the other two leave
+    versions: tuple[str, ...] = ()  # where several models take turns: `version_of` says which answered each row
+    version_of: IntArray | None = None
+
+    def version_at(self, row: int) -> str:
+        """Which model answered at a row."""
+        return self.model_version if self.version_of is None else self.versions[int(self.version_of[row])]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpan:
+    """From the bar opened at `start_ms` on, this version decides; its data end at `trained_until_ms`."""
+
+    start_ms: int
+    version: str
+    trained_until_ms: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,7 +116,7 @@ class SymbolSeries:
         return Prediction(
             symbol=self.bars.symbol,
             bar=moment(int(self.bars.open_time_ms[row])),
-            model_version=self.forecast.model_version,
+            model_version=self.forecast.version_at(row),
             family=family,
             p_long=p_long,
             p_short=p_short,
@@ -109,29 +126,23 @@ class SymbolSeries:
             features_sha256="",
         )
 
-    def inputs_at(self, row: int, now: datetime) -> SymbolInputs:
-        """What a live cycle would have known of this symbol at the close of bar `row`."""
+    def inputs_at(self, row: int, now: datetime, sentiment_max_age: timedelta) -> SymbolInputs:
+        """What a live cycle that runs at `now` would have known of this symbol at the close of bar `row`."""
         regime = self.regime_at(row)
         prediction = self.prediction_at(row, regime.family if regime is not None else None)
         return SymbolInputs(
             symbol=self.bars.symbol,
             numbers=self.numbers.at(row),
             regime=regime,
-            sentiment=self.sentiment_at(now),
+            sentiment=known_at(self.bars.symbol, self.sentiment_at(now), now, sentiment_max_age),
             prediction=prediction,
             instrument=self.instrument,
         )
 
     def sentiment_at(self, now: datetime) -> SentimentState | None:
-        """The newest state known at `now`."""
-        low, high = 0, len(self.sentiment)
-        while low < high:
-            middle = (low + high) // 2
-            if self.sentiment[middle].as_of <= now:
-                low = middle + 1
-            else:
-                high = middle
-        return self.sentiment[low - 1] if low else None
+        """The newest state known at `now`, as it was stored."""
+        at = bisect_right(self.sentiment, now, key=lambda state: state.as_of)
+        return self.sentiment[at - 1] if at else None
 
 
 def symbol_series(

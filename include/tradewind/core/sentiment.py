@@ -9,7 +9,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -177,3 +177,12 @@ def _relevance(symbol: str, article: Article, rules: SentimentRules) -> float:
     if symbol == MARKET or symbol in article.symbols:
         return 1.0
     return 0.0 if article.symbols else rules.market_news_frac
+
+
+def known_at(symbol: str, newest: SentimentState | None, now: datetime, max_age: timedelta) -> SentimentState:
+    """What may be used at `now` of the newest aggregate stored by then: neutral, and saying so, when none or too old."""
+    if newest is None:
+        return SentimentState(symbol, now, 0.0, 0.0, "none", "")
+    if newest.status == "ok" and now - newest.as_of > max_age:
+        return replace(newest, score=0.0, weight=0.0, status="stale")
+    return newest

@@ -1,0 +1,39 @@
+"""How a replay is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from tradewind.core.inputs import CycleInputs
+from tradewind.core.matching_book import MatchingSettings
+from tradewind.core.types import ClosedTrade
+
+from .signals import ModelSpan
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaySettings:
+    """Money, clockwork and circumstances of a replay.
+
+    Parameters
+    ----------
+    decision_delay_s : from a bar's close to the decision, as live measures it; the entry meets the next bar's open.
+    models : which version decides from when, ascending; before the first none does. None: their age is not judged.
+    matching : None for the strategy's own spread and slippage.
+    recorded : circumstances of a live run by bar (ms): decisions are made at these bars alone, for every symbol of
+        theirs, at their moment and under their permission. None: the replay's own breaker and clock.
+    recent_trades : what was closed before the start, for cooldowns and pauses.
+    visit_every_bar : walk each bar while something is held, instead of passing over the quiet ones.
+    """
+
+    capital_quote: Decimal = Decimal(10_000)
+    account: str = "replay"
+    decision_delay_s: float = 5.0
+    models: tuple[ModelSpan, ...] | None = None
+    matching: MatchingSettings | None = None
+    recorded: Mapping[int, CycleInputs] | None = None
+    recent_trades: tuple[ClosedTrade, ...] = ()
+    visit_every_bar: bool = False
+    shown_decisions: int = 400
