@@ -13,7 +13,7 @@ from tradewind.core.ports import CandleGap, Stored
 from tradewind.core.timeframes import ceil_ms, from_ms, timeframe_ms, to_ms
 from tradewind.core.types import Bars
 
-from .bars_codec import decode, named_blocks, numbered_blocks
+from .bars_codec import bars_from_arrays, named_blocks, numbered_blocks
 from .database import Connection
 from .history_store import HistoryRows
 
@@ -55,34 +55,34 @@ _LOCK = """
 SELECT pg_advisory_xact_lock(hashtextextended(symbol || ' ' || timeframe, 0))
 FROM (SELECT * FROM unnest(%(symbols)s::text[], %(timeframes)s::text[]) AS s (symbol, timeframe) ORDER BY 1, 2) AS s
 """
-_READ_SPANS = """
-COPY (
-    SELECT (s.place - 1)::integer, c.open_time, c.open, c.high, c.low, c.close, c.volume
-    FROM unnest(%(symbols)s::text[], %(timeframes)s::text[], %(firsts)s::timestamptz[], %(lasts)s::timestamptz[])
-        WITH ORDINALITY AS s (symbol, timeframe, first, last, place)
-    JOIN candles c ON c.symbol = s.symbol AND c.timeframe = s.timeframe AND c.open_time BETWEEN s.first AND s.last
-) TO STDOUT (FORMAT BINARY)
+# One row a series, each column an array in the order of time; a series without bars has nulls.
+_ARRAYS = """
+    array_agg(open_time) AS open_times, array_agg(open) AS opens, array_agg(high) AS highs, array_agg(low) AS lows,
+    array_agg(close) AS closes, array_agg(volume) AS volumes
 """
-
-_READ = """
-COPY (
-    SELECT (s.place - 1)::integer, c.open_time, c.open, c.high, c.low, c.close, c.volume
-    FROM unnest(%(symbols)s::text[]) WITH ORDINALITY AS s (symbol, place)
-    JOIN candles c ON c.symbol = s.symbol
-    WHERE c.timeframe = %(timeframe)s AND c.open_time >= %(start)s AND c.open_time < %(end)s
-) TO STDOUT (FORMAT BINARY)
-"""
-_READ_LAST = """
-COPY (
-    SELECT (s.place - 1)::integer, c.open_time, c.open, c.high, c.low, c.close, c.volume
-    FROM unnest(%(symbols)s::text[]) WITH ORDINALITY AS s (symbol, place)
-    CROSS JOIN LATERAL (
+_READ = f"""
+SELECT a.*
+FROM unnest(%(symbols)s::text[], %(timeframes)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
+    WITH ORDINALITY AS s (symbol, timeframe, start_time, end_time, place)
+CROSS JOIN LATERAL (
+    SELECT {_ARRAYS} FROM (
+        SELECT * FROM candles
+        WHERE symbol = s.symbol AND timeframe = s.timeframe AND open_time >= s.start_time AND open_time < s.end_time
+        ORDER BY open_time
+    ) AS c
+) AS a ORDER BY s.place
+"""  # noqa: S608 - the inserted text is a constant above
+_READ_LAST = f"""
+SELECT a.*
+FROM unnest(%(symbols)s::text[]) WITH ORDINALITY AS s (symbol, place)
+CROSS JOIN LATERAL (
+    SELECT {_ARRAYS} FROM (
         SELECT * FROM candles
         WHERE symbol = s.symbol AND timeframe = %(timeframe)s AND open_time < %(end)s
         ORDER BY open_time DESC LIMIT %(count)s
     ) AS c
-) TO STDOUT (FORMAT BINARY)
-"""
+) AS a ORDER BY s.place
+"""  # noqa: S608 - the inserted text is a constant above
 _NEWEST = """
 SELECT s.symbol, c.open_time
 FROM unnest(%(symbols)s::text[]) AS s (symbol)
@@ -163,7 +163,8 @@ class PgMarketStore(HistoryRows):
             return Stored(0, 0)
         connection.execute(_LOCK, _names(batches))
         if _is_bulk(batches):
-            stored = self._stored_within(connection, batches)
+            ends = [int(b.open_time_ms.max()) + 1 for b in batches]
+            stored = self._within(connection, batches, [int(b.open_time_ms.min()) for b in batches], ends)
             if not any(map(len, stored)) and self._copied_directly(connection, batches):
                 return Stored(sum(map(len, batches)), 0)
             batches = [left for batch, known in zip(batches, stored, strict=True) if len(left := unlike(batch, known))]
@@ -179,17 +180,6 @@ class PgMarketStore(HistoryRows):
         new = connection.execute(_INSERT, names).rowcount
         differing = new < sum(map(len, batches))
         return Stored(new, connection.execute(_CORRECT, names).rowcount if differing else 0)
-
-    @staticmethod
-    def _stored_within(connection: Connection, batches: Sequence[Bars]) -> list[Bars]:
-        """What is stored between each batch's first and last open time."""
-        spans = {
-            "firsts": [from_ms(int(b.open_time_ms.min())) for b in batches],
-            "lasts": [from_ms(int(b.open_time_ms.max())) for b in batches],
-        }
-        with connection.cursor() as cursor, cursor.copy(_READ_SPANS, {**_names(batches), **spans}) as copy:
-            data = b"".join(bytes(block) for block in copy)
-        return decode(data, [(batch.symbol, batch.timeframe) for batch in batches])
 
     def _copied_directly(self, connection: Connection, batches: Sequence[Bars]) -> bool:
         """COPY into the table itself; False, with nothing written, when a row stands there that our lock did not keep
@@ -210,22 +200,29 @@ class PgMarketStore(HistoryRows):
     # ------------------------------------------------------------------------------------------------------- reading
     def read_bars(self, symbols: Sequence[str], timeframe: str, start_ms: int, end_ms: int) -> dict[str, Bars]:
         """Bars in [start_ms, end_ms) for every symbol, one query; a symbol without any has length-0 columns."""
-        bounds = {"start": from_ms(start_ms), "end": from_ms(end_ms)}
-        return self._read(_READ, symbols, timeframe, bounds)
+        wanted = [empty_bars(symbol, timeframe) for symbol in dict.fromkeys(symbols)]
+        with self._database.transaction() as connection:
+            found = self._within(connection, wanted, [start_ms] * len(wanted), [end_ms] * len(wanted))
+        return {bars.symbol: bars for bars in found}
 
     def read_last_bars(self, symbols: Sequence[str], timeframe: str, end_ms: int, count: int) -> dict[str, Bars]:
         """The last `count` bars opened before end_ms for every symbol, one query."""
-        return self._read(_READ_LAST, symbols, timeframe, {"end": from_ms(end_ms), "count": count})
-
-    def _read(self, sql: str, symbols: Sequence[str], timeframe: str, params: Mapping[str, Any]) -> dict[str, Bars]:
-        if not symbols:
-            return {}
         names = list(dict.fromkeys(symbols))
-        bound = {"symbols": names, "timeframe": timeframe, **params}
-        with self._database.transaction() as connection, connection.cursor() as cursor, cursor.copy(sql, bound) as copy:
-            data = b"".join(bytes(block) for block in copy)
-        bars = decode(data, [(symbol, timeframe) for symbol in names])
-        return {batch.symbol: batch if len(batch) else empty_bars(batch.symbol, timeframe) for batch in bars}
+        params = {"symbols": names, "timeframe": timeframe, "end": from_ms(end_ms), "count": count}
+        with self._database.transaction() as connection:
+            rows = _raw_rows(connection, _READ_LAST, params)
+        return {
+            name: bars_from_arrays(name, timeframe, row, descending=True) for name, row in zip(names, rows, strict=True)
+        }
+
+    @staticmethod
+    def _within(
+        connection: Connection, series: Sequence[Bars], starts_ms: Sequence[int], ends_ms: Sequence[int]
+    ) -> list[Bars]:
+        """What is stored of each series in its [start, end)."""
+        spans = {"starts": [from_ms(ms) for ms in starts_ms], "ends": [from_ms(ms) for ms in ends_ms]}
+        rows = _raw_rows(connection, _READ, {**_names(series), **spans})
+        return [bars_from_arrays(b.symbol, b.timeframe, row) for b, row in zip(series, rows, strict=True)]
 
     def last_open_ms(self, symbols: Sequence[str], timeframe: str) -> dict[str, int]:
         """The newest stored open time of each symbol that has any."""
@@ -256,6 +253,15 @@ class PgMarketStore(HistoryRows):
         return join_gaps(
             CandleGap(row["symbol"], row["timeframe"], to_ms(row["first"]), to_ms(row["past"])) for row in rows
         )
+
+
+def _raw_rows(connection: Connection, sql: str, params: Mapping[str, Any]) -> list[list[bytes | None]]:
+    """The rows of a query, each field as the server sent it in its binary format."""
+    with connection.cursor(binary=True) as cursor:
+        cursor.execute(sql, params)
+        result = cursor.pgresult
+        assert result is not None, "a query that did not raise has a result"
+        return [[result.get_value(row, field) for field in range(result.nfields)] for row in range(result.ntuples)]
 
 
 def _names(batches: Sequence[Bars]) -> dict[str, Any]:
