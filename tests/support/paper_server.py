@@ -36,6 +36,7 @@ class PaperServerProcess:
         market: str = "synthetic",
         weight_limit: int = 1_000_000,
         order_limit: int = 1_000_000,
+        kept_orders: int = 20_000,
     ) -> None:
         self.database_url = database_url
         self.port = free_port()
@@ -44,8 +45,10 @@ class PaperServerProcess:
         self.admin = PaperAdmin(self.url, self.token)
         self._arguments = [
             "--symbols", symbols, "--seed", str(seed), "--structure", str(structure), "--market", market,
-            "--weight-limit", str(weight_limit), "--order-limit", str(order_limit),
+            "--weight-limit", str(weight_limit), "--order-limit", str(order_limit), "--kept-orders", str(kept_orders),
         ]  # fmt: skip
+        if own_time:
+            self._arguments.append("--own-time")
         self._process: subprocess.Popen[bytes] | None = None
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
 

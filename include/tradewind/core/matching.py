@@ -19,6 +19,7 @@ from tradewind.core.matching_rules import check_filters
 from tradewind.core.matching_state import Changes, Quote
 from tradewind.core.matching_triggers import advance_trailing, start_trailing, trigger_ticks, waits_for_fall
 from tradewind.core.matching_types import (
+    NEVER_MS,
     NO_LIST,
     NewOrder,
     Order,
@@ -43,7 +44,7 @@ class Engine(Execution):
 
     # ---------------------------------------------------------------------------------------------------------- prices
     def symbols_with_orders(self) -> list[str]:
-        return [s for s, accounts in self._open.items() if any(accounts.values())]
+        return [symbol for symbol, accounts in self._open.items() if accounts]
 
     def touch_bounds(self, symbol: str) -> tuple[int, int]:
         """(low, high): a bar with its low > low and its high < high cannot change any order of the symbol.
@@ -64,7 +65,7 @@ class Engine(Execution):
         quote.last_ticks = last_ticks
         if symbol in self.halted:
             return
-        for account_id in sorted(self._open.get(symbol, {})):
+        for account_id in self._accounts_in(symbol):
             low, high = self._account_bounds(account_id, symbol)
             if last_ticks <= low or last_ticks >= high:
                 self._sweep(account_id, symbol, last_ticks, last_ticks, time_ms)
@@ -75,13 +76,20 @@ class Engine(Execution):
         """The market trades through a bar. Events inside it carry `time_ms`; afterwards the last price is its close."""
         quote = self._enter_window(symbol, bar.open, bar.volume_lots, window, time_ms, average_ticks)
         if symbol not in self.halted:
-            for account_id in sorted(self._open.get(symbol, {})):
+            for account_id in self._accounts_in(symbol):
                 low, high = self._account_bounds(account_id, symbol)
                 if bar.low <= low or bar.high >= high:
                     points = self._path(account_id, symbol, bar, path or self.settings.path)
                     for start, stop in itertools.pairwise(points):
                         self._sweep(account_id, symbol, start, stop, time_ms)
         quote.last_ticks = bar.close
+
+    def _accounts_in(self, symbol: str) -> list[str]:
+        """Accounts with open orders, always in the same order; a copy, because meeting them changes the original."""
+        accounts = self._open.get(symbol)
+        if not accounts:
+            return []
+        return sorted(accounts) if len(accounts) > 1 else list(accounts)
 
     def _enter_window(
         self, symbol: str, last_ticks: int, volume_lots: int, window: int, time_ms: int, average_ticks: int
@@ -90,10 +98,12 @@ class Engine(Execution):
         if quote is None:
             quote = self.quotes[symbol] = Quote(last_ticks, last_ticks, 1, window, time_ms)
         if quote.window != window:
-            self._taken = {k: v for k, v in self._taken.items() if k[1] != symbol}
-            for orders in self._open.get(symbol, {}).values():
-                for order_id in orders:
-                    self._made.pop(order_id, None)
+            if self._taken:
+                self._taken = {k: v for k, v in self._taken.items() if k[1] != symbol}
+            if self._made:
+                for orders in self._open.get(symbol, {}).values():
+                    for order_id in orders:
+                        self._made.pop(order_id, None)
         quote.window = window
         quote.level_lots = level_lots(volume_lots, self.settings)
         quote.average_ticks = average_ticks or last_ticks
@@ -120,9 +130,15 @@ class Engine(Execution):
                     continue
                 if order.awaits_trigger:
                     if order.trailing_bps:
-                        low, high = _NEVER_HIGH, _NEVER_LOW  # a trailing order follows every move
-                        break
-                    level, falling = order.stop_ticks, waits_for_fall(order)
+                        if order.trailing_ms == NEVER_MS:
+                            low, high = _NEVER_HIGH, _NEVER_LOW  # its start may lie on either side
+                            break
+                        extreme, falling = order.trailing_extreme_ticks, waits_for_fall(order)
+                        ahead = extreme + 1 if falling else extreme - 1  # where it begins to follow again
+                        low, high = (low, min(high, ahead)) if falling else (max(low, ahead), high)
+                        level, falling = trigger_ticks(order, extreme)
+                    else:
+                        level, falling = order.stop_ticks, waits_for_fall(order)
                 else:
                     level = limit_touch_ticks(order.price_ticks, order.side, self.settings)
                     falling = order.side is OrderSide.BUY
@@ -186,10 +202,13 @@ class Engine(Execution):
             If the symbol is unknown or halted, a filter fails, the client id is in use, the order would trigger or (for
             LIMIT_MAKER) match at once, or funds do not suffice.
         """
-        quote = self._quote(new.symbol)
         self.check(account_id, new)
+        return self.place_checked(account_id, new, now_ms, take_cap_lots=take_cap_lots)
+
+    def place_checked(self, account_id: str, new: NewOrder, now_ms: int, *, take_cap_lots: int | None = None) -> Order:
+        """Place an order that `check` has just let pass, with nothing in between."""
         order = self._admit(account_id, new, OrderStatus.NEW, now_ms)
-        self._start_working(order, quote.last_ticks, now_ms, take_cap_lots)
+        self._start_working(order, self.quotes[new.symbol].last_ticks, now_ms, take_cap_lots)
         return order
 
     def check(self, account_id: str, new: NewOrder) -> None:
@@ -218,8 +237,14 @@ class Engine(Execution):
         self, account_id: str, new: NewOrderList, now_ms: int, *, take_cap_lots: int | None = None
     ) -> OrderList:
         """Place a list of dependent orders. Raises Refusal as `place` does; then nothing was placed."""
-        quote = self._quote(new.symbol)
         self.check_list(account_id, new)
+        return self.place_checked_list(account_id, new, now_ms, take_cap_lots=take_cap_lots)
+
+    def place_checked_list(
+        self, account_id: str, new: NewOrderList, now_ms: int, *, take_cap_lots: int | None = None
+    ) -> OrderList:
+        """Place a list that `check_list` has just let pass, with nothing in between."""
+        quote = self.quotes[new.symbol]
         list_id = self._next_list_id
         self._next_list_id += 1
         status = OrderStatus.PENDING_NEW if new.kind.has_working_leg else OrderStatus.NEW

@@ -7,7 +7,7 @@ because every client of that dialect computes with them; other venues' rules map
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from tradewind.core.matching_types import (
@@ -54,6 +54,10 @@ class SymbolRules:
     max_iceberg_parts: int = 100
     min_trailing_bps: int = 10
     max_trailing_bps: int = 2000
+    base_atoms_per_lot: int = field(init=False, repr=False, compare=False)
+    quote_atoms_per_ticklot: int = field(init=False, repr=False, compare=False)
+    min_notional_atoms: int = field(init=False, repr=False, compare=False)
+    max_notional_atoms: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, units in (
@@ -62,14 +66,13 @@ class SymbolRules:
         ):
             if units != int(units) or units < 1:
                 raise ValueError(f"{self.symbol}: {name} must be a whole number of 1e-8; got {units} of them")
-
-    @property
-    def base_atoms_per_lot(self) -> int:
-        return int(self.step * ATOMS_PER_UNIT)
-
-    @property
-    def quote_atoms_per_ticklot(self) -> int:
-        return int(self.tick * self.step * ATOMS_PER_UNIT)
+        for name, derived in (
+            ("base_atoms_per_lot", int(self.step * ATOMS_PER_UNIT)),
+            ("quote_atoms_per_ticklot", int(self.tick * self.step * ATOMS_PER_UNIT)),
+            ("min_notional_atoms", int(self.min_notional * ATOMS_PER_UNIT)),
+            ("max_notional_atoms", int(self.max_notional * ATOMS_PER_UNIT)),
+        ):
+            object.__setattr__(self, name, derived)  # once here instead of at every order
 
     def ticks(self, price: Decimal) -> int:
         """The price in ticks. Raises Refusal when it is off the grid."""
@@ -127,10 +130,10 @@ def check_filters(rules: SymbolRules, order: NewOrder, average_ticks: int) -> No
             if -(-order.lots // order.iceberg_lots) > rules.max_iceberg_parts:
                 raise Refusal(RejectReason.FILTER_ICEBERG_PARTS)
         reference = order.price_ticks or order.stop_ticks or average_ticks
-        notional = rules.price(reference) * rules.quantity(order.lots)
-        if notional < rules.min_notional or (order.kind.has_price and notional > rules.max_notional):
+        notional = reference * order.lots * rules.quote_atoms_per_ticklot
+        if notional < rules.min_notional_atoms or (order.kind.has_price and notional > rules.max_notional_atoms):
             raise Refusal(RejectReason.FILTER_NOTIONAL)
-    elif order.quote_atoms and amount(order.quote_atoms) < rules.min_notional:
+    elif order.quote_atoms and order.quote_atoms < rules.min_notional_atoms:
         raise Refusal(RejectReason.FILTER_NOTIONAL)
 
 

@@ -70,8 +70,16 @@ class EngineState:
         self._next_trade_id: dict[str, int] = {}
 
     # ------------------------------------------------------------------------------------------------- accounts, views
-    def restore(self, orders: Iterable[Order], lists: Iterable[OrderList], trade_ids: Mapping[str, int]) -> None:
-        """Take over saved orders and lists; accounts must be open already. `trade_ids`: the last used by symbol."""
+    def restore(
+        self,
+        orders: Iterable[Order],
+        lists: Iterable[OrderList],
+        trade_ids: Mapping[str, int],
+        last_order_id: int = 0,
+        last_list_id: int = 0,
+    ) -> None:
+        """Take over saved orders and lists; accounts must be open already. The ids are the last that were used."""
+        self._next_order_id, self._next_list_id = last_order_id + 1, last_list_id + 1
         for order in sorted(orders, key=lambda o: o.order_id):
             self.orders[order.order_id] = order
             self._by_client_id[(order.account_id, order.client_id)] = order.order_id
@@ -121,6 +129,22 @@ class EngineState:
         if found is None or found.account_id != account_id or (client_id is not None and found.client_id != client_id):
             raise Refusal(RejectReason.UNKNOWN_ORDER)
         return found
+
+    def forget_closed(self, keep: int) -> list[Order]:
+        """Drop the oldest closed orders and keep about `keep`; returns what was dropped. A list goes whole or stays."""
+        closed = [order for order in self.orders.values() if not order.is_open]
+        gone: dict[int, Order] = {}
+        for order in closed[: max(0, len(closed) - keep)]:
+            if order.list_id == NO_LIST:
+                gone[order.order_id] = order
+            elif (order_list := self.lists.get(order.list_id)) is not None and order_list.is_done:
+                gone.update((i, self.orders[i]) for i in order_list.order_ids)
+                del self.lists[order_list.list_id]
+                _drop(self._list_by_client_id, (order_list.account_id, order_list.client_id), order_list.list_id)
+        for order_id, order in gone.items():
+            del self.orders[order_id]
+            _drop(self._by_client_id, (order.account_id, order.client_id), order_id)
+        return list(gone.values())
 
     def drain(self) -> Changes:
         """What changed since the last call."""
@@ -206,3 +230,9 @@ class EngineState:
                 orders.pop(order.order_id, None)
                 if not orders:
                     del accounts[order.account_id]
+
+
+def _drop(index: dict[tuple[str, str], int], key: tuple[str, str], pointed_at: int) -> None:
+    """Remove an entry unless it already points at something newer."""
+    if index.get(key) == pointed_at:
+        del index[key]

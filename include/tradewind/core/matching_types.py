@@ -31,6 +31,14 @@ class OrderSide(IntEnum):
 
 
 class OrderKind(StrEnum):
+    """What an order waits for and how it is priced; the properties are plain attributes, read millions of times."""
+
+    is_contingent: bool
+    """Waits for a trigger price before it works."""
+    is_stop: bool
+    has_price: bool
+    has_time_in_force: bool
+
     LIMIT = "LIMIT"
     LIMIT_MAKER = "LIMIT_MAKER"
     MARKET = "MARKET"
@@ -39,30 +47,11 @@ class OrderKind(StrEnum):
     TAKE_PROFIT = "TAKE_PROFIT"
     TAKE_PROFIT_LIMIT = "TAKE_PROFIT_LIMIT"
 
-    @property
-    def is_contingent(self) -> bool:
-        """Waits for a trigger price before it works."""
-        return self in CONTINGENT_KINDS
-
-    @property
-    def is_stop(self) -> bool:
-        return self in (OrderKind.STOP_LOSS, OrderKind.STOP_LOSS_LIMIT)
-
-    @property
-    def has_price(self) -> bool:
-        return self in PRICED_KINDS
-
-    @property
-    def has_time_in_force(self) -> bool:
-        return self in (OrderKind.LIMIT, OrderKind.STOP_LOSS_LIMIT, OrderKind.TAKE_PROFIT_LIMIT)
-
-
-CONTINGENT_KINDS = frozenset(
-    {OrderKind.STOP_LOSS, OrderKind.STOP_LOSS_LIMIT, OrderKind.TAKE_PROFIT, OrderKind.TAKE_PROFIT_LIMIT}
-)
-PRICED_KINDS = frozenset(
-    {OrderKind.LIMIT, OrderKind.LIMIT_MAKER, OrderKind.STOP_LOSS_LIMIT, OrderKind.TAKE_PROFIT_LIMIT}
-)
+    def __init__(self, name: str) -> None:
+        self.is_contingent = name.startswith(("STOP_LOSS", "TAKE_PROFIT"))
+        self.is_stop = name.startswith("STOP_LOSS")
+        self.has_price = "LIMIT" in name
+        self.has_time_in_force = self.has_price and name != "LIMIT_MAKER"
 
 
 class TimeInForce(StrEnum):
@@ -72,6 +61,8 @@ class TimeInForce(StrEnum):
 
 
 class OrderStatus(StrEnum):
+    is_open: bool
+
     PENDING_NEW = "PENDING_NEW"
     NEW = "NEW"
     PARTIALLY_FILLED = "PARTIALLY_FILLED"
@@ -80,12 +71,8 @@ class OrderStatus(StrEnum):
     EXPIRED = "EXPIRED"
     REJECTED = "REJECTED"
 
-    @property
-    def is_open(self) -> bool:
-        return self in OPEN_STATUSES
-
-
-OPEN_STATUSES = frozenset({OrderStatus.PENDING_NEW, OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED})
+    def __init__(self, name: str) -> None:
+        self.is_open = name in ("PENDING_NEW", "NEW", "PARTIALLY_FILLED")
 
 
 class ListKind(StrEnum):
@@ -95,19 +82,18 @@ class ListKind(StrEnum):
     pair. OPO and OPOCO: the same two, with the pending quantity taken from what the working order bought.
     """
 
+    has_working_leg: bool
+    is_sized_from_proceeds: bool
+
     OCO = "OCO"
     OTO = "OTO"
     OTOCO = "OTOCO"
     OPO = "OPO"
     OPOCO = "OPOCO"
 
-    @property
-    def has_working_leg(self) -> bool:
-        return self is not ListKind.OCO
-
-    @property
-    def is_sized_from_proceeds(self) -> bool:
-        return self in (ListKind.OPO, ListKind.OPOCO)
+    def __init__(self, name: str) -> None:
+        self.has_working_leg = name != "OCO"
+        self.is_sized_from_proceeds = name.startswith("OPO")
 
 
 class RejectReason(StrEnum):
@@ -209,11 +195,11 @@ class Order:
 
     @property
     def is_open(self) -> bool:
-        return self.status in OPEN_STATUSES
+        return self.status.is_open
 
     @property
     def awaits_trigger(self) -> bool:
-        return not self.triggered and self.kind in CONTINGENT_KINDS
+        return not self.triggered and self.kind.is_contingent
 
 
 @dataclass(slots=True)

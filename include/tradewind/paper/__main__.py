@@ -8,6 +8,7 @@ TRADEWIND_EXCHANGE_ADMIN_TOKEN).
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from pathlib import Path
 
@@ -21,8 +22,10 @@ from tradewind.paper.markets import Market
 from tradewind.paper.markets_replay import ReplayMarket
 from tradewind.paper.markets_synthetic import SyntheticMarket
 from tradewind.paper.server import PaperServer, Protocol
-from tradewind.paper.store import PaperStore
+from tradewind.paper.store import KEPT_CLOSED_ORDERS, PaperStore
 from tradewind.settings import load_settings
+
+_GC_THRESHOLDS = (50_000, 20, 100)
 
 
 def make_market(name: str, symbols: tuple[str, ...], seed: int, structure: float) -> Market:
@@ -50,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--order-limit", type=int, default=RateLimits().orders_per_10s, help="new orders in ten seconds"
     )
+    parser.add_argument("--kept-orders", type=int, default=KEPT_CLOSED_ORDERS, help="closed orders that stay in memory")
     parser.add_argument("--own-time", action="store_true", help="replay at the recording's own time, clock stopped")
     parser.add_argument("--memory", action="store_true", help="keep no state: everything is lost at the end")
     start_ms = round(settings.market_start.timestamp() * 1000) if settings.market_start else None
@@ -73,7 +77,7 @@ def serve(options: argparse.Namespace) -> int:
         failed = True
         server.should_exit = server.force_exit = True
 
-    store = PaperStore(options.database_url, give_up) if not options.memory else None
+    store = PaperStore(options.database_url, give_up, options.kept_orders) if not options.memory else None
     exchange = PaperExchange(market, store, start_ms=options.start_ms)
     limits = RateLimits(options.weight_limit, options.order_limit)
     app = PaperServer(exchange, options.admin_token, limits, store, own_time=options.own_time)
@@ -82,6 +86,10 @@ def serve(options: argparse.Namespace) -> int:
         access_log=False, log_level="warning", server_header=False, timeout_graceful_shutdown=5,
     )  # fmt: skip
     server = uvicorn.Server(config)
+    # A full collection walks every order in memory and makes all clients wait; what was imported never goes anyway.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
     server.run()
     return 1 if failed or not server.started else 0
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
-from tradewind.core.matching_types import Fill, Refusal
+from tradewind.core.matching_rules import SymbolRules
+from tradewind.core.matching_types import Fill, Order, Refusal
 from tradewind.paper import params as p
+from tradewind.paper.archive import Archive, Page
 from tradewind.paper.dialect import ApiError, no_such_order, one_of
 from tradewind.paper.endpoints import Call, Security, endpoint
 from tradewind.paper.markets import DAY_MS
@@ -61,7 +63,7 @@ def account(call: Call) -> dict[str, Any]:
     orderId=p.number,
     origClientOrderId=p.client_id,
 )
-def query_order(call: Call) -> dict[str, Any]:
+def query_order(call: Call) -> Any:
     q = call.params
     rules = rules_of(call, q["symbol"])
     if "orderId" not in q and "origClientOrderId" not in q:
@@ -71,8 +73,24 @@ def query_order(call: Call) -> dict[str, Any]:
             call.account_id, rules.symbol, q.get("orderId"), q.get("origClientOrderId")
         )
     except Refusal:
+        if (archive := call.exchange.archive) is not None:
+            return _archived_order(call, archive, rules)
         raise no_such_order() from None
     return order_view(order, rules)
+
+
+async def _archived_order(call: Call, archive: Archive, rules: SymbolRules) -> dict[str, Any]:
+    q = call.params
+    client_id = q.get("origClientOrderId")
+    if "orderId" in q:
+        found = await archive.orders_by_id([q["orderId"]])
+    else:
+        found = await archive.order_with_client_id(call.account_id, q["origClientOrderId"])
+    for order in found:
+        mine = order.account_id == call.account_id and order.symbol == rules.symbol
+        if mine and client_id in (None, order.client_id):
+            return order_view(order, rules)
+    raise no_such_order()
 
 
 @endpoint("GET", "/api/v3/openOrders", _USER, weight=lambda sent: 6 if "symbol" in sent else 80, symbol=p.symbol)
@@ -94,19 +112,30 @@ def open_orders(call: Call) -> list[dict[str, Any]]:
     endTime=p.moment,
     limit=p.limit(1000),
 )
-def all_orders(call: Call) -> list[dict[str, Any]]:
+def all_orders(call: Call) -> Any:
     q = call.params
     rules = rules_of(call, q["symbol"])
-    start, end = _window(q)
+    page = _page_of(q, q.get("orderId", 0), oldest="orderId" in q or "startTime" in q)
     found = [
         o
         for o in call.exchange.engine.orders.values()
         if o.account_id == call.account_id
         and o.symbol == rules.symbol
-        and o.order_id >= q.get("orderId", 0)
-        and start <= o.created_ms <= end
+        and o.order_id >= page.first_id
+        and page.start_ms <= o.created_ms <= page.end_ms
     ]
-    return [order_view(o, rules) for o in _page(found, q, from_start="orderId" in q or "startTime" in q)]
+
+    def answer(older: list[Order]) -> list[dict[str, Any]]:
+        merged = {o.order_id: o for o in (*older, *found)}
+        return [order_view(merged[i], rules) for i in _cut(sorted(merged), page)]
+
+    if (archive := call.exchange.archive) is None:
+        return answer([])
+
+    async def with_older() -> list[dict[str, Any]]:
+        return answer(await archive.orders(call.account_id, rules.symbol, page))
+
+    return with_older()
 
 
 def _window(q: p.Params) -> tuple[int, int]:
@@ -116,25 +145,46 @@ def _window(q: p.Params) -> tuple[int, int]:
     return start, end
 
 
-_T = TypeVar("_T")
+def _page_of(q: p.Params, first_id: int, *, oldest: bool) -> Page:
+    start, end = _window(q)
+    return Page(first_id, start, end, q.get("limit", 500), oldest)
 
 
-def _page(found: list[_T], q: p.Params, *, from_start: bool) -> list[_T]:
-    limit = q.get("limit", 500)
-    return found[:limit] if from_start else found[-limit:]
+def _cut(ids: list[int], page: Page) -> list[int]:
+    """The page's share of ascending ids."""
+    return ids[: page.limit] if page.oldest else ids[-page.limit :]
 
 
 # --------------------------------------------------------------------------------------------------------------- lists
 @endpoint("GET", "/api/v3/orderList", _USER, weight=4, orderListId=p.number, origClientOrderId=p.client_id)
-def query_order_list(call: Call) -> dict[str, Any]:
+def query_order_list(call: Call) -> Any:
     q, engine = call.params, call.exchange.engine
     if "orderListId" not in q and "origClientOrderId" not in q:
         raise one_of("orderListId", "origClientOrderId")
     try:
         found = engine.find_list(call.account_id, q.get("orderListId"), q.get("origClientOrderId"))
     except Refusal:
-        raise ApiError(-2018, "Order list does not exist.") from None
+        if (archive := call.exchange.archive) is not None:
+            return _archived_list(call, archive)
+        raise _no_such_list() from None
     return list_view(found, (engine.orders[i] for i in found.order_ids))
+
+
+async def _archived_list(call: Call, archive: Archive) -> dict[str, Any]:
+    q = call.params
+    client_id = q.get("origClientOrderId")
+    if "orderListId" in q:
+        found = await archive.lists_by_id([q["orderListId"]])
+    else:
+        found = await archive.list_with_client_id(call.account_id, q["origClientOrderId"])
+    for order_list in found:
+        if order_list.account_id == call.account_id and client_id in (None, order_list.client_id):
+            return list_view(order_list, await archive.orders_by_id(order_list.order_ids))
+    raise _no_such_list()
+
+
+def _no_such_list() -> ApiError:
+    return ApiError(-2018, "Order list does not exist.")
 
 
 @endpoint("GET", "/api/v3/openOrderList", _USER, weight=6)
@@ -152,13 +202,28 @@ def open_order_lists(call: Call) -> list[dict[str, Any]]:
     endTime=p.moment,
     limit=p.limit(1000),
 )
-def all_order_lists(call: Call) -> list[dict[str, Any]]:
+def all_order_lists(call: Call) -> Any:
     q = call.params
     if "fromId" in q and ("startTime" in q or "endTime" in q):
         raise ApiError(-1128, "Combination of optional parameters invalid.")
-    start, end = _window(q)
-    found = [v for v in _lists(call) if v["orderListId"] >= q.get("fromId", 0) and start <= v["transactionTime"] <= end]
-    return _page(found, q, from_start="fromId" in q or "startTime" in q)
+    page = _page_of(q, q.get("fromId", 0), oldest="fromId" in q or "startTime" in q)
+    found = {
+        v["orderListId"]: v
+        for v in _lists(call)
+        if v["orderListId"] >= page.first_id and page.start_ms <= v["transactionTime"] <= page.end_ms
+    }
+    if (archive := call.exchange.archive) is None:
+        return [found[i] for i in _cut(sorted(found), page)]
+    return _with_older_lists(call, archive, page, found)
+
+
+async def _with_older_lists(
+    call: Call, archive: Archive, page: Page, found: dict[int, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    older = [x for x in await archive.lists(call.account_id, page) if x.list_id not in found]
+    orders = {o.order_id: o for o in await archive.orders_by_id(i for x in older for i in x.order_ids)}
+    found |= {x.list_id: list_view(x, (orders[i] for i in x.order_ids)) for x in older}
+    return [found[i] for i in _cut(sorted(found), page)]
 
 
 def _lists(call: Call) -> list[dict[str, Any]]:
@@ -195,20 +260,32 @@ _TRADE_COMBINATIONS = (
     fromId=p.number,
     limit=p.limit(1000),
 )
-def my_trades(call: Call) -> list[dict[str, Any]]:
+def my_trades(call: Call) -> Any:
     q = call.params
     rules = rules_of(call, q["symbol"])
     if frozenset({"orderId", "startTime", "endTime", "fromId"} & set(q)) not in _TRADE_COMBINATIONS:
         raise ApiError(-1128, "Combination of optional parameters invalid.")
-    start, end = _window(q)
+    page = _page_of(q, q.get("fromId", 0), oldest=bool({"fromId", "startTime", "orderId"} & set(q)))
     call.exchange.collect()
-    found: list[Fill] = [
+    found = [
         f
         for f in call.exchange.fills.get((call.account_id, rules.symbol), [])
-        if f.order_id == q.get("orderId", f.order_id) and f.trade_id >= q.get("fromId", 0) and start <= f.time_ms <= end
+        if f.order_id == q.get("orderId", f.order_id)
+        and f.trade_id >= page.first_id
+        and page.start_ms <= f.time_ms <= page.end_ms
     ]
-    from_start = bool({"fromId", "startTime", "orderId"} & set(q))
-    return [my_trade_view(f, rules) for f in _page(found, q, from_start=from_start)]
+
+    def answer(older: list[Fill]) -> list[dict[str, Any]]:
+        merged = {f.trade_id: f for f in (*older, *found)}
+        return [my_trade_view(merged[i], rules) for i in _cut(sorted(merged), page)]
+
+    if (archive := call.exchange.archive) is None:
+        return answer([])
+
+    async def with_older() -> list[dict[str, Any]]:
+        return answer(await archive.fills(call.account_id, rules.symbol, page, q.get("orderId")))
+
+    return with_older()
 
 
 @endpoint(

@@ -8,7 +8,10 @@ from dataclasses import asdict
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from tradewind.core.matching_rules import atoms
+from tradewind.core.matching_types import Fill, Order
 from tradewind.errors import BadInput
+from tradewind.paper.archive import Page
 from tradewind.paper.clock import MarketClock
 from tradewind.paper.exchange import ApiKey, PaperExchange
 from tradewind.paper.faults import Faults
@@ -80,16 +83,18 @@ async def _set_clock(exchange: PaperExchange, faults: Faults, body: Body) -> Bod
 
 # ------------------------------------------------------------------------------------------------------------ accounts
 async def _create_account(exchange: PaperExchange, _: Faults, body: Body) -> Body:
-    """{"balances": {"USDT": "10000"}, "account_id"?, "api_key"?, "api_secret"?, "can_trade"?, "maker_fee_ppm"?, ...}.
+    """{"balances": {"USDT": "10000"}, "account_id"?, "api_key"?, "api_secret"?, "futures_balances"?, "can_trade"?, ...}.
 
     A repeated call with the same account id, key and secret answers as the first did, and changes nothing.
     """
-    known = {"balances", "account_id", "api_key", "api_secret", "can_trade", "maker_fee_ppm", "taker_fee_ppm"}
+    known = {"balances", "futures_balances", "account_id", "api_key", "api_secret", "can_trade"}
+    known |= {"maker_fee_ppm", "taker_fee_ppm"}
     unknown = set(body) - known
     if unknown:
         raise BadInput(f"an account has no field {sorted(unknown)[0]!r}")
     balances = {str(a): Decimal(str(v)) for a, v in dict(body.get("balances") or {"USDT": "10000"}).items()}
-    if not all(v.is_finite() for v in balances.values()):
+    wallet = Decimal(str(dict(body.get("futures_balances") or {}).get(exchange.futures.quote, 0)))
+    if not all(v.is_finite() for v in (*balances.values(), wallet)) or wallet < 0:
         raise BadInput("a balance must be a finite number")
     account_id, existing = body.get("account_id"), None
     if account_id in exchange.accounts:
@@ -105,6 +110,8 @@ async def _create_account(exchange: PaperExchange, _: Faults, body: Body) -> Bod
         maker_fee_ppm=body.get("maker_fee_ppm"),
         taker_fee_ppm=body.get("taker_fee_ppm"),
     )
+    if wallet and existing is None:
+        exchange.futures.deposit(key.account_id, atoms(wallet), exchange.now_ms(_wall_ms()))
     await exchange.commit()
     return asdict(key)
 
@@ -120,30 +127,42 @@ async def _create_key(exchange: PaperExchange, _: Faults, body: Body) -> Body:
 
 
 async def _get_state(exchange: PaperExchange, _: Faults, __: Body) -> Body:
-    """Everything, for tests: balances, orders, lists and trades by account."""
+    """Everything, for tests: balances, orders, lists and trades by account, archived ones too."""
     engine = exchange.engine
-    exchange.collect()
+    await exchange.commit()
+    accounts = {}
+    for account_id in list(exchange.accounts):
+        orders, fills = await _history(exchange, account_id)
+        accounts[account_id] = {
+            "balances": {
+                a: {"free": text(f), "locked": text(n)} for a, (f, n) in exchange.balances(account_id).items()
+            },
+            "orders": [order_view(o, engine.rules[o.symbol]) for o in orders],
+            "fills": [asdict(f) for f in fills],
+        }
     return {
         "market": exchange.market.identity,
         "processed_ms": exchange.processed_ms,
         "halted": sorted(engine.halted),
         "shocks": [asdict(s) for s in exchange.view.shocks],
         "fees_collected": {a: n for a, n in engine.book.fees_collected.items()},
-        "accounts": {
-            account_id: {
-                "balances": {
-                    a: {"free": text(f), "locked": text(n)} for a, (f, n) in exchange.balances(account_id).items()
-                },
-                "orders": [
-                    order_view(o, engine.rules[o.symbol]) for o in engine.orders.values() if o.account_id == account_id
-                ],
-                "fills": [
-                    asdict(f) for (owner, _), fills in exchange.fills.items() if owner == account_id for f in fills
-                ],
-            }
-            for account_id in exchange.accounts
-        },
+        "accounts": accounts,
     }
+
+
+async def _history(exchange: PaperExchange, account_id: str) -> tuple[list[Order], list[Fill]]:
+    """All orders of an account by id, and all its trades."""
+    older: list[Order] = []
+    older_fills: list[Fill] = []
+    if exchange.archive is not None:
+        for symbol in exchange.engine.rules:
+            older += await exchange.archive.orders(account_id, symbol, Page())
+            older_fills += await exchange.archive.fills(account_id, symbol, Page())
+    recent = [o for o in exchange.engine.orders.values() if o.account_id == account_id]
+    orders = {o.order_id: o for o in (*older, *recent)}
+    recent_fills = [f for (owner, _), fills in exchange.fills.items() if owner == account_id for f in fills]
+    fills = {(f.symbol, f.trade_id): f for f in (*older_fills, *recent_fills)}
+    return [orders[i] for i in sorted(orders)], list(fills.values())
 
 
 # ----------------------------------------------------------------------------------------------------------- accidents

@@ -17,11 +17,15 @@ from typing import Any
 import numpy as np
 
 from tradewind.core.matching import Engine
-from tradewind.core.matching_book import BarTicks, MatchingSettings
+from tradewind.core.matching_book import MatchingSettings
 from tradewind.core.matching_rules import amount, atoms
 from tradewind.core.matching_types import Fill
+from tradewind.core.matching_walk import Stretch, walk
 from tradewind.errors import IdentityMismatch
+from tradewind.paper.archive import Archive
 from tradewind.paper.clock import MarketClock
+from tradewind.paper.futures_exchange import FuturesExchange
+from tradewind.paper.kline_rows import KlineRows
 from tradewind.paper.market_view import MarketView, Shock
 from tradewind.paper.markets import DAY_MS, Market
 from tradewind.paper.store import PaperStore, Rows, SavedState, to_json
@@ -52,7 +56,9 @@ class PaperExchange:
         self.market = market
         self.start_ms = start_ms  # where a new market's clock stands, frozen; None lets it run with the wall
         self.view = MarketView(market)
+        self.kline_rows = KlineRows(self.view)
         self.engine = Engine(market.rules.values(), settings)
+        self.futures = FuturesExchange(market.rules, self.view, self.engine.halted, settings)
         self.store = store
         self.fee_ppm = fee_ppm
         self.clock = MarketClock()
@@ -61,6 +67,7 @@ class PaperExchange:
         self.fills: dict[tuple[str, str], list[Fill]] = {}
         self.fills_by_order: dict[int, list[Fill]] = {}
         self.processed_ms = 0
+        self.archived_order_id = 0  # no order above it is only in the database
         self._extra = Rows()
 
     # ---------------------------------------------------------------------------------------------------- start, store
@@ -99,11 +106,12 @@ class PaperExchange:
                 taker_fee_ppm=data["taker_fee_ppm"],
             )
         self.keys = {k: ApiKey(**v) for k, v in state.keys.items()}
-        last_trade: dict[str, int] = {}
         for fill in state.fills:
             self._index_fill(fill)
-            last_trade[fill.symbol] = fill.trade_id
-        self.engine.restore(state.orders, state.lists, last_trade)
+        self.engine.restore(state.orders, state.lists, state.last_trade_ids, state.last_order_id, state.last_list_id)
+        if self.store is not None:
+            self.archived_order_id = max(0, state.last_order_id - self.store.kept_orders)
+        self.futures.restore(state.futures)
         self.processed_ms = state.meta.get("processed_ms", self.now_ms(wall_ms))
         for symbol in state.meta.get("halted", []):
             self.engine.halted.add(symbol)
@@ -129,6 +137,7 @@ class PaperExchange:
             rows.put("fills", (fill.symbol, fill.trade_id), to_json(fill))
         for account_id, asset in changes.balances:
             rows.put("balances", (account_id, asset), self.engine.book.accounts[account_id].balance(asset).total)
+        self.futures.collect(rows)
         if rows:
             rows.put("meta", ("processed_ms",), to_json(self.processed_ms))
 
@@ -138,6 +147,22 @@ class PaperExchange:
         if self.store is not None:
             self.store.submit(rows)
             await self.store.flushed()
+            if len(self.engine.orders) > self.store.kept_orders * 5 // 4:
+                self._forget_closed(self.store.kept_orders)
+
+    @property
+    def archive(self) -> Archive | None:
+        """Where orders are that were closed too long ago to be in memory; None when all of them are."""
+        return self.store.archive if self.store is not None and self.archived_order_id else None
+
+    def _forget_closed(self, keep: int) -> None:
+        """Leave orders that were closed long ago to the database: memory stays bounded however long this runs."""
+        gone = {order.order_id for order in self.engine.forget_closed(keep)}
+        self.archived_order_id = max(gone, default=self.archived_order_id)
+        for order_id in gone:
+            self.fills_by_order.pop(order_id, None)
+        for key, fills in self.fills.items():
+            self.fills[key] = [fill for fill in fills if fill.order_id not in gone]
 
     def _index_fill(self, fill: Fill) -> None:
         self.fills.setdefault((fill.account_id, fill.symbol), []).append(fill)
@@ -164,26 +189,32 @@ class PaperExchange:
         while self.processed_ms < to_ms:
             upto = min(to_ms, self.processed_ms + _STEP_MS)
             self._walk(self.processed_ms, upto)
+            self.futures.walk(self.processed_ms, upto)
             self.processed_ms = upto
 
     def _walk(self, start_ms: int, end_ms: int) -> None:
-        stretches: dict[str, _Stretch] = {}
-        while True:
-            due: tuple[int, str, int] | None = None
-            for symbol in self.engine.symbols_with_orders():
-                stretch = stretches.get(symbol)
-                if stretch is None:
-                    stretch = stretches[symbol] = _Stretch(self.view, symbol, start_ms, end_ms)
-                index = stretch.next_touch(*self.engine.touch_bounds(symbol))
-                if index is not None and (due is None or (stretch.ends[index], symbol) < due[:2]):
-                    due = (stretch.ends[index], symbol, index)
-            if due is None:
-                break
-            ended_ms, symbol, index = due
-            stretch = stretches[symbol]
-            stretch.cursor = index + 1
-            window, bar = stretch.bar(index)
-            self.engine.on_bar(symbol, bar, window, ended_ms - 1)
+        if not self._meets_an_order(start_ms, end_ms):
+            return
+
+        def stretch_of(symbol: str) -> Stretch:
+            bars, ends = self.view.segments(symbol, start_ms, end_ms)
+            ends_ms = np.asarray(ends, np.int64)
+            return Stretch(bars.open_ms, ends_ms, bars.open, bars.high, bars.low, bars.close, bars.volume)
+
+        for _ in walk(self.engine, stretch_of):
+            pass
+
+    def _meets_an_order(self, start_ms: int, end_ms: int) -> bool:
+        """False only when nothing can happen in between; told cheaply for the short steps between two requests."""
+        waiting = self.engine.symbols_with_orders()
+        if not waiting or start_ms // self.view.base_ms != end_ms // self.view.base_ms:
+            return bool(waiting)
+        for symbol in waiting:
+            low, high = self.engine.touch_bounds(symbol)
+            reach = self.view.reach(symbol, start_ms, end_ms)
+            if reach is not None and (reach[0] <= low or reach[1] >= high):
+                return True
+        return False
 
     def refresh(self, symbol: str, now_ms: int) -> None:
         """Show the engine the price of this moment. Orders that it touches are filled."""
@@ -247,23 +278,3 @@ class PaperExchange:
         account = self.engine.book.accounts[account_id]
         assets = {a for r in self.engine.rules.values() for a in (r.base, r.quote)} | set(account.balances)
         return {a: (amount(account.balance(a).free), amount(account.balance(a).locked)) for a in sorted(assets)}
-
-
-class _Stretch:
-    """One symbol's bars over a walk, with the place the walk has reached."""
-
-    def __init__(self, view: MarketView, symbol: str, start_ms: int, end_ms: int) -> None:
-        self.bars, self.ends = view.segments(symbol, start_ms, end_ms)
-        self.cursor = 0
-        self._base_ms = view.base_ms
-
-    def next_touch(self, low: int, high: int) -> int | None:
-        bars = self.bars
-        touched = (bars.low[self.cursor :] <= low) | (bars.high[self.cursor :] >= high)
-        first = int(np.argmax(touched)) if len(touched) else 0
-        return self.cursor + first if len(touched) and touched[first] else None
-
-    def bar(self, i: int) -> tuple[int, BarTicks]:
-        b = self.bars
-        bar = BarTicks(int(b.open[i]), int(b.high[i]), int(b.low[i]), int(b.close[i]), int(b.volume[i]))
-        return int(b.open_ms[i]), bar

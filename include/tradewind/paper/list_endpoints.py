@@ -142,7 +142,7 @@ def _place_list(call: Call, new: NewOrderList) -> dict[str, Any]:
     exchange.engine.check_list(call.account_id, new)
     call.headers |= call.limiter.count_orders(call.account_id, len(new.orders), call.wall_ms)
     cap = None if call.take_cap_frac is None else int(new.orders[0].lots * call.take_cap_frac)
-    order_list = exchange.engine.place_list(call.account_id, new, call.now_ms, take_cap_lots=cap)
+    order_list = exchange.engine.place_checked_list(call.account_id, new, call.now_ms, take_cap_lots=cap)
     orders_now = [exchange.engine.orders[i] for i in order_list.order_ids]
     shown = replace(order_list)
     if new.kind.has_working_leg and orders_now[0].status is OrderStatus.FILLED:

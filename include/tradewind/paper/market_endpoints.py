@@ -13,7 +13,7 @@ from tradewind.paper.endpoints import Call, endpoint
 from tradewind.paper.intervals import INTERVAL_MS
 from tradewind.paper.markets import TRADES_PER_BASE_BAR
 from tradewind.paper.rules_endpoints import STATUS, match_status, rules_of
-from tradewind.paper.views import Scale, kline_rows
+from tradewind.paper.views import Scale
 
 _INTERVAL = p.one(tuple(INTERVAL_MS), -1120, "Invalid interval.")
 
@@ -26,20 +26,15 @@ def last_price(call: Call, symbol: str) -> int:
 
 
 # ------------------------------------------------------------------------------------------------------------- candles
-def klines(call: Call) -> list[list[Any]]:
+def klines(call: Call) -> bytes:
     """Candles known at market time; the last may be unfinished."""
     q = call.params
     rules = rules_of(call, q["symbol"])
-    view, interval, zone_ms = call.exchange.view, q["interval"], q.get("timeZone", 0)
-    bars = view.candles(
+    interval, zone_ms = q["interval"], q.get("timeZone", 0)
+    bars = call.exchange.view.candles(
         rules.symbol, interval, q.get("startTime"), q.get("endTime"), q.get("limit", 500), call.now_ms, zone_ms
     )
-    rows = kline_rows(bars, rules, interval, view.base_ms, zone_ms)
-    if view.shocks:
-        for row in rows:  # the field that Binance leaves unused names candles that hold an injected shock
-            if view.is_shocked(rules.symbol, row[0], row[6] + 1):
-                row[11] = "injected shock"
-    return rows
+    return call.exchange.kline_rows.render(bars, rules.symbol, interval, call.now_ms, zone_ms)
 
 
 for _path in ("/api/v3/klines", "/api/v3/uiKlines"):

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tradewind.core.matching_book import BarTicks
 from tradewind.paper.intervals import INTERVAL_MS, aggregate, next_open_time, open_time
 from tradewind.paper.markets import DAY_MS, TRADES_PER_BASE_BAR, Market, TickBars, empty_bars, join_bars
 
 _CHUNK_MS = 28 * DAY_MS
 _CACHED_CHUNKS = 256
+_CACHED_MOMENTS = 4096
 _CACHED_INTERVALS = ("15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d")
 
 
@@ -31,15 +31,6 @@ class Shock:
     factor: float
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A stretch of the market for the matching engine: a whole base bar or a part of one, ending at `end_ms`."""
-
-    window: int
-    end_ms: int
-    bar: BarTicks
-
-
 class MarketView:
     """Reads of one market. Nothing here knows what time it is: the caller passes `now_ms`."""
 
@@ -49,10 +40,20 @@ class MarketView:
         self.base_ms = market.base_ms
         self.shocks = sorted(shocks or [], key=lambda s: s.at_ms)
         self._chunks: OrderedDict[tuple[str, str, int], TickBars] = OrderedDict()
+        self._walks: dict[tuple[str, int], list[tuple[int, int]] | None] = {}
+        self._liquidity: dict[tuple[str, int], tuple[int, int] | None] = {}
+        self.version = 0
 
     def add_shock(self, shock: Shock) -> None:
         self.shocks = sorted([*self.shocks, shock], key=lambda s: s.at_ms)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what was remembered: the bars have changed. `version` tells others who remember."""
         self._chunks.clear()
+        self._walks.clear()
+        self._liquidity.clear()
+        self.version += 1
 
     # ------------------------------------------------------------------------------------------------------- base bars
     def bars(self, symbol: str, start_ms: int, end_ms: int) -> TickBars:
@@ -94,6 +95,15 @@ class MarketView:
         return points
 
     def _walk(self, symbol: str, open_ms: int) -> list[tuple[int, int]] | None:
+        """The corners of one base bar's walk, None in an outage. Asked again and again within a bar, so remembered."""
+        key = (symbol, open_ms)
+        if key not in self._walks:
+            if len(self._walks) >= _CACHED_MOMENTS:
+                self._walks.clear()
+            self._walks[key] = self._make_walk(symbol, open_ms)
+        return self._walks[key]
+
+    def _make_walk(self, symbol: str, open_ms: int) -> list[tuple[int, int]] | None:
         raw = self.market.bars(symbol, open_ms, open_ms + self.base_ms)
         if not len(raw):
             return None
@@ -114,6 +124,18 @@ class MarketView:
             if len(before):
                 return int(before.close[-1])
         return None
+
+    def reach(self, symbol: str, start_ms: int, end_ms: int) -> tuple[int, int] | None:
+        """(lowest, highest) price in [start_ms, end_ms], inside one base bar; None in an outage."""
+        points = self._walk(symbol, start_ms // self.base_ms * self.base_ms)
+        if points is None:
+            return None
+        first, last = _interpolate(points, start_ms), _interpolate(points, end_ms)
+        low, high = (first, last) if first <= last else (last, first)
+        for time_ms, price in points:
+            if start_ms <= time_ms < end_ms:
+                low, high = min(low, price), max(high, price)
+        return low, high
 
     def partial(self, symbol: str, start_ms: int, end_ms: int) -> TickBars:
         """The part [start_ms, end_ms) of one base bar as a bar of its own, volume in proportion; empty in an outage."""
@@ -140,10 +162,13 @@ class MarketView:
     def liquidity(self, symbol: str, now_ms: int) -> tuple[int, int]:
         """(volume in lots of the last finished base bar, mean close of the last five minutes) at a moment."""
         open_ms = now_ms // self.base_ms * self.base_ms
-        recent = self.bars(symbol, open_ms - max(5 * 60_000, self.base_ms), open_ms)
-        if not len(recent):
-            return 1, self.price(symbol, now_ms) or 1
-        return int(recent.volume[-1]), int(recent.close.mean())
+        key = (symbol, open_ms)
+        if key not in self._liquidity:
+            if len(self._liquidity) >= _CACHED_MOMENTS:
+                self._liquidity.clear()
+            recent = self.bars(symbol, open_ms - max(5 * 60_000, self.base_ms), open_ms)
+            self._liquidity[key] = (int(recent.volume[-1]), int(recent.close.mean())) if len(recent) else None
+        return self._liquidity[key] or (1, self.price(symbol, now_ms) or 1)
 
     def segments(self, symbol: str, start_ms: int, end_ms: int) -> tuple[TickBars, list[int]]:
         """The market from start to end for the engine: bars (the first and last may be parts) and when each ends."""
@@ -207,9 +232,9 @@ class MarketView:
         last_open = open_time(high_ms, interval, offset_ms)
         end = next_open_time(last_open, interval, offset_ms)
         if end <= now_ms:
-            found = self._closed(symbol, interval, low_ms, end, offset_ms)
+            found = self.finished(symbol, interval, low_ms, end, offset_ms)
         else:
-            closed = self._closed(symbol, interval, low_ms, last_open, offset_ms)
+            closed = self.finished(symbol, interval, low_ms, last_open, offset_ms)
             base_now = now_ms // self.base_ms * self.base_ms
             forming = join_bars(
                 [self.bars(symbol, max(last_open, low_ms), base_now), self.partial(symbol, base_now, now_ms)]
@@ -226,7 +251,7 @@ class MarketView:
             return empty_bars()
         return TickBars(*(np.array([v], np.int64) for v in (now_ms, price, price, price, price, 0, 0)))
 
-    def _closed(self, symbol: str, interval: str, low_ms: int, high_ms: int, offset_ms: int) -> TickBars:
+    def finished(self, symbol: str, interval: str, low_ms: int, high_ms: int, offset_ms: int) -> TickBars:
         """Finished candles that open in [low_ms, high_ms); the common intervals come from cached chunks."""
         if high_ms <= low_ms:
             return empty_bars()

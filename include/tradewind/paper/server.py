@@ -11,7 +11,7 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
@@ -27,6 +27,7 @@ from tradewind.paper import (
     account_endpoints,
     admin_api,
     auth,
+    futures_endpoints,
     list_endpoints,
     market_endpoints,
     params,
@@ -46,6 +47,7 @@ from tradewind.paper.store import PaperStore, SavedState
 log = logging.getLogger(__name__)
 _REGISTERED = (
     account_endpoints,
+    futures_endpoints,
     list_endpoints,
     market_endpoints,
     rules_endpoints,
@@ -160,6 +162,8 @@ class PaperServer:
                 if early is not None:
                     return early
             call, result = self._handle(request, endpoint, sent, query, body, struck)
+            if isinstance(result, Awaitable):  # what is no longer in memory is read from the database
+                result = await result
             headers |= call.headers
             response = _answer(result, call.status, headers)
         except ApiError as error:
@@ -200,8 +204,8 @@ class PaperServer:
                 call.rejected_leg = int(rule.options.get("leg", 2))
         result = endpoint.handler(call)
         for rule in struck:
-            if rule.action.endswith(("candles", "candle")) and isinstance(result, list):
-                result = distort_candles(result, rule)
+            if rule.action.endswith(("candles", "candle")) and isinstance(result, bytes):
+                result = orjson.dumps(distort_candles(orjson.loads(result), rule))
         return call, result
 
     # ---------------------------------------------------------------------------------------------------------- faults
@@ -260,7 +264,8 @@ class PaperServer:
 
 
 def _answer(body: Any, status: int, headers: dict[str, str]) -> Response:
-    return Response(orjson.dumps(body), status, headers, media_type="application/json")
+    content = body if isinstance(body, bytes) else orjson.dumps(body)
+    return Response(content, status, headers, media_type="application/json")
 
 
 def _unknown_error(rule: FaultRule) -> Response:

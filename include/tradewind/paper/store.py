@@ -16,43 +16,44 @@ from typing import Any
 import orjson
 import psycopg
 
-from tradewind.core.matching_types import (
-    Fill,
-    ListKind,
-    Order,
-    OrderKind,
-    OrderList,
-    OrderSide,
-    OrderStatus,
-    TimeInForce,
-)
+from tradewind.paper.archive import SCHEMA, Archive, SavedState, read_fill, read_order
 
+__all__ = ["PaperStore", "Rows", "SavedState", "read_fill", "read_order", "to_json"]
 log = logging.getLogger(__name__)
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS paper_meta (key text PRIMARY KEY, value jsonb NOT NULL);
-CREATE TABLE IF NOT EXISTS paper_accounts (account_id text PRIMARY KEY, data jsonb NOT NULL);
-CREATE TABLE IF NOT EXISTS paper_keys (api_key text PRIMARY KEY, data jsonb NOT NULL);
-CREATE TABLE IF NOT EXISTS paper_balances (
-    account_id text NOT NULL, asset text NOT NULL, atoms numeric(38) NOT NULL CHECK (atoms >= 0),
-    PRIMARY KEY (account_id, asset));
-CREATE TABLE IF NOT EXISTS paper_orders (order_id bigint PRIMARY KEY, data jsonb NOT NULL);
-CREATE TABLE IF NOT EXISTS paper_lists (list_id bigint PRIMARY KEY, data jsonb NOT NULL);
-CREATE TABLE IF NOT EXISTS paper_fills (
-    symbol text NOT NULL, trade_id bigint NOT NULL, data jsonb NOT NULL, PRIMARY KEY (symbol, trade_id));
+_WRITE = """
+WITH meta AS (
+    INSERT INTO paper_meta SELECT unnest(%s::text[]), unnest(%s::text[])::jsonb
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value),
+accounts AS (
+    INSERT INTO paper_accounts SELECT unnest(%s::text[]), unnest(%s::text[])::jsonb
+    ON CONFLICT (account_id) DO UPDATE SET data = excluded.data),
+keys AS (
+    INSERT INTO paper_keys SELECT unnest(%s::text[]), unnest(%s::text[])::jsonb
+    ON CONFLICT (api_key) DO UPDATE SET data = excluded.data),
+balances AS (
+    INSERT INTO paper_balances SELECT unnest(%s::text[]), unnest(%s::text[]), unnest(%s::numeric[])
+    ON CONFLICT (account_id, asset) DO UPDATE SET atoms = excluded.atoms),
+orders AS (
+    INSERT INTO paper_orders SELECT unnest(%s::bigint[]), unnest(%s::text[])::jsonb
+    ON CONFLICT (order_id) DO UPDATE SET data = excluded.data),
+lists AS (
+    INSERT INTO paper_lists SELECT unnest(%s::bigint[]), unnest(%s::text[])::jsonb
+    ON CONFLICT (list_id) DO UPDATE SET data = excluded.data),
+futures AS (
+    INSERT INTO paper_futures SELECT unnest(%s::text[]), unnest(%s::text[]), unnest(%s::text[])::jsonb
+    ON CONFLICT (kind, key) DO UPDATE SET data = excluded.data)
+INSERT INTO paper_fills SELECT unnest(%s::text[]), unnest(%s::bigint[]), unnest(%s::text[])::jsonb
+ON CONFLICT (symbol, trade_id) DO NOTHING
 """
-_UPSERTS = {
-    "meta": "INSERT INTO paper_meta VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-    "accounts": "INSERT INTO paper_accounts VALUES (%s, %s)"
-    " ON CONFLICT (account_id) DO UPDATE SET data = excluded.data",
-    "keys": "INSERT INTO paper_keys VALUES (%s, %s) ON CONFLICT (api_key) DO UPDATE SET data = excluded.data",
-    "balances": "INSERT INTO paper_balances VALUES (%s, %s, %s)"
-    " ON CONFLICT (account_id, asset) DO UPDATE SET atoms = excluded.atoms",
-    "orders": "INSERT INTO paper_orders VALUES (%s, %s) ON CONFLICT (order_id) DO UPDATE SET data = excluded.data",
-    "lists": "INSERT INTO paper_lists VALUES (%s, %s) ON CONFLICT (list_id) DO UPDATE SET data = excluded.data",
-    "fills": "INSERT INTO paper_fills VALUES (%s, %s, %s) ON CONFLICT (symbol, trade_id) DO NOTHING",
-}
+"""Everything of one commit in one statement, so in one transaction and one round trip."""
 _RETRY_S = 30.0
+KEPT_CLOSED_ORDERS = 20_000
+"""So many closed orders stay in memory; older ones are read from the database when somebody asks."""
+_COLUMNS = {
+    "meta": 2, "accounts": 2, "keys": 2, "balances": 3, "orders": 2, "lists": 2, "futures": 3, "fills": 3,
+}  # fmt: skip
+"""Tables in the order of the statement's parts, with their number of columns."""
 
 
 @dataclass(slots=True)
@@ -76,24 +77,13 @@ def to_json(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
-@dataclass(slots=True)
-class SavedState:
-    """Everything a restart needs; empty for an exchange that never ran."""
-
-    meta: dict[str, Any] = field(default_factory=dict)
-    accounts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    keys: dict[str, dict[str, Any]] = field(default_factory=dict)
-    balances: dict[tuple[str, str], int] = field(default_factory=dict)
-    orders: list[Order] = field(default_factory=list)
-    lists: list[OrderList] = field(default_factory=list)
-    fills: list[Fill] = field(default_factory=list)
-
-
 class PaperStore:
     """Writes behind one queue. `on_fatal` is called when the database stays away: nothing may be acknowledged then."""
 
-    def __init__(self, database_url: str, on_fatal: Callable[[], None]) -> None:
+    def __init__(self, database_url: str, on_fatal: Callable[[], None], kept_orders: int = KEPT_CLOSED_ORDERS) -> None:
+        self.kept_orders = kept_orders
         self._url = database_url
+        self.archive = Archive(database_url)
         self._on_fatal = on_fatal
         self._pending = Rows()
         self._wakeup = asyncio.Event()
@@ -105,23 +95,11 @@ class PaperStore:
 
     async def open(self) -> SavedState:
         """Create the tables if needed, read everything, start the writer."""
-        self._connection = connection = await psycopg.AsyncConnection.connect(self._url)
+        self._connection = connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True)
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(7240)")
             await connection.execute(SCHEMA)
-        state = SavedState(
-            {k: v async for k, v in _rows(connection, "SELECT key, value FROM paper_meta")},
-            {k: v async for k, v in _rows(connection, "SELECT account_id, data FROM paper_accounts")},
-            {k: v async for k, v in _rows(connection, "SELECT api_key, data FROM paper_keys")},
-            {
-                (a, b): int(n)
-                async for a, b, n in _rows(connection, "SELECT account_id, asset, atoms FROM paper_balances")
-            },
-            [_order(d) async for (d,) in _rows(connection, "SELECT data FROM paper_orders ORDER BY order_id")],
-            [_list(d) async for (d,) in _rows(connection, "SELECT data FROM paper_lists ORDER BY list_id")],
-            [_fill(d) async for (d,) in _rows(connection, "SELECT data FROM paper_fills ORDER BY symbol, trade_id")],
-        )
-        await connection.rollback()
+        state = await self.archive.state(self.kept_orders)
         self._task = asyncio.create_task(self._write_forever())
         return state
 
@@ -145,6 +123,7 @@ class PaperStore:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self.archive.close()
         if self._connection is not None:
             await self._connection.close()
 
@@ -181,41 +160,12 @@ class PaperStore:
 
     async def _write(self, rows: Rows) -> None:
         if self._connection is None or self._connection.closed:
-            self._connection = await psycopg.AsyncConnection.connect(self._url)
-        connection = self._connection
-        async with connection.pipeline(), connection.transaction(), connection.cursor() as cursor:
-            for table, values in rows.tables.items():
-                await cursor.executemany(
-                    _UPSERTS[table],
-                    [(*key, value) for key, value in sorted(values.items(), key=lambda item: str(item[0]))],
-                )
-
-
-async def _rows(connection: psycopg.AsyncConnection[Any], query: str) -> Any:
-    async with connection.cursor() as cursor:
-        await cursor.execute(query)
-        async for row in cursor:
-            yield row
-
-
-def _tags(data: dict[str, Any]) -> dict[str, Any]:
-    return {**data, "tags": tuple((str(k), v) for k, v in data["tags"])}
-
-
-def _order(data: dict[str, Any]) -> Order:
-    fixed = _tags(data)
-    fixed.update(
-        side=OrderSide(data["side"]),
-        kind=OrderKind(data["kind"]),
-        time_in_force=TimeInForce(data["time_in_force"]),
-        status=OrderStatus(data["status"]),
-    )
-    return Order(**fixed)
-
-
-def _list(data: dict[str, Any]) -> OrderList:
-    return OrderList(**{**data, "kind": ListKind(data["kind"]), "order_ids": tuple(data["order_ids"])})
-
-
-def _fill(data: dict[str, Any]) -> Fill:
-    return Fill(**{**data, "side": OrderSide(data["side"])})
+            self._connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True)
+        values: list[list[Any]] = []
+        for table, columns in _COLUMNS.items():
+            written = rows.tables.get(table)
+            if written:
+                values += [*(list(column) for column in zip(*written, strict=True)), list(written.values())]
+            else:
+                values += [[]] * columns
+        await self._connection.execute(_WRITE, values, prepare=True)

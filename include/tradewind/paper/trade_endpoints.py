@@ -100,7 +100,7 @@ def _place(call: Call, new: NewOrder, orders_counted: bool = False) -> dict[str,
     if not orders_counted:
         call.headers |= call.limiter.count_orders(call.account_id, 1, call.wall_ms)
     cap = None if call.take_cap_frac is None else int(new.lots * call.take_cap_frac)
-    order = engine.place(call.account_id, new, call.now_ms, take_cap_lots=cap)
+    order = engine.place_checked(call.account_id, new, call.now_ms, take_cap_lots=cap)
     default = "FULL" if new.kind in (OrderKind.MARKET, OrderKind.LIMIT) else "ACK"
     return new_view(call, order, call.params.get("newOrderRespType", default))
 

@@ -1,4 +1,4 @@
-"""Orders, lists, trades and candles as Binance writes them: amounts as strings with eight decimals, times in ms."""
+"""Orders, lists and trades as Binance writes them: amounts as strings with eight decimals, times in ms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 from tradewind.core.matching_rules import SymbolRules
 from tradewind.core.matching_types import (
-    CONTINGENT_KINDS,
     Fill,
     ListKind,
     Order,
@@ -16,8 +15,6 @@ from tradewind.core.matching_types import (
     OrderSide,
     OrderStatus,
 )
-from tradewind.paper.intervals import next_open_time
-from tradewind.paper.markets import TRADES_PER_BASE_BAR, TickBars
 
 
 def text(value: Decimal) -> str:
@@ -138,7 +135,7 @@ def _conditional(order: Order, rules: SymbolRules) -> dict[str, Any]:
     """Fields that appear only for some orders."""
     scale = Scale(rules)
     body: dict[str, Any] = {}
-    if order.kind in CONTINGENT_KINDS and order.stop_ticks:
+    if order.kind.is_contingent and order.stop_ticks:
         body["stopPrice"] = scale.price(order.stop_ticks)
     if order.trailing_bps:
         body["trailingDelta"] = order.trailing_bps
@@ -182,21 +179,3 @@ def my_trade_view(fill: Fill, rules: SymbolRules) -> dict[str, Any]:
         "isMaker": fill.is_maker,
         "isBestMatch": True,
     }
-
-
-def kline_rows(bars: TickBars, rules: SymbolRules, interval: str, base_ms: int, offset_ms: int = 0) -> list[list[Any]]:
-    """Candles as Binance's arrays. The quote volume is volume times the mean of high, low and close."""
-    scale = Scale(rules)
-    price, quantity = scale.price, scale.quantity
-    per_ticklot = rules.quote_atoms_per_ticklot
-    rows = []
-    columns = [c.tolist() for c in bars.columns()]
-    for t, o, h, low, c, v, taker in zip(*columns, strict=True):
-        close_ms = next_open_time(t, interval, offset_ms) - 1
-        typical = (h + low + c) * per_ticklot
-        trades = max(1, (close_ms + 1 - t) // base_ms) * TRADES_PER_BASE_BAR
-        rows.append(
-            [t, price(o), price(h), price(low), price(c), quantity(v), close_ms, _fixed(typical * v // 3), trades,
-             quantity(taker), _fixed(typical * taker // 3), "0"]
-        )  # fmt: skip
-    return rows
