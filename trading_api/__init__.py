@@ -42,7 +42,6 @@ def create_app(
         REQUESTS_PER_MINUTE=1200,
         REFUSALS_PER_MINUTE=30,
         JSON_SORT_KEYS=False,
-        BACKGROUND_THREADS=True,
     )
     app.config.update(config or {})
     app.json = problems.ExactJson(app)
@@ -56,6 +55,4 @@ def create_app(
     security.install(app, services)
     for blueprint in (read.blueprint, control.blueprint, page.blueprint):
         app.register_blueprint(blueprint)
-    if app.config["BACKGROUND_THREADS"]:
-        services.start_background()
     return app

@@ -26,10 +26,17 @@ def source() -> str:
     return f"api {request.remote_addr or '-'} request {g.get('request_id', '')}"
 
 
-def record(made: Services, actor: str, action: str, outcome: str, detail: Mapping[str, Any]) -> None:
-    """Write the row, and the log line that stands in for it when PostgreSQL is down."""
+def record(
+    made: Services, actor: str, action: str, outcome: str, detail: Mapping[str, Any], *, must: bool = False
+) -> None:
+    """Write the row, and the log line that stands in for it when PostgreSQL is down.
+
+    `must`: raise StoreUnavailable instead, where the row is what somebody acts on.
+    """
     _log.info("audit: %s %s %s from %s", actor, action, outcome, source())
     try:
         made.database.execute(_INSERT, (actor, action, outcome, Jsonb(dict(detail)), g.get("request_id", ""), source()))
     except (psycopg.OperationalError, PoolTimeout, TradewindError) as error:
+        if must:
+            raise
         _log.error("audit row lost, PostgreSQL does not answer: %s", type(error).__name__)

@@ -1,29 +1,28 @@
 """The control side of the API: start runs, halt, resume, flatten. Each call is audited, refused ones too.
 
-Halting writes the latch in PostgreSQL before anything else and needs nothing but PostgreSQL. The calls that start work
-do so through Airflow's REST API and answer 202 with a job to follow.
+Halting writes the latch in PostgreSQL before anything else and needs nothing but PostgreSQL. The other calls start runs
+through Airflow's REST API and answer 202 with a job to follow: this process holds no key of the exchange's, and its
+database role may read, insert audit and job rows, and tighten the latch.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from apiflask import APIBlueprint
 from flask import Response, g, url_for
 
-from tradewind.core.ports import Ports
 from tradewind.core.types import TradingMode
 from tradewind.errors import TradewindError
-from tradewind.jobs import safety
 
 from . import schemas
-from .audit import record, source
+from .audit import record
 from .job_rows import job_for, remember, start
 from .problems import ExactJson
-from .read import queries, tagged
+from .read import tagged
 from .security import may_control
 from .services import services
 
@@ -90,47 +89,59 @@ def trigger_trade_cycle(json_data: dict[str, Any], headers: dict[str, Any]) -> t
     responses=_PROBLEMS,
 )
 def halt(json_data: dict[str, Any]) -> Response:
-    return _latched(lambda ports: safety.halt(ports, json_data["reason"], g.actor, source=source()))
+    latch = _tighten(TradingMode.REDUCE_ONLY, json_data["reason"])
+    record(services(), g.actor, "halt", latch["mode"], {"reason": json_data["reason"], "sequence": latch["sequence"]})
+    return tagged(latch)
 
 
 @blueprint.post("/resume")
 @may_control
 @blueprint.input(schemas.EmptyRequest, location="json")
-@blueprint.output(schemas.LatchAnswer)
+@blueprint.output(schemas.Started, status_code=202)
 @blueprint.doc(
-    summary="Open the latch; refused unless the ledger is flat and reconciled after a breaker",
+    summary="Open the latch; the run refuses unless ledger and exchange agree and, after a breaker, all is flat",
     security=_CONTROLLERS,
     responses=_PROBLEMS,
 )
-def resume(json_data: dict[str, Any]) -> Response:
-    return _latched(lambda ports: safety.resume(ports, g.actor, source=source()))
+def resume(json_data: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    request = secrets.token_hex(12)
+    # The run acts on this row alone: starting it by hand, without the control token, opens nothing.
+    record(services(), g.actor, "resume", "requested", {"request": request}, must=True)
+    return _start("resume_trading", {"request": request}, request)
 
 
 @blueprint.post("/flatten")
 @may_control
 @blueprint.input(schemas.EmptyRequest, location="json")
-@blueprint.output(schemas.LatchAnswer)
+@blueprint.output(schemas.FlattenAnswer, status_code=202)
 @blueprint.doc(
     summary="Latch, then close every position and verify that nothing is left",
     security=_CONTROLLERS,
     responses=_PROBLEMS,
 )
-def flatten(json_data: dict[str, Any]) -> Response:
-    return _latched(_latch_and_flatten)
-
-
-def _latch_and_flatten(ports: Ports) -> dict[str, Any]:
-    """Latch first; then let the breaker's DAG do the work, or do it here when Airflow does not answer."""
-    made = services()
-    reason = f"flatten by {g.actor}"
-    latch = ports.trading_store.set_latch(TradingMode.HALTED, reason, ports.wall.now(), actor=g.actor)
-    run_id = f"api__latch_{latch.sequence}_{secrets.token_hex(4)}"
+def flatten(json_data: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """Latch first; then the breaker's DAG does the work, or whoever finds the latch set and nobody at work on it."""
+    latch = _tighten(TradingMode.HALTED, f"flatten by {g.actor}")
+    record(services(), g.actor, "flatten", "latched", {"sequence": latch["sequence"]})
+    params = {"reason": latch["reason"], "latch_sequence": latch["sequence"]}
+    answer = {**latch, "job_id": None, "href": None}
     try:
-        run = made.airflow.trigger_dag("trip_circuit_breaker", run_id=run_id)
+        started, _ = _start("trip_circuit_breaker", params, secrets.token_hex(12))
     except TradewindError as error:
-        return {"by": "status app", "airflow": str(error)} | safety.flatten(ports, g.actor, source=source())
-    record(made, g.actor, "flatten", "latched", {"sequence": latch.sequence, "dag_run_id": run_id})
-    return {"by": "trip_circuit_breaker", "dag_run_id": run["dag_run_id"]}
+        words = "It is flattened as soon as Airflow answers again; ./tradewind flatten does it now."
+        return {**answer, "detail": f"{error} {words}"}, 202
+    return {**answer, **{name: started[name] for name in ("job_id", "href")}, "detail": "The breaker is at work."}, 202
+
+
+_TIGHTEN = "SELECT mode, reason, since, sequence FROM tighten_latch(%s, %s, %s, %s, now())"
+
+
+def _tighten(mode: TradingMode, reason: str) -> dict[str, Any]:
+    """The one write of ledger state that this process may do: it never loosens."""
+    made = services()
+    row = made.database.row(_TIGHTEN, (made.account, mode.value, reason, g.actor))
+    assert row is not None  # the function always returns the latch
+    return row
 
 
 def _start(
@@ -153,12 +164,6 @@ def _start(
         "dag_run_id": job.run_id,
         "href": url_for("read.job", job_id=job.job_id),
     }, 202
-
-
-def _latched(act: Callable[[Ports], dict[str, Any]]) -> Response:
-    """Do it (the job writes its own audit row) and answer with the latch as it lies now."""
-    detail = act(services().wiring)
-    return tagged({**queries().latch(), "detail": detail})
 
 
 def _iso(moment: datetime | None) -> str | None:

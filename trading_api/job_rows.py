@@ -1,9 +1,11 @@
-"""Rows of the jobs table: made when the API starts a run, followed by asking Airflow."""
+"""Rows of the jobs table: made when the API starts a run, followed by asking Airflow.
+
+This process may insert such rows and nothing more: the lookout writes down how each run ended.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import logging
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,11 +14,10 @@ from typing import Any, Final
 from psycopg.types.json import Jsonb
 
 from tradewind.adapters.database import Database
-from tradewind.errors import BadInput, TradewindError
+from tradewind.errors import BadInput
+from tradewind.stack.job_following import followed
 
 from .services import Services
-
-_log = logging.getLogger(__name__)
 
 _STATES: Final = {"queued": "queued", "running": "running", "success": "done", "failed": "failed"}
 
@@ -25,19 +26,7 @@ _INSERT: Final = """
     VALUES (%(job_id)s, %(kind)s, 'queued', %(params)s, %(dag_id)s, %(run_id)s, %(actor)s)
     ON CONFLICT (job_id) DO NOTHING"""
 
-_PARAMS: Final = "SELECT params, state FROM jobs WHERE job_id = %s"
-
-_NOT_STARTED: Final = """
-    UPDATE jobs SET state = 'failed', finished_at = now(), error = %s WHERE job_id = %s AND state = 'queued'"""
-
-_STARTED: Final = """
-    UPDATE jobs SET state = 'queued', finished_at = NULL, error = NULL
-    WHERE job_id = %s AND state = 'failed' AND started_at IS NULL"""
-
-_FOLLOWED: Final = """
-    UPDATE jobs SET state = %(state)s, started_at = coalesce(started_at, %(started)s),
-        finished_at = coalesce(finished_at, %(finished)s)
-    WHERE job_id = %(job_id)s AND state IN ('queued', 'running')"""
+_PARAMS: Final = "SELECT params FROM jobs WHERE job_id = %s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +70,17 @@ def remember(database: Database, job: Job, params: Mapping[str, Any], actor: str
 def start(services: Services, job: Job, conf: Mapping[str, Any]) -> str:
     """Start the run through Airflow; a run that exists is left as it is. Returns the job's state.
 
-    Raises what the client raises when Airflow does not answer or refuses; the row then says so.
+    Raises what the client raises when Airflow does not answer or refuses.
     """
-    try:
-        run = services.airflow.trigger_dag(job.dag_id, conf=conf, run_id=job.run_id)
-    except TradewindError as error:
-        services.database.execute(_NOT_STARTED, (str(error)[:500], job.job_id))
-        raise
-    services.database.execute(_STARTED, (job.job_id,))
+    run = services.airflow.trigger_dag(job.dag_id, conf=conf, run_id=job.run_id)
     return _STATES.get(str(run.get("state")), "queued")
 
 
 def with_progress(services: Services, row: dict[str, Any]) -> dict[str, Any]:
     """The row with its progress, and with Airflow's word on a run that has not ended here."""
-    if row["state"] in ("queued", "running") and row["dag_id"] and row["dag_run_id"]:
-        row = _follow(services, row)
+    unfinished = row["state"] in ("queued", "running") or (row["state"] == "failed" and row["started_at"] is None)
+    if unfinished and row["dag_id"] and row["dag_run_id"]:
+        row = followed(row, services.airflow)
     chunks = row["chunks"]
     progress: float | None
     if row["state"] == "done":
@@ -105,30 +90,3 @@ def with_progress(services: Services, row: dict[str, Any]) -> dict[str, Any]:
     else:
         progress = 0.0 if row["state"] == "queued" else None
     return {**row, "progress_frac": progress}
-
-
-def _follow(services: Services, row: dict[str, Any]) -> dict[str, Any]:
-    try:
-        run = services.airflow.dag_run(row["dag_id"], row["dag_run_id"])
-    except TradewindError as error:
-        _log.info("run %s cannot be followed: %s", row["dag_run_id"], error)
-        return row
-    state = _STATES.get(str(run.get("state")), row["state"])
-    if state == row["state"]:
-        return row
-    # A load that reports its own progress is running as soon as it says so, whatever Airflow's queue thinks.
-    if state == "queued":
-        return row
-    values = {
-        "job_id": row["job_id"],
-        "state": state,
-        "started": run.get("start_date"),
-        "finished": run.get("end_date") if state in ("done", "failed") else None,
-    }
-    services.database.execute(_FOLLOWED, values)
-    return {
-        **row,
-        "state": state,
-        "started_at": row["started_at"] or values["started"],
-        "finished_at": row["finished_at"] or values["finished"],
-    }

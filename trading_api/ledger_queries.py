@@ -63,6 +63,16 @@ class LedgerQueries(Reader):
     def audit(self, limit: int) -> list[Row]:
         return self._rows(self.AUDIT, limit=limit)
 
+    REFUSAL: Final = """
+        SELECT refused.detail -> 'refusals' AS refusals FROM audit refused JOIN audit asked USING (source)
+        WHERE refused.action = 'resume' AND refused.outcome = 'refused'
+          AND asked.outcome = 'requested' AND asked.detail ->> 'request' = %(request)s LIMIT 1"""
+
+    def resume_refusal(self, request: str) -> str | None:
+        """Why a resume that was asked for was refused, in words."""
+        row = self._row(self.REFUSAL, request=request)
+        return "Refused: " + "; ".join(row["refusals"]) if row else None
+
     # ---------------------------------------------------------------------------------------------------------- equity
     LAST_EQUITY: Final = """
         SELECT at, equity_quote, detail FROM equity WHERE account = %(account)s AND kind = 'mark'

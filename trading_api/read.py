@@ -232,7 +232,10 @@ def job(job_id: str) -> Response:
     row = queries().job(job_id) if job_id.isprintable() else None
     if row is None:
         abort(problem(404, "There is no job of that id."))
-    return tagged(with_progress(services(), row))
+    row = with_progress(services(), row)
+    if row["kind"] == "resume_trading" and row["state"] == "failed":
+        row["error"] = queries().resume_refusal(str(row["params"].get("request"))) or row["error"]
+    return tagged(row)
 
 
 # ------------------------------------------------------------------------------------------------------------- exports

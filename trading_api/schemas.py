@@ -175,6 +175,14 @@ class CheckAnswer(Schema):
     value = Float(required=True, allow_none=True)
 
 
+class DagAnswer(Schema):
+    dag_id = String(required=True)
+    paused = Boolean(required=True)
+    last_state = String(required=True, allow_none=True)
+    last_start = DateTime(required=True, allow_none=True)
+    failed_24h = Integer(required=True)
+
+
 class Ready(Schema):
     ready = Boolean(required=True)
     failed = List(String(), required=True)
@@ -191,6 +199,7 @@ class SystemStatus(Schema):
     data = List(Dict())
     model = Dict(allow_none=True)
     sentiment = List(Dict())
+    dags = List(Nested(DagAnswer), required=True)
     checks = List(Nested(CheckAnswer), required=True)
     problems = List(Dict(), required=True)
     clock = Dict(required=True)
@@ -242,4 +251,9 @@ class LatchAnswer(Schema):
     reason = String(required=True)
     since = DateTime(allow_none=True)
     sequence = Integer(required=True)
-    detail = Dict()
+
+
+class FlattenAnswer(LatchAnswer):
+    detail = String(required=True)
+    job_id = String(required=True, allow_none=True)
+    href = String(required=True, allow_none=True)

@@ -10,9 +10,8 @@ from flask import current_app
 
 from tradewind.settings import Settings
 from tradewind.stack.airflow_api import AirflowClient
+from tradewind.stack.checks import Checks
 from tradewind.wiring import Wiring
-
-from .checks import Checks
 
 if TYPE_CHECKING:
     from tradewind.adapters.database import Database
@@ -25,7 +24,7 @@ class Services:
         self.settings = settings
         self.wiring = wiring
         self._first_use = threading.Lock()
-        self.checks = Checks(self)
+        self.checks = Checks(settings, wiring.params.watch_silent_s)
 
     @property
     def database(self) -> Database:
@@ -39,29 +38,9 @@ class Services:
 
     @cached_property
     def airflow(self) -> AirflowClient:
-        return self.airflow_client(timeout_s=10.0)
-
-    def airflow_client(self, timeout_s: float) -> AirflowClient:
         settings = self.settings
-        return AirflowClient(
-            settings.airflow_url,
-            settings.airflow_username,
-            settings.airflow_password.get_secret_value(),
-            timeout_s=timeout_s,
-        )
-
-    def start_background(self) -> None:
-        """Send the outbox of alerts, and ping the watchdog outside, from this process; each only where configured."""
-        if urls := [url.get_secret_value() for url in self.settings.alert_urls]:
-            from tradewind.adapters.alert_dispatcher import AlertDispatcher
-            from tradewind.adapters.database import Database
-
-            database = Database(self.settings.database_url.get_secret_value(), max_connections=1)
-            AlertDispatcher(database, urls).start()
-        if url := self.settings.dead_man_url.get_secret_value():
-            from tradewind.adapters.dead_man import DeadManPing
-
-            DeadManPing(url, lambda: all(check.ok for check in self.checks.all())).start()
+        password = settings.airflow_password.get_secret_value()
+        return AirflowClient(settings.airflow_url, settings.airflow_username, password, timeout_s=10.0)
 
 
 def services() -> Services:

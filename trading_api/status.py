@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -10,14 +11,16 @@ from typing import Any
 from tradewind.core.types import TradingMode
 from tradewind.errors import TradewindError
 from tradewind.jobs.permission import MAX_RECONCILIATION_AGE_S
+from tradewind.stack.checks import MONEY_DAGS, Check
 
-from .checks import Check
 from .queries import Queries, Row, Window
 from .services import Services
 
 _BAR = {"15m": timedelta(minutes=15), "1h": timedelta(hours=1)}
 # A bar is stored within a minute or two of its close; twice that is late.
 _LATE_AFTER = timedelta(minutes=4)
+# Without these no entry is sent. Redis is dispensable, and a process that is started again is named by its part.
+_BLOCKING = ("postgresql", "airflow", "exchange", "watch")
 _RECENT_ALERT = timedelta(hours=24)
 
 
@@ -36,6 +39,7 @@ def system_status(made: Services) -> dict[str, Any]:
         "data": [],
         "model": None,
         "sentiment": [],
+        "dags": [asdict(dag) for dag in made.checks.dags()],
         "checks": made.checks.as_dicts(),
         "problems": [],
         "clock": {
@@ -204,7 +208,7 @@ def _trading(queries: Queries, failed: dict[str, Check], answer: dict[str, Any])
     if latch["mode"] != TradingMode.ACTIVE:
         word = "the breaker is latched" if latch["mode"] == TradingMode.HALTED else "halted by hand"
         reasons.append(f"{word}: {latch['reason']}")
-    reasons += [f"{check.name}: {check.detail}" for name, check in failed.items() if name != "redis"]
+    reasons += [f"{check.name}: {check.detail}" for name, check in failed.items() if name in _BLOCKING]
     reconciliation = queries.last_reconciliation()
     reasons += _reconciliation_reasons(reconciliation)
     if answer["model"] is None:
@@ -253,6 +257,12 @@ def _problems(queries: Queries, checks: Sequence[Check], answer: dict[str, Any])
     late = sorted({row["symbol"] for row in answer["data"] if row["late"]})
     if late:
         found.append(_problem("warning", "data", f"bars are late: {', '.join(late)}"))
+    for dag in answer["dags"]:
+        if dag["last_state"] == "failed":
+            severity = "critical" if dag["dag_id"] in MONEY_DAGS else "warning"
+            found.append(_problem(severity, "DAG", f"the last run of {dag['dag_id']} failed"))
+        elif dag["paused"] and dag["dag_id"] not in MONEY_DAGS:
+            found.append(_problem("warning", "DAG", f"{dag['dag_id']} is paused"))
     recent = datetime.now(UTC) - _RECENT_ALERT
     for alert in queries.alerts(20):
         if alert["severity"] != "info" and alert["last_seen_at"] > recent and alert["sent_at"] is None:

@@ -35,6 +35,10 @@ STACK_ONLY = frozenset(
         "airflow_jwt_secret",
         "airflow_secret_key",
         "airflow_password",
+        "status_database_url",
+        "status_database_password",
+        "writer_database_url",
+        "writer_database_password",
         "api_read_token",
         "api_control_token",
         "api_session_key",
@@ -80,6 +84,13 @@ class Settings(BaseSettings):
     # State and servers.
     home_dir: Path = Field(PROJECT_DIR / ".tradewind", examples=["/var/lib/tradewind"])
     database_url: SecretStr = Field(NO_SECRET, examples=["postgresql://user:password@db.example:5432/tradewind_live"])
+    # The same database through roles with fewer rights; without them an external server sees the owner's role alone.
+    writer_database_url: SecretStr = Field(
+        NO_SECRET, examples=["postgresql://tradewind_writer:password@db.example:5432/tradewind_live"]
+    )
+    status_database_url: SecretStr = Field(
+        NO_SECRET, examples=["postgresql://tradewind_status:password@db.example:5432/tradewind_live"]
+    )
     paper_database_url: SecretStr = Field(NO_SECRET, examples=["postgresql://user:password@db.example:5432/paper"])
     airflow_database_url: SecretStr = Field(NO_SECRET, examples=["postgresql://user:password@db.example:5432/airflow"])
     cache_url: SecretStr = Field(NO_SECRET, examples=["redis://:password@cache.example:6379/0"])
@@ -99,6 +110,9 @@ class Settings(BaseSettings):
     statsd_host: str = Field("", examples=["127.0.0.1"])
     statsd_port: Port = Field(8125, examples=["8125"])
     alert_urls: Secrets = Field((), examples=["tgram://bottoken/ChatID"])
+    # UTC; within these hours info and warning wait, critical alerts do not.
+    alert_quiet_hours: str = Field("", pattern=r"^(|\d{2}:\d{2}-\d{2}:\d{2})$", examples=["22:00-07:00"])
+    summary_hour_utc: int = Field(6, ge=0, le=23, examples=["6"])
     dead_man_url: SecretStr = Field(NO_SECRET, examples=["https://hc-ping.example/uuid"])
     api_read_token: SecretStr = Field(NO_SECRET, examples=["<made by ./tradewind secrets init>"])
     api_control_token: SecretStr = Field(NO_SECRET, examples=["<made by ./tradewind secrets init>"])
@@ -112,6 +126,9 @@ class Settings(BaseSettings):
     airflow_port: Port = Field(8080, examples=["8080"])
     status_port: Port = Field(8090, examples=["8090"])
 
+    # Where a browser reaches the status page, when that is not this machine: for links in Airflow and in alerts.
+    status_page_url: str = Field("", pattern=r"^(|https?://.+)$", examples=["https://tradewind.example"])
+
     # Airflow.
     airflow_url: str = Field("", pattern=r"^(|https?://.+)$", examples=["http://127.0.0.1:8080"])
     airflow_username: str = Field("admin", min_length=1, examples=["admin"])
@@ -120,6 +137,8 @@ class Settings(BaseSettings):
     # Generated once by `stack.secrets`.
     postgres_password: SecretStr = NO_SECRET
     database_password: SecretStr = NO_SECRET
+    writer_database_password: SecretStr = NO_SECRET
+    status_database_password: SecretStr = NO_SECRET
     paper_database_password: SecretStr = NO_SECRET
     airflow_database_password: SecretStr = NO_SECRET
     cache_password: SecretStr = NO_SECRET
@@ -225,6 +244,9 @@ class Settings(BaseSettings):
             "airflow_url": f"http://127.0.0.1:{self.airflow_port}",
             "model_url": (self.home_dir / self.mode / "models").as_uri(),
             "database_url": self._embedded_database("tradewind", self.database_password),
+            "writer_database_url": self._restricted_database("writer", self.writer_database_password),
+            "status_database_url": self._restricted_database("status", self.status_database_password),
+            "status_page_url": f"http://127.0.0.1:{self.status_port}",
             "cache_url": SecretStr(
                 f"redis://:{quote(self.cache_password.get_secret_value(), safe='')}@127.0.0.1:{self.cache_port}/0"
             ),
@@ -241,6 +263,13 @@ class Settings(BaseSettings):
         """A database of this mode; its role, named without the mode, owns nothing else."""
         secret = quote(password.get_secret_value(), safe="")
         return SecretStr(f"postgresql://{name}:{secret}@127.0.0.1:{self.postgres_port}/{name}_{self.mode}")
+
+    def _restricted_database(self, role: str, password: SecretStr) -> SecretStr:
+        """Our own database through another role; on an external server, unless it is given, the owner's."""
+        if not self.uses_embedded_database:
+            return self.database_url
+        secret = quote(password.get_secret_value(), safe="")
+        return SecretStr(f"postgresql://tradewind_{role}:{secret}@127.0.0.1:{self.postgres_port}/tradewind_{self.mode}")
 
     def _sibling_database(self, name: str, password: SecretStr) -> SecretStr:
         """On the same server as ours, wherever that is."""

@@ -19,9 +19,9 @@ from tradewind.stack.environment import PARALLELISM
 ALL = {
     "collect_candles_15m", "collect_candles_1h", "backfill_history", "fill_candle_gaps", "detect_regime",
     "score_sentiment", "retrain_models", "run_trade_cycle", "manage_positions", "watch_risk", "trip_circuit_breaker",
-    "maintain_storage",
+    "resume_trading", "maintain_storage",
 }  # fmt: skip
-MONEY = {"run_trade_cycle", "manage_positions", "watch_risk", "trip_circuit_breaker"}
+MONEY = {"run_trade_cycle", "manage_positions", "watch_risk", "trip_circuit_breaker", "resume_trading"}
 COLLECTING = {"collect_candles_15m", "collect_candles_1h"}
 OWNERS = {"market-data", "research", "trading", "risk", "operations"}
 BUTTONS = ("**Clear**", "**Mark success**", "**Retry**", "**Backfill**")

@@ -52,9 +52,19 @@ class Outside:
             dags = [{"dag_id": dag_id, "is_paused": dag_id in self.paused} for dag_id in MONEY_DAGS]
             return _json({"dags": dags, "total_entries": len(dags)})
         parts = path.split("/")
+        if request.method == "GET" and len(parts) == 6 and parts[5] == "dagRuns":
+            return self._newest_runs(request, parts[4])
         if len(parts) >= 6 and parts[5] == "dagRuns":
             return self._runs(request, parts[4], parts[6] if len(parts) > 6 else "")
         return Answer(404)
+
+    def _newest_runs(self, request: Request, dag_id: str) -> Answer:
+        failed_only = "state=failed" in request.path
+        found = [
+            run for run in self.runs.values()
+            if dag_id in ("~", run["dag_id"]) and (run["state"] == "failed" or not failed_only)
+        ]  # fmt: skip
+        return _json({"dag_runs": found[::-1], "total_entries": len(found)})
 
     def _runs(self, request: Request, dag_id: str, run_id: str) -> Answer:
         if request.method == "GET":

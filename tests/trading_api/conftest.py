@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
+import psycopg
 import pytest
 from apiflask import APIFlask
 from flask.testing import FlaskClient
@@ -28,10 +30,20 @@ def around() -> Iterator[Outside]:
 
 
 @pytest.fixture
-def settings(postgres_url: str, valkey_url: str, around: Outside, tmp_path: Path) -> Settings:
+def status_url(postgres_url: str) -> str:
+    """The test's database through the role that the app has in a deployment."""
+    password = "status-password-of-tests"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"ALTER ROLE tradewind_status LOGIN PASSWORD '{password}'")
+    parts = urlsplit(postgres_url)
+    return urlunsplit(parts._replace(netloc=f"tradewind_status:{password}@{parts.hostname}:{parts.port}"))
+
+
+@pytest.fixture
+def settings(status_url: str, valkey_url: str, around: Outside, tmp_path: Path) -> Settings:
     return Settings(
         home_dir=tmp_path,
-        database_url=SecretStr(postgres_url),
+        database_url=SecretStr(status_url),
         cache_url=SecretStr(valkey_url),
         exchange_url=around.exchange_url,
         airflow_url=around.airflow_url,
@@ -52,7 +64,7 @@ def wiring(settings: Settings) -> Iterator[Wiring]:
 
 @pytest.fixture
 def app(settings: Settings, wiring: Wiring) -> APIFlask:
-    app = create_app(settings, wiring, {"BACKGROUND_THREADS": False})
+    app = create_app(settings, wiring)
     # Answers are kept for seconds; a test that stops a part must see it at once.
     app.extensions["tradewind"].checks.wait_s = 0.0
     return app
@@ -64,5 +76,8 @@ def client(app: APIFlask) -> FlaskClient:
 
 
 @pytest.fixture
-def database(wiring: Wiring) -> Database:
-    return wiring.database
+def database(postgres_url: str) -> Iterator[Database]:
+    """The owner's view, for what a test puts there and looks up."""
+    database = Database(postgres_url)
+    yield database
+    database.close()

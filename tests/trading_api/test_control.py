@@ -12,6 +12,7 @@ from tests.support.outside import Outside
 from tests.trading_api.conftest import CONTROLLER, READER
 from tradewind.adapters.database import Database
 from tradewind.settings import Settings
+from tradewind.stack.job_following import NEVER_STARTED
 
 STARTS = {
     "/api/collect-historical-data": ("backfill_history", {"symbols": ["BTC/USDT"], "timeframes": ["15m"]}),
@@ -71,10 +72,15 @@ def test_airflow_down_is_said_and_the_same_key_may_try_again(
     answer = client.post("/api/train", json={"reason": "x"}, headers=headers)
     assert answer.status_code == 503
     assert "Airflow" in answer.get_json()["detail"]
-    assert database.row("SELECT state FROM jobs") == {"state": "failed"}
+    job = database.row("SELECT job_id, state FROM jobs")
+    assert job is not None
+    assert job["state"] == "queued"
     around.airflow_down = False
+    database.execute("UPDATE jobs SET created_at = created_at - interval '2 minutes'")
+    told = client.get(f"/api/jobs/{job['job_id']}", headers=READER).get_json()
+    assert (told["state"], told["error"]) == ("failed", NEVER_STARTED)
     assert client.post("/api/train", json={"reason": "x"}, headers=headers).status_code == 202
-    assert database.row("SELECT state, error FROM jobs") == {"state": "queued", "error": None}
+    assert client.get(f"/api/jobs/{job['job_id']}", headers=READER).get_json()["state"] == "queued"
 
 
 def test_progress_counts_chunks(client: FlaskClient, database: Database) -> None:
@@ -114,12 +120,46 @@ def test_halting_twice_keeps_the_first_reason(client: FlaskClient) -> None:
 
 def test_flatten_latches_before_it_asks_airflow(client: FlaskClient, around: Outside, database: Database) -> None:
     answer = client.post("/api/flatten", json={}, headers=CONTROLLER)
-    assert answer.status_code == 200, answer.text
+    assert answer.status_code == 202, answer.text
     body = answer.get_json()
-    assert body["mode"] == "halted"
-    assert body["detail"]["by"] == "trip_circuit_breaker"
-    assert [dag_id for dag_id, _ in around.runs] == ["trip_circuit_breaker"]
+    assert (body["mode"], body["sequence"]) == ("halted", 1)
+    ((dag_id, _), run) = next(iter(around.runs.items()))
+    assert (dag_id, run["conf"]["latch_sequence"]) == ("trip_circuit_breaker", 1)
+    assert client.get(body["href"], headers=READER).get_json()["kind"] == "trip_circuit_breaker"
     assert database.row("SELECT outcome FROM audit WHERE action = 'flatten'") == {"outcome": "latched"}
+
+
+def test_flatten_latches_with_airflow_down_and_says_who_carries_it_on(
+    client: FlaskClient, around: Outside, database: Database
+) -> None:
+    around.airflow_down = True
+    answer = client.post("/api/flatten", json={}, headers=CONTROLLER)
+    assert answer.status_code == 202, answer.text
+    assert answer.get_json()["job_id"] is None
+    assert "./tradewind flatten does it now" in answer.get_json()["detail"]
+    assert database.row("SELECT mode FROM latches") == {"mode": "halted"}
+
+
+def test_resume_starts_a_run_that_acts_on_its_audit_row(
+    client: FlaskClient, around: Outside, database: Database
+) -> None:
+    client.post("/api/halt", json={"reason": "lunch"}, headers=CONTROLLER)
+    answer = client.post("/api/resume", json={}, headers=CONTROLLER)
+    assert answer.status_code == 202, answer.text
+    ((dag_id, _), run) = next(iter(around.runs.items()))
+    assert dag_id == "resume_trading"
+    asked = database.row("SELECT detail, source FROM audit WHERE outcome = 'requested'")
+    assert asked is not None
+    assert asked["detail"]["request"] == run["conf"]["request"]
+    assert database.row("SELECT mode FROM latches") == {"mode": "reduce_only"}, "only the run opens it"
+    database.execute(
+        "INSERT INTO audit (actor, action, outcome, detail, source) "
+        "VALUES ('control', 'resume', 'refused', '{\"refusals\": [\"BTC/USDT: 0.1 held\"]}', %s)",
+        (asked["source"],),
+    )
+    run["state"] = "failed"
+    job = client.get(answer.get_json()["href"], headers=READER).get_json()
+    assert (job["state"], job["error"]) == ("failed", "Refused: BTC/USDT: 0.1 held")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Halt, flatten and resume through the API against a paper exchange, with Airflow down all the while."""
+"""A resume that the page asked for, carried out by its run's job against a paper exchange."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from tests.support.outside import outside
 from tests.support.paper_server import PaperServerProcess
 from tests.trading_api.conftest import CONTROL, CONTROLLER, READ, SESSION
 from tradewind.adapters.database import Database
+from tradewind.errors import StopError
+from tradewind.jobs.safety import resume_requested
 from tradewind.settings import Settings
 from tradewind.wiring import Wiring
 from trading_api import create_app
@@ -45,35 +47,42 @@ def wiring(postgres_url: str, valkey_url: str, tmp_path: Path) -> Iterator[Wirin
 
 @pytest.fixture
 def client(wiring: Wiring) -> FlaskClient:
-    return create_app(wiring.settings, wiring, {"BACKGROUND_THREADS": False}).test_client()
+    return create_app(wiring.settings, wiring).test_client()
 
 
-def test_a_halt_is_lifted_by_resume(client: FlaskClient, wiring: Wiring) -> None:
+def asked_for(client: FlaskClient, wiring: Wiring) -> str:
+    assert client.post("/api/resume", json={}, headers=CONTROLLER).status_code == 503, "Airflow is down"
+    row = wiring.database.row("SELECT detail ->> 'request' AS number FROM audit WHERE outcome = 'requested'")
+    assert row is not None
+    return str(row["number"])
+
+
+def test_a_request_opens_the_latch_once(client: FlaskClient, wiring: Wiring) -> None:
     assert client.post("/api/halt", json={"reason": "lunch"}, headers=CONTROLLER).get_json()["mode"] == "reduce_only"
-    answer = client.post("/api/resume", json={}, headers=CONTROLLER)
-    assert answer.status_code == 200, answer.text
-    assert answer.get_json()["mode"] == "active"
-    actions = wiring.database.rows("SELECT action, outcome FROM audit ORDER BY audit_id")
-    assert [(row["action"], row["outcome"]) for row in actions] == [("halt", "reduce_only"), ("resume", "opened")]
-
-
-def test_flatten_does_the_work_itself_without_airflow(client: FlaskClient, wiring: Wiring) -> None:
-    answer = client.post("/api/flatten", json={}, headers=CONTROLLER)
-    assert answer.status_code == 200, answer.text
-    body = answer.get_json()
-    assert body["mode"] == "halted"
-    assert body["detail"]["by"] == "status app"
-    assert body["detail"]["flat"] is True
-    flattened = wiring.database.row("SELECT verified_flat_at FROM flattenings")
-    assert flattened is not None
-    assert flattened["verified_flat_at"] is not None
-    assert client.post("/api/resume", json={}, headers=CONTROLLER).get_json()["mode"] == "active"
-
-
-def test_resume_with_the_exchange_gone_is_refused(client: FlaskClient, wiring: Wiring) -> None:
-    client.post("/api/halt", json={"reason": "lunch"}, headers=CONTROLLER)
-    object.__setattr__(wiring.settings, "exchange_url", "http://127.0.0.1:9")
-    answer = client.post("/api/resume", json={}, headers=CONTROLLER)
-    assert answer.status_code in (409, 503), answer.text
-    assert answer.mimetype == "application/problem+json"
+    request = asked_for(client, wiring)
+    assert resume_requested(wiring, request)["mode"] == "active"
+    client.post("/api/halt", json={"reason": "again"}, headers=CONTROLLER)
+    with pytest.raises(StopError, match="no resume was asked for"):
+        resume_requested(wiring, request)
     assert wiring.trading_store.latch().mode.value == "reduce_only"
+    actions = wiring.database.rows("SELECT action, outcome FROM audit WHERE outcome <> 'failed' ORDER BY audit_id")
+    assert [(row["action"], row["outcome"]) for row in actions] == [
+        ("halt", "reduce_only"), ("resume", "requested"), ("resume", "taken"), ("resume", "opened"),
+        ("halt", "reduce_only"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("request_id", ["", "made-up"])
+def test_a_run_started_by_hand_opens_nothing(client: FlaskClient, wiring: Wiring, request_id: str) -> None:
+    client.post("/api/halt", json={"reason": "lunch"}, headers=CONTROLLER)
+    with pytest.raises(StopError, match="press Resume on the status page"):
+        resume_requested(wiring, request_id)
+    assert wiring.trading_store.latch().mode.value == "reduce_only"
+
+
+def test_an_old_request_opens_nothing(client: FlaskClient, wiring: Wiring) -> None:
+    client.post("/api/halt", json={"reason": "lunch"}, headers=CONTROLLER)
+    request = asked_for(client, wiring)
+    wiring.database.execute("UPDATE audit SET at = at - interval '11 minutes'")
+    with pytest.raises(StopError, match="no resume was asked for"):
+        resume_requested(wiring, request)

@@ -77,7 +77,7 @@ def test_refusals_are_audited_without_what_was_given(client: FlaskClient, databa
 
 
 def test_guessing_is_slowed_down(settings: Settings, wiring: Wiring) -> None:
-    app = create_app(settings, wiring, {"BACKGROUND_THREADS": False, "REFUSALS_PER_MINUTE": 5})
+    app = create_app(settings, wiring, {"REFUSALS_PER_MINUTE": 5})
     client = app.test_client()
     statuses = [client.get("/api/orders", headers={"Authorization": f"Bearer {n}"}).status_code for n in range(8)]
     assert statuses == [401] * 5 + [429] * 3
@@ -85,7 +85,7 @@ def test_guessing_is_slowed_down(settings: Settings, wiring: Wiring) -> None:
 
 
 def test_requests_are_limited(settings: Settings, wiring: Wiring) -> None:
-    app = create_app(settings, wiring, {"BACKGROUND_THREADS": False, "REQUESTS_PER_MINUTE": 3})
+    app = create_app(settings, wiring, {"REQUESTS_PER_MINUTE": 3})
     client = app.test_client()
     assert [client.get("/api/health").status_code for _ in range(5)] == [200, 200, 200, 429, 429]
 
@@ -137,7 +137,7 @@ def test_a_new_read_token_ends_old_sessions(app: APIFlask, settings: Settings, w
     cookie = client.get_cookie("tradewind_session")
     assert cookie is not None
     object.__setattr__(settings, "api_read_token", SecretStr("another"))
-    other = create_app(settings, wiring, {"BACKGROUND_THREADS": False}).test_client()
+    other = create_app(settings, wiring).test_client()
     other.set_cookie("tradewind_session", cookie.value)
     assert other.get("/api/orders").status_code == 401
 

@@ -106,6 +106,22 @@
     part("answer").hidden = !words;
   }
 
+  // Wait for the run that was started; a refusal stays on the screen. The breaker may take its time: the page shows it.
+  async function follow(href) {
+    for (let turn = 0; turn < 60; turn += 1) {
+      if (!dialog.open) return false;
+      const answer = await fetch(href);
+      const job = answer.ok ? await answer.json() : {};
+      if (job.state === "done") return true;
+      if (job.state === "failed") { say(job.error || "The run failed: see it in Airflow.", "bad"); refresh(); return false; }
+      say(`${job.kind ? job.kind.replaceAll("_", " ") : "The run"} is ${job.state || "starting"}…`, "");
+      await refresh();
+      await new Promise((resolve) => { setTimeout(resolve, 1000); });
+    }
+    say("It is still at work: see Jobs.", "warn");
+    return false;
+  }
+
   part("cancel").addEventListener("click", () => dialog.close());
   dialog.querySelector("form").addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -126,6 +142,9 @@
       const body = await answer.json();
       if (!answer.ok) return say(body.detail || `Refused (${answer.status})`, "bad");
       part("token").value = "";
+      if (body.detail) say(body.detail, "warn");
+      if (body.href && !await follow(body.href)) return undefined;
+      if (!body.href && answer.status === 202) return refresh();
       dialog.close();
       await refresh();
     } catch {

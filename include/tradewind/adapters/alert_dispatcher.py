@@ -97,6 +97,10 @@ class AlertDispatcher:
                 self._database.execute(_FAILED, ("no channel took it", alert["alert_id"]))
         return sent
 
+    def send_directly(self, severity: str, title: str, body: str) -> bool:
+        """Past the outbox, for when the outbox itself is what failed; says whether a channel took it."""
+        return self._send is not None and self._send(f"[{severity}] {title}", body, severity)
+
     def run(self, poll_s: float = 5.0) -> None:
         """Dispatch until `stop`; a store that is down is tried again at the next turn."""
         while not self._stop.wait(poll_s):
@@ -116,6 +120,14 @@ class AlertDispatcher:
 
     def _notify(self, title: str, body: str, severity: str) -> bool:
         return bool(self._channels.notify(title=title, body=body, notify_type=_KINDS[severity]))
+
+
+def quiet_hours(text: str) -> tuple[time, time] | None:
+    """`22:00-07:00` as two times of day; None for "". Raises ValueError where these are none."""
+    if not text:
+        return None
+    start, _, end = text.partition("-")
+    return time.fromisoformat(start), time.fromisoformat(end)
 
 
 def _within(span: tuple[time, time], moment: time) -> bool:

@@ -52,6 +52,13 @@ class OutboxAlerts:
         An alert is often raised while something else is failing, so a store that does not answer is logged instead of
         raised: the caller's own error must not be replaced by ours. Raises ValueError for an unknown severity.
         """
+        try:
+            self.store(severity, key, title, body)
+        except (psycopg.Error, StoreUnavailable):
+            _log.exception("alert could not be stored: %s: %s: %s", severity, title, body)
+
+    def store(self, severity: str, key: str, title: str, body: str) -> None:
+        """The same for who can wait and repeat: raises StoreUnavailable when PostgreSQL does not answer."""
         if severity not in SEVERITIES:
             raise ValueError(f"severity must be one of {', '.join(SEVERITIES)}, not {severity!r}")
         values = {
@@ -61,10 +68,13 @@ class OutboxAlerts:
             "body": body[:_LONGEST_BODY],
             "window": self._deduplication,
         }
-        try:
-            with self._database.transaction() as connection:
-                connection.execute(_LOCK_KEY, values)
-                if connection.execute(_REPEAT, values).rowcount == 0:
-                    connection.execute(_INSERT, values)
-        except (psycopg.Error, StoreUnavailable):
-            _log.exception("alert could not be stored: %s: %s: %s", severity, title, body)
+        with self._database.transaction() as connection:
+            connection.execute(_LOCK_KEY, values)
+            if connection.execute(_REPEAT, values).rowcount == 0:
+                connection.execute(_INSERT, values)
+
+    KNOWN = "SELECT 1 FROM alerts WHERE key = %s LIMIT 1"
+
+    def is_known(self, key: str) -> bool:
+        """Whether an alert of this key was ever raised."""
+        return self._database.row(self.KNOWN, (key,)) is not None

@@ -16,7 +16,6 @@ from tradewind.core.ports import Flattening, ReconciliationRecord
 from tradewind.core.types import Latch, TradingMode
 
 _NEVER: Final = datetime.fromtimestamp(0, UTC)
-_TIGHTNESS: Final = {TradingMode.ACTIVE: 0, TradingMode.REDUCE_ONLY: 1, TradingMode.HALTED: 2}
 
 
 class SafetyStore(AccountStore):
@@ -32,37 +31,31 @@ class SafetyStore(AccountStore):
             return Latch(self.account, TradingMode.ACTIVE, "", _NEVER, 0)
         return Latch(self.account, TradingMode(row["mode"]), row["reason"], row["since"], row["sequence"])
 
+    # The rule itself lies in the database, where it also serves a role that may do nothing else.
+    TIGHTEN: Final = "SELECT mode, reason, since, sequence FROM tighten_latch(%s, %s, %s, %s, %s)"
+
     def set_latch(self, mode: TradingMode, reason: str, at: datetime, *, actor: str) -> Latch:
         """Tighten the latch; one that is as tight already stays as it is, with its first reason."""
-        return self._change_latch(mode, reason, at, actor, may_loosen=False)
+        row = self._database.row(self.TIGHTEN, (self.account, mode.value, reason, actor, at))
+        assert row is not None  # the function always returns the latch
+        return Latch(self.account, TradingMode(row["mode"]), row["reason"], row["since"], row["sequence"])
 
-    def open_latch(self, reason: str, at: datetime, *, actor: str) -> Latch:
-        """Open the latch: the last step of an audited resume, after its checks."""
-        return self._change_latch(TradingMode.ACTIVE, reason, at, actor, may_loosen=True)
-
-    ENSURE_LATCH: Final = """
-        INSERT INTO latches (account, mode, reason, since, sequence) VALUES (%s, 'active', '', %s, 0)
-        ON CONFLICT DO NOTHING"""
-    LOCK_LATCH: Final = "SELECT mode, reason, since, sequence FROM latches WHERE account = %s FOR UPDATE"
+    LOCK_LATCH: Final = "SELECT mode, sequence FROM latches WHERE account = %s FOR UPDATE"
     CHANGE_LATCH: Final = """
         UPDATE latches SET mode = %s, reason = %s, since = %s, sequence = %s WHERE account = %s"""
     INSERT_HISTORY: Final = """
         INSERT INTO latch_history (account, sequence, mode, reason, actor, at) VALUES (%s, %s, %s, %s, %s, %s)"""
 
-    def _change_latch(self, mode: TradingMode, reason: str, at: datetime, actor: str, *, may_loosen: bool) -> Latch:
+    def open_latch(self, reason: str, at: datetime, *, actor: str) -> Latch:
+        """Open the latch: the last step of an audited resume, after its checks."""
+        mode = TradingMode.ACTIVE
         with self._database.transaction() as connection:
-            connection.execute(self.ENSURE_LATCH, (self.account, _NEVER))
             row = connection.execute(self.LOCK_LATCH, (self.account,)).fetchone()
-            assert row is not None  # ensured above
-            current = Latch(self.account, TradingMode(row["mode"]), row["reason"], row["since"], row["sequence"])
-            tighter = _TIGHTNESS[mode] > _TIGHTNESS[current.mode]
-            if not tighter and (not may_loosen or mode is current.mode):
-                return current
-            changed = Latch(self.account, mode, reason, at, current.sequence + 1)
-            connection.execute(self.CHANGE_LATCH, (mode.value, reason, at, changed.sequence, self.account))
-            history = (self.account, changed.sequence, mode.value, reason, actor, at)
-            connection.execute(self.INSERT_HISTORY, history)
-        return changed
+            if row is not None and row["mode"] != mode.value:
+                sequence = row["sequence"] + 1
+                connection.execute(self.CHANGE_LATCH, (mode.value, reason, at, sequence, self.account))
+                connection.execute(self.INSERT_HISTORY, (self.account, sequence, mode.value, reason, actor, at))
+        return self.latch()
 
     HISTORY: Final = """
         SELECT sequence, mode, reason, actor, at FROM latch_history WHERE account = %s ORDER BY sequence"""
@@ -218,3 +211,22 @@ class SafetyStore(AccountStore):
         """Who did what to the account, and how it ended."""
         values = (actor, action, outcome, as_json({"account": self.account, **detail}), source)
         self._database.execute(self.AUDIT, values)
+
+    LOCK_REQUEST: Final = "SELECT pg_advisory_xact_lock(hashtextextended('tradewind.request:' || %s, 0))"
+    REQUEST: Final = """
+        SELECT actor, source FROM audit a
+        WHERE action = %(action)s AND outcome = 'requested' AND detail ->> 'request' = %(request)s
+          AND at > clock_timestamp() - %(max_age)s
+          AND NOT EXISTS (SELECT 1 FROM audit t WHERE t.action = %(action)s AND t.outcome = 'taken'
+                          AND t.detail ->> 'request' = %(request)s)"""
+
+    def take_request(self, action: str, request: str, max_age: timedelta) -> Mapping[str, Any] | None:
+        """Actor and source of a request that the audit holds, once: None without one, for an old or a taken one."""
+        values = {"action": action, "request": request, "max_age": max_age}
+        with self._database.transaction() as connection:
+            connection.execute(self.LOCK_REQUEST, (request,))
+            row = connection.execute(self.REQUEST, values).fetchone()
+            if row is not None:
+                detail = as_json({"account": self.account, "request": request})
+                connection.execute(self.AUDIT, (row["actor"], action, "taken", detail, row["source"]))
+        return row

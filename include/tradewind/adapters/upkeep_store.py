@@ -33,7 +33,7 @@ DELETE FROM equity e USING (
 WHERE e.ctid = ranked.ctid AND from_top > 1 AND from_bottom > 1 AND from_end > 1
 """,
 }
-_ANALYZE = "ANALYZE candles, data_quality, equity, decisions, orders, fills, regimes"
+_ANALYZE = "SELECT renew_statistics()"
 _SIZES = """
 SELECT relname AS name, pg_total_relation_size(oid) AS bytes, greatest(reltuples, 0)::bigint AS rows
 FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 2 DESC LIMIT 12

@@ -69,6 +69,7 @@ def submit(ports: Ports, orders: Sequence[Order], send: Callable[[], Sequence[Ex
     sent_at = ports.wall.now()
     for order in orders:
         store.move_order(order.client_order_id, OrderState.SENT, at=ports.clock.now(), sent_at=sent_at)
+    started_s = time.monotonic()
     try:
         with ports.exchange.signed_at(sent_at):
             reports = send()
@@ -85,6 +86,7 @@ def submit(ports: Ports, orders: Sequence[Order], send: Callable[[], Sequence[Ex
         # Whatever this was, the request may have left: the ids must be asked for.
         _move_all(ports, orders, OrderState.UNKNOWN, "the sending task failed")
         raise
+    ports.metrics.timing_ms("tradewind.orders.ack", (time.monotonic() - started_s) * 1000, role=orders[0].role.value)
     for report in reports:
         observe(ports, report)
     return _rows(ports, orders)

@@ -82,6 +82,7 @@ def record(ports: Ports, report: Reconciliation, problems: Sequence[str] = ()) -
     stored |= {"clock_offset_ms": offset_ms, "problems": list(problems)}
     ports.trading_store.record_reconciliation(ports.wall.now(), clean, stored)
     ports.metrics.gauge("tradewind.reconciliation.clean", 1.0 if clean else 0.0)
+    ports.metrics.gauge("tradewind.reconciliation.differences", len(report.differences) + len(problems))
     if not clean:
         words = [f"{d.kind.value} {d.symbol or d.subject}: {d.words}" for d in report.differences]
         ports.alerts.raise_alert(

@@ -24,7 +24,7 @@ from tradewind.core.ports import Ports
 from tradewind.core.risk import Breach, breached
 from tradewind.core.timeframes import from_ms, to_ms
 from tradewind.core.types import Latch, OrderRole, TradingMode
-from tradewind.errors import BadInput, LedgerMismatch, NotFlatYet, TradewindError, TradingHalted
+from tradewind.errors import BadInput, LedgerMismatch, NotFlatYet, StopError, TradewindError, TradingHalted
 from tradewind.jobs.equity import day_start, mark_equity
 from tradewind.jobs.permission import WATCH
 from tradewind.jobs.protection import cancel_resting, exit_position
@@ -35,6 +35,7 @@ from tradewind.jobs.tending import instruments_of, protect_naked, tend_all
 BREAKER: Final = "circuit_breaker"
 # An opening reading taken this soon after midnight is the day's own; later, the last one before midnight is nearer.
 _OPENING: Final = timedelta(minutes=2)
+RESUME_REQUEST_MAX_AGE: Final = timedelta(minutes=10)
 _FLATTEN_ROUNDS: Final = 3
 _MARK_EVERY_MS: Final = 60_000
 
@@ -270,6 +271,17 @@ def resume(ports: Ports, actor: str, reason: str = "resumed", source: str = "com
     store.audit(actor, "resume", "opened", {"was": latch.reason, "equity_quote": equity}, source=source)
     ports.alerts.raise_alert("warning", f"resume-{opened.sequence}", "Trading is resumed", f"{actor}: {reason}")
     return {"mode": opened.mode.value, "equity_quote": str(equity), "sequence": opened.sequence}
+
+
+def resume_requested(ports: Ports, request: str) -> dict[str, Any]:
+    """Resume because the status page asked for it, in the audit row of this request; each is good once, for minutes.
+
+    Raises StopError without such a row: nobody opens the latch by starting a run by hand.
+    """
+    asked = ports.trading_store.take_request("resume", request, RESUME_REQUEST_MAX_AGE)
+    if asked is None:
+        raise StopError("no resume was asked for: press Resume on the status page, or run ./tradewind resume")
+    return resume(ports, asked["actor"], source=asked["source"])
 
 
 def _resume_refusals(ports: Ports, latch: Latch) -> list[str]:

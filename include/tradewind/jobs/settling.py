@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from tradewind.core.ledger import apply_fills, lot_quantities
+from tradewind.core.ledger import apply_fills, lot_quantities, net_r
 from tradewind.core.orders import is_final
 from tradewind.core.ports import Ports
 from tradewind.core.types import (
@@ -180,3 +180,5 @@ def _exit_reason(fills: Sequence[Fill], orders: Sequence[Order]) -> str:
 def _say_closed(ports: Ports, position: Position) -> None:
     ports.metrics.count("tradewind.positions.closed", reason=position.exit_reason)
     ports.metrics.gauge("tradewind.positions.result_quote", float(position.realised_quote), symbol=position.symbol)
+    if position.entry_price is not None:
+        ports.metrics.gauge("tradewind.positions.result_r", net_r(position), symbol=position.symbol)

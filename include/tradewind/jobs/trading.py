@@ -24,7 +24,7 @@ from tradewind.core.brackets import plan_entry
 from tradewind.core.decision import Candidate, candidate_of, filter_candidates, predict, size_candidates
 from tradewind.core.inputs import CycleInputs
 from tradewind.core.ports import BracketLegs, Ports, StoredPrediction
-from tradewind.core.timeframes import from_ms, last_closed_open_ms, to_ms
+from tradewind.core.timeframes import from_ms, last_closed_open_ms, timeframe_ms, to_ms
 from tradewind.core.types import (
     BracketSupport,
     Decision,
@@ -36,6 +36,7 @@ from tradewind.core.types import (
     Outcome,
     Position,
     PositionStatus,
+    Prediction,
     RegimeFamily,
 )
 from tradewind.errors import OutcomeUnknown, StopError
@@ -77,11 +78,21 @@ def predict_signals(ports: Ports, bar: datetime) -> dict[str, Any]:
         store.insert_predictions(
             bar, [_stored_prediction(predicted, number, read.features) for number in range(len(predicted.symbols))]
         )
+        for symbol in predicted.symbols:
+            signal = "none" if symbol.prediction is None else _signal(symbol.prediction)
+            regime = "none" if symbol.regime is None else symbol.regime.regime.value
+            ports.metrics.count("tradewind.predictions", symbol=symbol.symbol, regime=regime, signal=signal)
         # Last, because its presence means that the stage is done.
         store.insert_cycle_inputs(predicted)
         inputs = _inputs(ports, bar)
     available = [s.symbol for s in inputs.symbols if s.prediction is not None]
     return {"bar": bar.isoformat(), "predicted": len(available), "symbols": len(inputs.symbols)}
+
+
+def _signal(prediction: Prediction) -> str:
+    """The class that the model holds for the likeliest."""
+    chances = {"long": prediction.p_long, "short": prediction.p_short, "neither": prediction.p_neither}
+    return max(chances, key=lambda name: chances[name])
 
 
 def _stored_prediction(inputs: CycleInputs, number: int, features: Any) -> StoredPrediction:
@@ -264,11 +275,17 @@ def record_cycle(ports: Ports, bar: datetime, run_id: str) -> dict[str, Any]:
     detail = {"outcomes": dict(outcomes), "entries": dict(entries), "failures": failures, "unknown": unknown}
     store.record_cycle(bar, state, run_id, detail)
     ports.metrics.count("tradewind.cycles", state=state)
+    ports.metrics.timing_ms("tradewind.cycle.since_close", _since_close_s(ports, bar) * 1000)
     if failures:
         raise StopError(f"the cycle of {bar.isoformat()} failed: {'; '.join(failures)}")
     if unknown:
         raise OutcomeUnknown(f"the cycle of {bar.isoformat()} has an entry whose fate is unknown", unknown[0])
     return {"bar": bar.isoformat(), "state": state, **detail}
+
+
+def _since_close_s(ports: Ports, bar: datetime) -> float:
+    closed_ms = to_ms(bar) + timeframe_ms(ports.params.decision_timeframe)
+    return max(0.0, (to_ms(ports.clock.now()) - closed_ms) / 1000)
 
 
 def _missing_stages(ports: Ports, bar: datetime, decisions: list[Decision]) -> list[str]:

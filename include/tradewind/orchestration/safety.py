@@ -1,4 +1,4 @@
-"""The breaker's task: which latch it serves, then the job."""
+"""The tasks that shut and open the latch: the breaker's serves one latch, a resume serves one request."""
 
 from __future__ import annotations
 
@@ -29,3 +29,12 @@ def trip_circuit_breaker(context: Context) -> None:
         finally:
             # Also when it is not flat yet: the retry must not set a new latch after somebody has resumed.
             state.set(_SERVED_LATCH, ports.trading_store.latch().sequence, retention=NEVER_EXPIRE)
+
+
+def resume_trading(request: str) -> None:
+    """Open the latch for a request of the status page; the job checks that there is one, and everything else."""
+    from tradewind.jobs.safety import resume_requested
+    from tradewind.orchestration.runtime import report, task_ports
+
+    with task_ports(resume_request=request) as ports:
+        report(resume_requested(ports, request))

@@ -125,6 +125,12 @@ class AirflowClient:
         """Every run of a DAG (`~` for all DAGs); filters as Airflow names them, such as `state` or `run_type`."""
         return list(self._pages(f"/dags/{_part(dag_id)}/dagRuns", "dag_runs", filters))
 
+    def newest_runs(self, dag_id: str, *, count: int = _PAGE, **filters: Any) -> list[Json]:
+        """The newest runs of a DAG (`~` for all DAGs), newest first, at most `count` of them in one request."""
+        params = {**filters, "limit": count, "order_by": "-run_after"}
+        runs: list[Json] = self._send("GET", f"/dags/{_part(dag_id)}/dagRuns", params=params)["dag_runs"]
+        return runs
+
     def wait_dag_run(self, dag_id: str, run_id: str, timeout_s: float = 300.0, poll_s: float = 0.25) -> Json:
         """Wait until the run has succeeded or failed and return it. Raises ServiceNotReady after `timeout_s`."""
         deadline = time.monotonic() + timeout_s

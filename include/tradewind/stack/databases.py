@@ -1,5 +1,7 @@
 """The databases of a deployment: ours, the paper exchange's own, and Airflow's, each with a role of its own.
 
+Ours is reached by three: its owner migrates, `tradewind_writer` is what tasks are, `tradewind_status` the status app.
+
 On the embedded server they are made here; on an external one they must exist, or their role be allowed to make them.
 Airflow's schema takes long to migrate, so it is migrated once into a template that new databases are cloned from.
 """
@@ -36,18 +38,29 @@ def ensure(settings: Settings, server: EmbeddedPostgres | None) -> list[str]:
     server : the embedded server, already answering; None with an external one.
     """
     wanted = [settings.database_url]
+    restricted = [settings.writer_database_url, settings.status_database_url]
     if settings.uses_embedded_exchange:
         wanted.append(settings.paper_database_url)
     if server is not None:
         with _administrator(server) as connection:
-            for url in [*wanted, settings.airflow_database_url]:
+            for url in [*wanted, *restricted, settings.airflow_database_url]:
                 _ensure_role(connection, url)
+            # For notebooks and dashboards; whoever wants to use it gives it a password.
+            if connection.execute("SELECT to_regrole('tradewind_reader') IS NULL").fetchone() == (True,):
+                connection.execute("CREATE ROLE tradewind_reader")
             for url in wanted:
                 _ensure_database(connection, url)
+            for url in restricted:
+                connect = sql.SQL("GRANT CONNECT, TEMPORARY ON DATABASE {} TO {}")
+                connection.execute(connect.format(sql.Identifier(_name(url)), sql.Identifier(_user(url))))
     else:
         for url in [*wanted, settings.airflow_database_url]:
             _ensure_external(url)
-    return migrate(settings.database_url.get_secret_value(), settings.identity)
+    applied = migrate(settings.database_url.get_secret_value(), settings.identity)
+    with psycopg.connect(settings.database_url.get_secret_value(), connect_timeout=10) as connection:
+        # Roles may have been made, and tables added, since the migration that gave the rights.
+        connection.execute("SELECT grant_rights()")
+    return applied
 
 
 def recreate(settings: Settings, server: EmbeddedPostgres) -> None:
@@ -139,9 +152,10 @@ def _ensure_role(connection: psycopg.Connection, url: SecretStr) -> None:
     role = sql.Identifier(_user(url))
     exists = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (_user(url),)).fetchone()
     if not exists:
-        connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(role))
+        connection.execute(sql.SQL("CREATE ROLE {}").format(role))
     # Set at every start: the secret file is the truth, also after it was replaced.
-    connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(role, sql.Literal(unquote(parts.password or ""))))
+    password = sql.Literal(unquote(parts.password or ""))
+    connection.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(role, password))
 
 
 def _ensure_database(connection: psycopg.Connection, url: SecretStr) -> None:

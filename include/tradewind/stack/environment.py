@@ -47,10 +47,9 @@ def paper_environment(settings: Settings) -> dict[str, str]:
 
 
 def status_environment(settings: Settings) -> dict[str, str]:
-    """For the status app, which checks the tokens and starts runs through Airflow's API."""
-    return base_environment(
-        settings, frozenset({"api_read_token", "api_control_token", "api_session_key", "airflow_password"})
-    )
+    """For the status app, which checks the tokens, starts runs through Airflow's API, and may hardly write."""
+    also = frozenset({"api_read_token", "api_control_token", "api_session_key", "airflow_password"})
+    return base_environment(settings, also) | {f"{PREFIX}DATABASE_URL": settings.status_database_url.get_secret_value()}
 
 
 def airflow_home(settings: Settings) -> Path:
@@ -70,6 +69,10 @@ def airflow_environment(settings: Settings) -> dict[str, str]:
             "METRICS__STATSD_ON": "True",
             "METRICS__STATSD_HOST": settings.statsd_host,
             "METRICS__STATSD_PORT": str(settings.statsd_port),
+            "METRICS__STATSD_PREFIX": "airflow",
+            # Tags instead of names that contain the DAG's: `airflow.ti.finish,dag_id=…`.
+            "METRICS__STATSD_INFLUXDB_ENABLED": "True",
+            "METRICS__LEGACY_NAMES_ON": "False",
         }
     options = {
         "CORE__DAGS_FOLDER": str(PROJECT_DIR / "dags"),
@@ -119,7 +122,7 @@ def airflow_environment(settings: Settings) -> dict[str, str]:
     return {
         **base_environment(settings),
         "AIRFLOW_HOME": str(home),
-        "AIRFLOW_CONN_TRADEWIND_DB": settings.database_url.get_secret_value(),
+        "AIRFLOW_CONN_TRADEWIND_DB": settings.writer_database_url.get_secret_value(),
         "AIRFLOW_CONN_TRADEWIND_CACHE": settings.cache_url.get_secret_value(),
         **{f"AIRFLOW__{name}": value for name, value in options.items()},
     }

@@ -27,6 +27,8 @@ def _api_key() -> str:
 _MAKERS: dict[str, Callable[[], str]] = {
     "postgres_password": _token,
     "database_password": _token,
+    "writer_database_password": _token,
+    "status_database_password": _token,
     "paper_database_password": _token,
     "airflow_database_password": _token,
     "cache_password": _token,

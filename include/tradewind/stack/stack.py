@@ -14,6 +14,7 @@ from tradewind.errors import AlreadyRunning, StackFailed
 from tradewind.settings import Settings, load_settings
 from tradewind.stack import services
 from tradewind.stack.airflow_api import AirflowClient
+from tradewind.stack.lookout import Lookout
 from tradewind.stack.postgres import EmbeddedPostgres
 from tradewind.stack.processes import end_sessions
 from tradewind.stack.secrets import init_secrets
@@ -52,6 +53,7 @@ class Stack:
         self._fresh = fresh
         self._supervisor: Supervisor | None = None
         self._upkeep: Upkeep | None = None
+        self._lookout: Lookout | None = None
         self._held = ExitStack()
 
     def start(self) -> None:
@@ -68,9 +70,13 @@ class Stack:
         if "airflow" in self.parts:
             self._upkeep = Upkeep(self.settings)
             self._upkeep.start()
+            self._lookout = Lookout(self.settings)
+            self._lookout.start()
 
     def stop(self) -> None:
         """End everything; returns when no process, socket or lock of it is left."""
+        if self._lookout is not None:
+            self._lookout.stop()
         if self._upkeep is not None:
             self._upkeep.stop()
         if self._supervisor is not None:

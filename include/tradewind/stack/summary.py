@@ -1,0 +1,71 @@
+"""What happened since yesterday, in a few lines for the phone at breakfast."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from tradewind.wiring import Wiring
+
+_EQUITY: Final = """
+    SELECT (SELECT equity_quote FROM equity WHERE account = %(account)s AND at <= %(now)s ORDER BY at DESC LIMIT 1)
+               AS last,
+           (SELECT equity_quote FROM equity WHERE account = %(account)s AND at <= %(since)s ORDER BY at DESC LIMIT 1)
+               AS before,
+           (SELECT equity_quote FROM equity WHERE account = %(account)s ORDER BY at LIMIT 1) AS first"""
+_CLOSED: Final = """
+    SELECT symbol, realised_quote, exit_reason,
+           CASE WHEN entry_price IS NOT NULL AND entry_price <> initial_stop_price AND entry_quantity > 0
+                THEN realised_quote / (abs(entry_price - initial_stop_price) * entry_quantity) END AS result_r
+    FROM positions
+    WHERE account = %(account)s AND status IN ('closed', 'dust') AND entry_quantity > 0
+      AND closed_at > %(since)s AND closed_at <= %(now)s ORDER BY closed_at"""
+_OPEN: Final = """
+    SELECT symbol, side FROM positions WHERE account = %(account)s AND status IN ('opening', 'open', 'closing')
+    ORDER BY symbol"""
+_OUTCOMES: Final = """
+    SELECT outcome, count(*) AS decisions FROM decisions
+    WHERE account = %(account)s AND bar > %(since)s AND bar <= %(now)s GROUP BY outcome ORDER BY outcome"""
+_LATCH: Final = "SELECT mode, reason FROM latches WHERE account = %(account)s AND mode <> 'active'"
+_ALARMS: Final = """
+    SELECT title FROM alerts WHERE severity <> 'info' AND last_seen_at > clock_timestamp() - interval '1 day'
+    ORDER BY (severity = 'critical') DESC, last_seen_at DESC LIMIT 5"""
+
+
+def daily_summary(wiring: Wiring, now: datetime) -> tuple[str, str]:
+    """Title and body over the 24 hours before `now`, the market's time. Raises StoreUnavailable."""
+    values = {"account": wiring.account, "now": now, "since": now - timedelta(days=1)}
+    rows = wiring.database.rows
+    equity = rows(_EQUITY, values)[0]
+    closed = rows(_CLOSED, values)
+    result = sum((row["realised_quote"] for row in closed), Decimal(0))
+    title = f"Daily summary: {len(closed)} closed, {result:+,.2f} {wiring.settings.quote_currency}"
+    lines = [_equity_line(equity, wiring.settings.quote_currency)]
+    lines += [f"{row['symbol']} {_r(row)} by {row['exit_reason'].replace('_', ' ') or 'exit'}" for row in closed[:20]]
+    held = ", ".join(f"{row['symbol']} {row['side']}" for row in rows(_OPEN, values))
+    lines.append(f"Open: {held or 'nothing'}")
+    outcomes = ", ".join(f"{row['decisions']} {row['outcome']}" for row in rows(_OUTCOMES, values))
+    lines.append(f"Decisions: {outcomes or 'none'}")
+    for latch in rows(_LATCH, values):
+        lines.append(f"Trading is {latch['mode'].replace('_', ' ')}: {latch['reason']}")
+    alarms = [row["title"] for row in rows(_ALARMS)]
+    lines.append(f"Alarms: {'; '.join(alarms) or 'none'}")
+    if wiring.settings.is_paper_exchange:
+        lines.append("Paper money.")
+    lines.append(wiring.settings.status_page_url)
+    return title, "\n".join(lines)
+
+
+def _equity_line(equity: dict[str, Any], quote: str) -> str:
+    if equity["last"] is None:
+        return "Equity has not been measured yet."
+    words = f"Equity {equity['last']:,.2f} {quote}"
+    for name, word in (("before", "since yesterday"), ("first", "since the start")):
+        if equity[name]:
+            words += f", {equity['last'] / equity[name] - 1:+.2%} {word}"
+    return words
+
+
+def _r(row: dict[str, Any]) -> str:
+    return f"{row['result_r']:+.2f} R" if row["result_r"] is not None else f"{row['realised_quote']:+,.2f}"
