@@ -37,6 +37,7 @@ class PaperServerProcess:
         weight_limit: int = 1_000_000,
         order_limit: int = 1_000_000,
         kept_orders: int = 20_000,
+        own_time: bool = False,
     ) -> None:
         self.database_url = database_url
         self.port = free_port()
