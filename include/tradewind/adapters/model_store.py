@@ -45,6 +45,7 @@ _MODEL = """
 _MODELS = """
     SELECT version, state, manifest, artifact_url, trained_from, trained_until, created_at
     FROM models ORDER BY created_at DESC, version"""
+_TRIALS = "SELECT coalesce(sum(coalesce((manifest ->> 'trials')::int, 1)), 0)::int AS tried FROM models"
 _GATES = "SELECT gate, passed, numbers FROM model_gates WHERE version = %(version)s ORDER BY gate"
 _EVENTS = "SELECT event, actor, detail, at FROM model_events WHERE version = %(version)s ORDER BY event_id"
 # Serialises promotions: two at once would otherwise both see no champion.
@@ -217,6 +218,11 @@ class PgModelStore:
 
     def has_version(self, version: str) -> bool:
         return self._database.row(_MODEL, {"version": version}) is not None
+
+    def trials(self) -> int:
+        """How many settings were tried by all versions stored so far, each version itself counting one."""
+        row = self._database.row(_TRIALS)
+        return int(row["tried"]) if row else 0
 
     def _row(self, version: str) -> dict[str, Any]:
         row = self._database.row(_MODEL, {"version": version})

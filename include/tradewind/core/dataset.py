@@ -31,24 +31,22 @@ class SymbolPanel:
     families: IntArray  # index into regime.FAMILIES, negative for none
     labels: Labels
     uniqueness: FloatArray
+    complete: NDArray[np.bool_]  # rows whose features are all known
 
     @property
     def matrix(self) -> FeatureMatrix:
         """The features as `compute_features` names them, in the boosters' precision."""
         return FeatureMatrix(self.bars.symbol, self.names, self.bars.open_time_ms, self.features)  # type: ignore[arg-type]
 
-    def complete(self) -> NDArray[np.bool_]:
-        """Mask of the rows whose features are all known."""
-        return np.asarray(~np.isnan(self.features).any(axis=1))
-
 
 def build_panel(bars: Bars, leader: Bars, params: StrategyParams) -> SymbolPanel:
-    """Everything of one symbol. Bars after the leader's last one are left out: without it they could not be decided.
+    """Everything of one symbol, up to the last bar that the leader has too: later ones could not be decided.
 
-    Raises MissingData when the leader has no bar at the symbol's last one.
+    Raises MissingData when the leader shares no bar with the symbol.
     """
-    if len(leader):
-        bars = bars.slice(0, int(np.searchsorted(bars.open_time_ms, leader.open_time_ms[-1], side="right")))
+    shared = np.flatnonzero(np.isin(bars.open_time_ms, leader.open_time_ms))
+    if len(shared):
+        bars = bars.slice(0, int(shared[-1]) + 1)
     matrix = compute_features(bars, leader, params)
     families = family_codes(regime_codes(measure_regime(bars, params), params))
     labels = label_bars(bars, families, params)
@@ -58,7 +56,8 @@ def build_panel(bars: Bars, leader: Bars, params: StrategyParams) -> SymbolPanel
         # Each family has a model of its own, so only labels of the same family crowd one another.
         uniqueness[rows] = average_uniqueness(labels.open_time_ms[rows], labels.t1_ms[rows])
     features = np.ascontiguousarray(matrix.values, dtype=np.float32)
-    return SymbolPanel(bars, matrix.names, features, families, labels, uniqueness)
+    complete = np.asarray(~np.isnan(matrix.values).any(axis=1))
+    return SymbolPanel(bars, matrix.names, features, families, labels, uniqueness, complete)
 
 
 def pool(panels: Iterable[SymbolPanel], family: RegimeFamily, start_ms: int, end_ms: int) -> Sample:
@@ -67,7 +66,7 @@ def pool(panels: Iterable[SymbolPanel], family: RegimeFamily, start_ms: int, end
     parts = []
     for panel in panels:
         labels = panel.labels
-        rows = (panel.families == code) & (labels.label != NO_LABEL) & panel.complete()
+        rows = (panel.families == code) & (labels.label != NO_LABEL) & panel.complete
         rows &= (labels.open_time_ms >= start_ms) & (labels.t1_ms < end_ms)
         parts.append(
             Sample(
@@ -98,7 +97,7 @@ def first_complete_ms(panels: Iterable[SymbolPanel]) -> int | None:
     """The first bar of any symbol with all features known; None when there is none."""
     firsts = []
     for panel in panels:
-        rows = np.flatnonzero(panel.complete())
+        rows = np.flatnonzero(panel.complete)
         if len(rows):
             firsts.append(int(panel.bars.open_time_ms[rows[0]]))
     return min(firsts, default=None)

@@ -94,6 +94,10 @@ class FamilyModel:
         out: FloatArray = np.mean([booster.predict(features, threads) for booster in self.boosters], axis=0)
         return out
 
+    def members(self, features: Matrix, threads: int = 1) -> dict[str, FloatArray]:
+        """n × 3 of each library by name, before averaging and calibration."""
+        return {booster.library: booster.predict(features, threads) for booster in self.boosters}
+
     def probabilities(self, features: Matrix, threads: int = 1) -> FloatArray:
         """n × 3 calibrated probabilities of long_wins, short_wins, neither."""
         return self.calibrator.apply(self.raw(features, threads))

@@ -51,10 +51,17 @@ class LeaderSeries(Series):
         at = np.minimum(found, len(bars) - 1)
         self.rows = at
         self._present = bars.open_time_ms[at] == times
+        self._together: dict[int, tuple[FloatArray, FloatArray]] = {}
 
     def join(self, values: FloatArray) -> FloatArray:
         """The leader's values at the symbol's bars; NaN where the leader's bar is missing."""
         return np.where(self._present, values[self.rows], np.nan)
+
+    def together(self, window: int) -> tuple[FloatArray, FloatArray]:
+        """Correlation of the symbol's log returns with the leader's, and its beta to the leader."""
+        if window not in self._together:
+            self._together[window] = rolling_correlation(self.own.log_return, self.join(self.log_return), window)
+        return self._together[window]
 
 
 def _own(name: str, group: str, warmup: int, compute: Callable[[Series], FloatArray]) -> Feature:
@@ -343,6 +350,6 @@ FEATURES: Final[tuple[Feature, ...]] = (
     _leader("leader_natr", _ATR, lambda b: b.join(b.natr)),
     _leader("relative_strength_16", _ATR, _relative_strength(16)),
     _leader("relative_strength_96", _ATR, _relative_strength(96)),
-    _leader("leader_correlation_96", 97, lambda b: rolling_correlation(b.own.log_return, b.join(b.log_return), 96)[0]),
-    _leader("leader_beta_96", 97, lambda b: rolling_correlation(b.own.log_return, b.join(b.log_return), 96)[1]),
+    _leader("leader_correlation_96", 97, lambda b: b.together(96)[0]),
+    _leader("leader_beta_96", 97, lambda b: b.together(96)[1]),
 )

@@ -88,7 +88,8 @@ def _rolling_mean(x: FloatArray, window: int) -> FloatArray:
     return mean
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
+# Counts in floats, added in any order, because those run four at a time; small whole numbers stay exact.
+@njit(cache=True, fastmath={"reassoc", "nsz"})  # type: ignore[untyped-decorator]  # numba ships no types
 def _rolling_rank(x: FloatArray, window: int) -> FloatArray:
     n = len(x)
     rank = np.full(n, np.nan)
@@ -97,12 +98,11 @@ def _rolling_rank(x: FloatArray, window: int) -> FloatArray:
         first += 1
     for i in range(first + window - 1, n):
         value = x[i]
-        below = 0
-        equal = 0
-        for j in range(i - window + 1, i + 1):
-            below += x[j] < value
-            equal += x[j] == value
-        rank[i] = (below + 0.5 * (equal - 1)) / (window - 1)
+        trailing = x[i - window + 1 : i + 1]
+        twice_below = 0.0
+        for j in range(window):
+            twice_below += (1.0 if trailing[j] < value else 0.0) + (1.0 if trailing[j] <= value else 0.0)
+        rank[i] = 0.5 * (twice_below - 1.0) / (window - 1)
     return rank
 
 

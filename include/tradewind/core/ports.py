@@ -507,6 +507,10 @@ class ModelStore(Protocol):
         ...
 
     def has_version(self, version: str) -> bool: ...
+    def trials(self) -> int:
+        """How many settings were tried by all versions stored so far, each version itself counting one."""
+        ...
+
 
     def save(
         self,

@@ -16,6 +16,7 @@ missing costs no state. From a stored state the live path therefore walks exactl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -140,6 +141,23 @@ def family_codes(codes: IntArray) -> IntArray:
     by_regime = [NO_FAMILY if (family := family_of(regime)) is None else FAMILIES.index(family) for regime in REGIMES]
     families: IntArray = np.array([*by_regime, NO_FAMILY])[codes]  # UNDETERMINED, −1, picks the last entry
     return families
+
+
+def regime_shares(runs: Sequence[IntArray]) -> tuple[FloatArray, FloatArray]:
+    """Share of the bars in each regime, and the transition matrix, over several runs of codes (one a symbol).
+
+    Row i, column j of the matrix is the share of the bars in regime i whose next known bar was in regime j; rows sum to
+    one, or are zero for a regime that never came. Bars inside the warm-up count for neither. Order: `REGIMES`.
+    """
+    count = len(REGIMES)
+    shares, moves = np.zeros(count), np.zeros((count, count))
+    for codes in runs:
+        known = codes[codes != UNDETERMINED]
+        shares += np.bincount(known, minlength=count)
+        np.add.at(moves, (known[:-1], known[1:]), 1.0)
+    left = moves.sum(axis=1, keepdims=True)
+    transitions = np.divide(moves, left, out=np.zeros_like(moves), where=left > 0)
+    return shares / max(shares.sum(), 1.0), transitions
 
 
 def family_of(regime: Regime) -> RegimeFamily | None:

@@ -79,12 +79,36 @@ def auc(score: FloatArray, positive: FloatArray) -> float:
     return float((ranks[positive > 0].sum() - hits * (hits + 1) / 2) / (hits * misses))
 
 
+def chance_levels(predicted: FloatArray, happened: FloatArray, independent: float) -> tuple[float, float]:
+    """What chance alone would show of calibration error and of resolution, were every prediction perfectly right.
+
+    `independent` is how many labels the overlapping ones are worth (the sum of their uniqueness). A measured error near
+    the first number, or a resolution near the second, means nothing.
+    """
+    bins = min(CALIBRATION_BINS, len(predicted))
+    if bins == 0 or independent <= 0:
+        return float("nan"), float("nan")
+    spread = float(np.mean(predicted * (1 - predicted)))
+    overall = float(happened.mean())
+    # The mean of |x| is √(2/π) standard deviations.
+    return float(np.sqrt(2 / np.pi * spread * bins / independent)), (bins - 1) / independent * overall * (1 - overall)
+
+
 def score_probabilities(
-    probabilities: FloatArray, labels: IntArray, base: FloatArray, class_names: tuple[str, ...]
+    probabilities: FloatArray,
+    labels: IntArray,
+    base: FloatArray,
+    class_names: tuple[str, ...],
+    independent: float | None = None,
 ) -> dict[str, Any]:
-    """All scores of one set of predictions, against the base rate's on the same rows. JSON-able."""
+    """All scores of one set of predictions, against the base rate's on the same rows. JSON-able.
+
+    `independent` says how many labels the rows are worth; by default each counts.
+    """
+    worth = float(len(labels)) if independent is None else independent
     scores: dict[str, Any] = {
         "rows": len(labels),
+        "independent": worth,
         "log_loss": log_loss(probabilities, labels),
         "base_log_loss": log_loss(base, labels),
         "brier": brier(probabilities, labels),
@@ -92,18 +116,25 @@ def score_probabilities(
         "classes": {},
     }
     scores["log_loss_gain"] = scores["base_log_loss"] - scores["log_loss"]
+    totals = np.zeros(3)
     for c, name in enumerate(class_names):
         happened = (labels == c).astype(np.float64)
         predicted = probabilities[:, c]
-        reliability, resolution, uncertainty = murphy(predicted, happened)
+        parts = murphy(predicted, happened)
+        totals += parts
+        error_by_chance, resolution_by_chance = chance_levels(predicted, happened, worth)
         scores["classes"][name] = {
             "auc": auc(predicted, happened),
             "calibration_error": calibration_error(predicted, happened),
-            "reliability": reliability,
-            "resolution": resolution,
-            "uncertainty": uncertainty,
+            "calibration_error_by_chance": error_by_chance,
+            "reliability": parts[0],
+            "resolution": parts[1],
+            "resolution_by_chance": resolution_by_chance,
+            "uncertainty": parts[2],
             "curve": [[p.predicted, p.observed, p.rows] for p in calibration_curve(predicted, happened)],
         }
+    # Over all classes: brier ≈ reliability − resolution + uncertainty.
+    scores |= zip(("reliability", "resolution", "uncertainty"), totals.tolist(), strict=True)
     return scores
 
 

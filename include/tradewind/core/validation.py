@@ -114,6 +114,11 @@ class TradeSample:
     def __len__(self) -> int:
         return len(self.net_r)
 
+    def between(self, start_ms: int, end_ms: int) -> TradeSample:
+        """Those entered in [start, end)."""
+        inside = (self.entry_ms >= start_ms) & (self.entry_ms < end_ms)
+        return TradeSample(self.net_r[inside], self.entry_ms[inside])
+
 
 @dataclass(frozen=True, slots=True)
 class TradeScores:

@@ -70,7 +70,7 @@ def _recent_panels(ports: Ports) -> list[SymbolPanel]:
 
 
 def _feature_drift(panels: list[SymbolPanel], reference: dict[str, Any], since_ms: int) -> dict[str, Any]:
-    parts = [panel.features[panel.complete() & (panel.bars.open_time_ms >= since_ms)] for panel in panels]
+    parts = [panel.features[panel.complete & (panel.bars.open_time_ms >= since_ms)] for panel in panels]
     rows = np.concatenate(parts).astype(np.float64) if parts else np.empty((0, len(FEATURE_NAMES)))
     if len(rows) < MIN_LABELS:
         return {"features_alarm": False, "rows": len(rows), "psi": {}}

@@ -1,28 +1,38 @@
-"""How a training is judged: scores on labelled rows, and the whole decision chain over forecasts."""
+"""How a training is judged on labelled rows: what each family said against what happened, and scores of that."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 
-from tradewind.backtest.replay import replay
-from tradewind.backtest.signals import Forecast, model_forecast, symbol_series
 from tradewind.core.dataset import SymbolPanel, pool
-from tradewind.core.ensemble import FamilyModel, FitSettings, LoadedModel, NotEnoughRows, fit_family
+from tradewind.core.ensemble import FamilyModel, FitSettings, NotEnoughRows, Sample, fit_family
 from tradewind.core.labels import CLASS_NAMES
-from tradewind.core.params import StrategyParams
+from tradewind.core.overfitting import by_period
 from tradewind.core.regime import FAMILIES
-from tradewind.core.scoring import auc, score_probabilities
-from tradewind.core.timeframes import from_ms
-from tradewind.core.types import FloatArray, Instrument, IntArray, RegimeFamily
-from tradewind.core.validation import Fold, TradeSample, TrainingParams, score_trades
-from tradewind.errors import StopError
+from tradewind.core.scoring import auc, log_loss, score_probabilities
+from tradewind.core.types import FloatArray, RegimeFamily
+from tradewind.core.validation import DAY_MS
 
 Panels = Mapping[str, SymbolPanel]
 Families = Mapping[RegimeFamily, FamilyModel]
-_EVERY_HOUR = 4  # neighbouring labels overlap: an hour's first tells what the other three would
+_EVERY_HOUR: Final = 4  # neighbouring labels overlap: an hour's first tells what the other three would
+#: Least expected R of the candidates that could have been chosen in the place of the shipped one.
+CANDIDATE_EXPECTED_R: Final = (0.0, 0.05, 0.1, 0.2, 0.3)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """What one family said of labelled rows that it never saw, and what the base rate and each member said."""
+
+    sample: Sample
+    said: FloatArray
+    base: FloatArray
+    members: Mapping[str, FloatArray]  # calibrated, by library
+    worth: Mapping[str, FloatArray]  # expected R of a long entry, by library and of the "ensemble"
 
 
 def fit_families(
@@ -48,32 +58,74 @@ def fit_families(
     return models, skipped
 
 
-# -------------------------------------------------------------------------------------------------------- probabilities
-def score_families(
-    models: Families, panels: Panels, start_ms: int, end_ms: int, incumbent: Families | None = None
-) -> dict[str, Any]:
-    """Scores of each family and of both together, on labels that live inside [start, end).
-
-    `incumbent` (a champion's families) is scored on the same rows; a family it lacks answers with the base rates.
-    """
-    report: dict[str, Any] = {}
-    pooled: list[tuple[FloatArray, IntArray, FloatArray, FloatArray]] = []
+def ask_families(models: Families, panels: Panels, start_ms: int, end_ms: int) -> dict[RegimeFamily, Answers]:
+    """Each family's answers on the labels that live inside [start, end); a family without a label there is absent."""
+    answers: dict[RegimeFamily, Answers] = {}
     for family, model in models.items():
         sample = pool(panels.values(), family, start_ms, end_ms)
         if len(sample) == 0:
             continue
-        base = np.tile(model.base_rates, (len(sample), 1))
-        said = model.probabilities(sample.features)
-        former = incumbent.get(family) if incumbent else None
-        other = base if former is None else former.probabilities(sample.features)
-        report[family.value] = score_probabilities(said, sample.labels, base, CLASS_NAMES)
-        pooled.append((said, sample.labels, base, other))
-    if pooled:
-        said, labels, base, other = (np.concatenate(part) for part in zip(*pooled, strict=True))
-        report["pooled"] = score_probabilities(said, labels, base, CLASS_NAMES)
-        if incumbent is not None:
-            report["incumbent_log_loss"] = score_probabilities(other, labels, base, CLASS_NAMES)["log_loss"]
+        raw = model.members(sample.features)
+        said = model.calibrator.apply(np.mean(list(raw.values()), axis=0))
+        members = {library: model.calibrator.apply(p) for library, p in raw.items()}
+        worth = {name: model.expected_r(p)[0] for name, p in (*members.items(), ("ensemble", said))}
+        answers[family] = Answers(sample, said, np.tile(model.base_rates, (len(sample), 1)), members, worth)
+    return answers
+
+
+def score_answers(answers: Mapping[RegimeFamily, Answers]) -> dict[str, Any]:
+    """Scores of each family and of both together, and each library's log-loss alone. JSON-able."""
+    report: dict[str, Any] = {family.value: score_pooled([given]) for family, given in answers.items()}
+    if answers:
+        report["pooled"] = score_pooled(list(answers.values()))
     return report
+
+
+def score_pooled(parts: Iterable[Answers]) -> dict[str, Any]:
+    """Scores of several answers as one set of rows."""
+    parts = list(parts)
+    said, base = (np.concatenate([getattr(part, name) for part in parts]) for name in ("said", "base"))
+    labels = np.concatenate([part.sample.labels for part in parts])
+    independent = float(sum(part.sample.uniqueness.sum() for part in parts))
+    scores = score_probabilities(said, labels, base, CLASS_NAMES, independent)
+    libraries = sorted(set.intersection(*(set(part.members) for part in parts)))
+    scores["members"] = {
+        library: log_loss(np.concatenate([part.members[library] for part in parts]), labels) for library in libraries
+    }
+    return scores
+
+
+def incumbent_log_loss(incumbent: Families, answers: Mapping[RegimeFamily, Answers]) -> float:
+    """A champion's log-loss on the same rows; a family it lacks answers with the base rates."""
+    said = [
+        incumbent[family].probabilities(given.sample.features) if family in incumbent else given.base
+        for family, given in answers.items()
+    ]
+    return log_loss(np.concatenate(said), np.concatenate([given.sample.labels for given in answers.values()]))
+
+
+def candidate_results(
+    answers: Iterable[Mapping[RegimeFamily, Answers]], start_ms: int, end_ms: int
+) -> tuple[tuple[str, ...], FloatArray]:
+    """Daily results of the choices that could have been made instead: each library or all, each least expected R.
+
+    Every row worth the least is taken as a long entry and counts its net R times its uniqueness, so that overlapping
+    entries count once. Returns the candidates' names and a matrix of days × candidates.
+    """
+    given = [part for fold in answers for part in fold.values()]
+    columns: dict[str, FloatArray] = {}
+    for member in sorted({name for part in given for name in part.worth}):
+        for least in CANDIDATE_EXPECTED_R:
+            total = np.zeros(0)
+            for part in given:
+                if member not in part.worth:
+                    continue
+                taken = part.worth[member] >= least
+                results = (part.sample.net_r_long * part.sample.uniqueness)[taken]
+                days = by_period(results, part.sample.open_time_ms[taken], start_ms, end_ms, DAY_MS)
+                total = days if len(total) == 0 else total + days
+            columns[f"{member} from {least:g} R"] = total
+    return tuple(columns), np.column_stack(list(columns.values())) if columns else np.empty((0, 0))
 
 
 def best_single_features(panels: Panels, start_ms: int, end_ms: int) -> dict[str, Any]:
@@ -93,100 +145,3 @@ def best_single_features(panels: Panels, start_ms: int, end_ms: int) -> dict[str
             best[name] = {"feature": names[at], "auc": float(areas[at])}
         report[family.value] = best
     return report
-
-
-# ---------------------------------------------------------------------------------------------------------- whole chain
-def forecasts(version: str, models: Families, panels: Panels) -> dict[str, Forecast]:
-    """The models' answers at every bar of every symbol."""
-    model = LoadedModel(version, from_ms(0), next(iter(panels.values())).names, models)
-    return {symbol: model_forecast(model, panel.matrix, panel.families) for symbol, panel in panels.items()}
-
-
-def chain_trades(
-    panels: Panels,
-    answers: Mapping[str, Forecast],
-    instruments: Mapping[str, Instrument],
-    params: StrategyParams,
-    start_ms: int,
-    end_ms: int,
-) -> TradeSample:
-    """Closed trades of the real decision chain and matching over the bars opened in [start, end), costs included."""
-    series = {
-        symbol: symbol_series(panel.bars, instruments[symbol], answers[symbol], params)
-        for symbol, panel in panels.items()
-        if symbol in instruments
-    }
-    trades = replay(series, params, start_ms, end_ms, title="Validation").run.trades
-    return TradeSample(
-        np.array([trade.net_r for trade in trades], dtype=np.float64),
-        np.array([trade.entry_ms for trade in trades], dtype=np.int64),
-    )
-
-
-# --------------------------------------------------------------------------------------------------------- walk-forward
-def walk_forward(
-    panels: Panels,
-    folds: Sequence[Fold],
-    instruments: Mapping[str, Instrument],
-    params: StrategyParams,
-    training: TrainingParams,
-) -> dict[str, Any]:
-    """Fit and score each fold, then trade all of their forecasts in one run of the chain. JSON-able."""
-    reports: list[dict[str, Any]] = []
-    answers: dict[str, Forecast] = {}
-    for fold in folds:
-        models, skipped = fit_families(panels, fold.start_ms, fold.train_end_ms, training.fit)
-        if not models:
-            reports.append({"skipped": skipped})
-            continue
-        scores = score_families(models, panels, fold.test_start_ms, fold.test_end_ms)
-        pooled = scores.get("pooled", {})
-        reports.append(
-            {
-                "test_start_ms": fold.test_start_ms,
-                "test_end_ms": fold.test_end_ms,
-                "rows": pooled.get("rows", 0),
-                "log_loss": pooled.get("log_loss"),
-                "base_log_loss": pooled.get("base_log_loss"),
-                "log_loss_gain": pooled.get("log_loss_gain"),
-                "skipped": skipped,
-            }
-        )
-        answers = _overlay(answers, forecasts("walk-forward", models, panels), panels, fold)
-    report: dict[str, Any] = {"folds": reports}
-    gains = [fold["log_loss_gain"] for fold in reports if fold.get("log_loss_gain") is not None]
-    if gains:
-        rows = [fold["rows"] for fold in reports if fold.get("log_loss_gain") is not None]
-        report["log_loss_gain"] = float(np.average(gains, weights=rows))
-        report["folds_above_base_rate"] = int(np.sum(np.array(gains) > 0))
-    if answers:
-        trades = chain_trades(panels, answers, instruments, params, folds[0].test_start_ms, folds[-1].test_end_ms)
-        report["trades"] = score_trades(trades, training).to_dict()
-    return report
-
-
-def _overlay(
-    answers: Mapping[str, Forecast], fold_answers: Mapping[str, Forecast], panels: Panels, fold: Fold
-) -> dict[str, Forecast]:
-    """The answers so far, with one fold's inside its own test range and nowhere else."""
-    merged: dict[str, Forecast] = {}
-    for symbol, new in fold_answers.items():
-        times = panels[symbol].bars.open_time_ms
-        inside = (times >= fold.test_start_ms) & (times < fold.test_end_ms)
-        empty = np.full(len(times), np.nan)
-        old = answers.get(symbol, Forecast(empty, empty, empty, empty, new.model_version))
-        merged[symbol] = Forecast(
-            np.where(inside, new.p_long, old.p_long),
-            np.where(inside, new.p_short, old.p_short),
-            np.where(inside, new.expected_r_long, old.expected_r_long),
-            np.where(inside, new.expected_r_short, old.expected_r_short),
-            new.model_version,
-        )
-    return merged
-
-
-def require_instruments(symbols: Sequence[str], instruments: Mapping[str, Instrument]) -> None:
-    """Raises StopError naming the symbols whose rules are unknown: without fees and steps no result is honest."""
-    unknown = [symbol for symbol in symbols if symbol not in instruments]
-    if unknown:
-        raise StopError(f"the exchange does not list {', '.join(unknown)}: remove them from TRADEWIND_SYMBOLS")

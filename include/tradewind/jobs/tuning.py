@@ -9,25 +9,25 @@ from typing import Any
 from tradewind.core.boosters import BoosterSettings
 from tradewind.core.dataset import SymbolPanel, pool
 from tradewind.core.ensemble import FitSettings, NotEnoughRows
-from tradewind.core.ports import Ports
 from tradewind.core.regime import FAMILIES
 from tradewind.core.tuning import tune
 from tradewind.core.types import RegimeFamily
 from tradewind.core.validation import TrainingParams, Windows
-from tradewind.errors import ModelUnavailable
 
 
 def tune_families(
-    ports: Ports, panels: Mapping[str, SymbolPanel], windows: Windows, training: TrainingParams
+    panels: Mapping[str, SymbolPanel],
+    windows: Windows,
+    training: TrainingParams,
+    former: Mapping[str, Mapping[str, BoosterSettings]],
 ) -> tuple[dict[RegimeFamily, FitSettings], dict[str, Any]]:
     """Search each family's settings inside the challenger's own training range; nothing without a budget.
 
-    Returns the settings by family, and the report. The folds keep the shipped settings: what was searched has seen
-    the bars that they test on.
+    `former` holds the champion's settings by family and library. Returns the settings by family, and the report. The
+    folds keep the shipped settings: what was searched has seen the bars that they test on.
     """
     if training.tuning_trials == 0:
         return {}, {}
-    former = _champions_settings(ports)
     tuned: dict[RegimeFamily, FitSettings] = {}
     report: dict[str, Any] = {}
     for family in FAMILIES:
@@ -41,18 +41,3 @@ def tune_families(
         tuned[family] = replace(training.fit, per_library=found.per_library)
         report[family.value] = dict(found.report)
     return tuned, report
-
-
-def _champions_settings(ports: Ports) -> dict[str, dict[str, BoosterSettings]]:
-    """The champion's tuned settings by family and library: where the next search begins."""
-    try:
-        champion = ports.model_store.champion()
-    except ModelUnavailable:
-        return {}
-    if champion is None:
-        return {}
-    tuning = ports.model_store.version(champion.version)["manifest"].get("tuning", {})
-    return {
-        family: {library: BoosterSettings(**found["settings"]) for library, found in libraries.items()}
-        for family, libraries in tuning.items()
-    }
