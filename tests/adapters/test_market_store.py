@@ -265,3 +265,16 @@ def test_a_quality_verdict_is_written_once(store: PgMarketStore) -> None:
     assert store.save_quality(bar, [bad, QualityVerdict("ETH/USDT", True)]) == 2
     assert store.save_quality(bar, [QualityVerdict("BTC/USDT", True)]) == 0
     assert store.quality(bar, ["BTC/USDT", "X/USDT"]) == {"BTC/USDT": bad}
+
+
+def test_the_newest_verdict_is_that_of_the_bar_or_before(store: PgMarketStore) -> None:
+    first, second, third = (datetime(2024, 1, 1, 0, minute, tzinfo=UTC) for minute in (0, 15, 30))
+    store.save_quality(first, [QualityVerdict("BTC/USDT", True), QualityVerdict("ETH/USDT", True)])
+    store.save_quality(second, [QualityVerdict("BTC/USDT", False, {"stale": {"bar_ms": 1}})])
+    store.save_quality(third, [QualityVerdict("BTC/USDT", True)])
+    newest = store.newest_quality(["BTC/USDT", "ETH/USDT", "X/USDT"], second)
+    assert set(newest) == {"BTC/USDT", "ETH/USDT"}
+    assert (newest["BTC/USDT"].bar, newest["BTC/USDT"].passed) == (second, False)
+    assert newest["BTC/USDT"].findings == {"stale": {"bar_ms": 1}}
+    assert newest["ETH/USDT"].bar == first
+    assert newest["ETH/USDT"].checked_at.tzinfo is not None

@@ -37,6 +37,7 @@ from tradewind.core.types import (
     Permission,
     Regime,
     Side,
+    StoredVerdict,
     TradingMode,
     Verdict,
 )
@@ -55,6 +56,29 @@ def refused(symbol: SymbolInputs | None = None, **changes: object) -> set[str]:
 
 def test_a_good_candidate_passes_all_of_them() -> None:
     assert refused() == set()
+
+
+def test_bars_that_were_not_found_fit_are_not_traded_on() -> None:
+    judged = StoredVerdict(BAR, NOW, True)
+    assert refused(symbol_inputs(quality=judged)) == set()
+    bad = replace(judged, passed=False, findings={"zero_volume": {"run_bars": 9}, "incomplete": {"missing_bars": 2}})
+    verdict = verdicts(cycle(symbol_inputs(quality=bad)))["completeness"]
+    assert not verdict.passed
+    assert verdict.reason == "its bars are not fit to trade on: zero_volume, incomplete"
+    assert verdict.numbers["zero_volume.run_bars"] == 9
+    assert verdict.numbers["incomplete.missing_bars"] == 2
+    stale = replace(judged, bar=BAR - timedelta(minutes=15))
+    verdict = verdicts(cycle(symbol_inputs(quality=stale)))["completeness"]
+    assert not verdict.passed
+    assert "last judged at" in verdict.reason
+    assert verdict.numbers["judged_at_bar"] == stale.bar.isoformat()
+
+
+def test_a_verdict_survives_storing_the_inputs() -> None:
+    inputs = cycle(
+        symbol_inputs(quality=StoredVerdict(BAR, NOW, False, {"jump": {"true_ranges": 31.5, "open_time_ms": 7}}))
+    )
+    assert CycleInputs.from_json(inputs.to_json()) == inputs
 
 
 def trade(hours_ago: float, symbol: str = "SOL/USDT", quote: str = "-1") -> ClosedTrade:

@@ -33,6 +33,7 @@ from tradewind.core.types import (
     RegimeState,
     Side,
 )
+from tradewind.jobs.market import check_quality
 from tradewind.jobs.positions import manage_positions
 from tradewind.jobs.safety import open_day, watch_risk_once
 from tradewind.paper.admin import PaperAccount
@@ -126,12 +127,13 @@ class Rig:
         return from_ms(last_closed_open_ms(to_ms(self.clock.now()), "15m"))
 
     def collect(self, bars: int = 4) -> None:
-        """Store the newest closed bars of every symbol."""
+        """Store the newest closed bars of every symbol, and judge them."""
         end = self.bar() + STEP
         series = [
             self.market_data.candles(symbol, "15m", to_ms(end - bars * STEP), to_ms(end)) for symbol in self.symbols
         ]
         self.market_store.insert_candles(series)
+        check_quality(self)
 
     def step(self, bars: int = 1) -> None:
         """Move the market on, bar by bar, each collected as it closes."""

@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 
 from tradewind.core.ports import HistoryChunk, Listing, Stored
 from tradewind.core.timeframes import count_opens, from_ms, to_ms
-from tradewind.core.types import Bars, QualityVerdict
+from tradewind.core.types import Bars, QualityVerdict, StoredVerdict
 
 from .database import Connection, Database
 
@@ -76,6 +76,14 @@ FROM unnest(%(symbols)s::text[], %(passed)s::boolean[], %(findings)s::jsonb[]) A
 ON CONFLICT DO NOTHING
 """
 _QUALITY = "SELECT symbol, passed, findings FROM data_quality WHERE bar = %(bar)s AND symbol = ANY(%(symbols)s)"
+
+_NEWEST_QUALITY = """
+SELECT v.* FROM unnest(%(symbols)s::text[]) AS s (symbol)
+CROSS JOIN LATERAL (
+    SELECT symbol, bar, checked_at, passed, findings FROM data_quality
+    WHERE symbol = s.symbol AND bar <= %(bar)s ORDER BY bar DESC LIMIT 1
+) AS v
+"""
 
 
 class HistoryRows:
@@ -185,6 +193,13 @@ class HistoryRows:
         """The stored verdicts at a bar; a symbol that was not judged is absent."""
         rows = self._database.rows(_QUALITY, {"bar": bar, "symbols": list(symbols)})
         return {row["symbol"]: QualityVerdict(row["symbol"], row["passed"], row["findings"]) for row in rows}
+
+    def newest_quality(self, symbols: Sequence[str], bar: datetime) -> dict[str, StoredVerdict]:
+        """Each symbol's newest verdict at `bar` or before; a symbol that was never judged is absent."""
+        rows = self._database.rows(_NEWEST_QUALITY, {"bar": bar, "symbols": list(symbols)})
+        return {
+            row["symbol"]: StoredVerdict(row["bar"], row["checked_at"], row["passed"], row["findings"]) for row in rows
+        }
 
 
 def _progress(chunks: Sequence[Mapping[str, Any]], elapsed_s: float | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from .inputs import BAR, CycleInputs, SymbolInputs
 from .params import StrategyParams
 from .risk import consecutive_losses, loss_pause_until
 from .sizing import Room, least_risk, slot_risk
-from .types import Exposure, Portfolio, Prediction, Regime, SentimentState, Side, Verdict
+from .types import Exposure, Portfolio, Prediction, Regime, SentimentState, Side, StoredVerdict, Verdict
 
 Numbers = dict[str, float | int | str | bool | None]
 
@@ -80,15 +80,31 @@ def check_freshness(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal | 
 
 
 def check_completeness(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal | None) -> Verdict:
-    """Every input is there and the trailing window has no more gaps than allowed."""
+    """Every input is there, the trailing window has no more gaps than allowed, and its bars were found fit."""
     missing = symbol.missing_inputs(inputs.bar_ms)
     gaps = symbol.numbers.missing_bars if symbol.numbers is not None else None
     numbers: Numbers = {"missing_bars": gaps, "limit": inputs.params.max_missing_bars}
     if missing:
         return Verdict("completeness", False, f"missing: {', '.join(missing)}", numbers)
+    if symbol.quality is not None:
+        numbers |= quality_numbers(symbol.quality)
+        if symbol.quality.bar != inputs.bar:
+            at = f"{symbol.quality.bar:%Y-%m-%d %H:%M} UTC"
+            return Verdict("completeness", False, f"its bars were last judged at {at}, not at this bar", numbers)
+        if not symbol.quality.passed:
+            findings = ", ".join(symbol.quality.findings)
+            return Verdict("completeness", False, f"its bars are not fit to trade on: {findings}", numbers)
     passed = gaps is not None and gaps <= inputs.params.max_missing_bars
     window = inputs.params.completeness_window_bars
     return Verdict("completeness", passed, f"{gaps} of the last {window} bars are missing", numbers)
+
+
+def quality_numbers(verdict: StoredVerdict) -> Numbers:
+    """A verdict on a symbol's bars as flat numbers: its bar, and each broken rule's as `rule.number`."""
+    numbers: Numbers = {"judged_at_bar": verdict.bar.isoformat()}
+    for rule, found in verdict.findings.items():
+        numbers |= {f"{rule}.{name}": value for name, value in found.items()}
+    return numbers
 
 
 def check_model(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal | None) -> Verdict:

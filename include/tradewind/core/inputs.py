@@ -9,7 +9,7 @@ from typing import Any
 
 from .codec import decode, encode
 from .params import StrategyParams
-from .types import Instrument, Permission, Portfolio, Prediction, RegimeState, SentimentState, Side
+from .types import Instrument, Permission, Portfolio, Prediction, RegimeState, SentimentState, Side, StoredVerdict
 
 BAR = timedelta(minutes=15)
 
@@ -37,7 +37,8 @@ class SymbolInputs:
     """What is known of one symbol at the close of the cycle's bar.
 
     `missing` names each input that should be here and is not ("bar", "numbers", "leader BTC/USDT", "features",
-    "regime", "model: no champion", "instrument"); the decision is then UNAVAILABLE and says so.
+    "regime", "model: no champion", "instrument", "data quality"); the decision is then UNAVAILABLE and says so.
+    `quality` is the newest stored verdict on its bars; None where no store keeps any, as in a backtest.
     """
 
     symbol: str
@@ -47,6 +48,7 @@ class SymbolInputs:
     prediction: Prediction | None
     instrument: Instrument | None
     missing: tuple[str, ...] = ()
+    quality: StoredVerdict | None = None
 
     def missing_inputs(self, bar_ms: int) -> tuple[str, ...]:
         """The names in `missing`, and what is absent without having been named."""

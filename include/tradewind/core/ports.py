@@ -34,6 +34,7 @@ from .types import (
     RegimeState,
     ScoredArticle,
     SentimentState,
+    StoredVerdict,
     TradingMode,
     Verdict,
 )
@@ -187,6 +188,10 @@ class MarketStore(Protocol):
 
     def save_quality(self, bar: datetime, verdicts: Sequence[QualityVerdict]) -> int: ...
     def quality(self, bar: datetime, symbols: Sequence[str]) -> dict[str, QualityVerdict]: ...
+
+    def newest_quality(self, symbols: Sequence[str], bar: datetime) -> dict[str, StoredVerdict]:
+        """Each symbol's newest verdict at `bar` or before; a symbol that was never judged is absent."""
+        ...
 
 
 class KnownEmpty(Protocol):

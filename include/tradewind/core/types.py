@@ -126,6 +126,16 @@ class QualityVerdict:
     findings: Mapping[str, Mapping[str, float | int]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class StoredVerdict:
+    """A stored verdict on a symbol's bars: the bar it was given at, and when (wall time)."""
+
+    bar: datetime
+    checked_at: datetime
+    passed: bool
+    findings: Mapping[str, Mapping[str, float | int]] = field(default_factory=dict)
+
+
 # -------------------------------------------------------------------------------------------------- signals and states
 class Side(StrEnum):
     LONG = "long"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -43,15 +43,19 @@ def read_inputs(ports: Ports, bar: datetime) -> Read:
     bars = ports.market_store.read_last_bars(wanted, params.decision_timeframe, end_ms, LIVE_WINDOW_BARS)
     regimes = current_regimes(ports, {symbol: bars[symbol] for symbol in symbols}, bar)
     sentiment = ports.state_store.sentiment_as_of(symbols, ports.clock.now())
+    quality = ports.market_store.newest_quality(symbols, bar)
     instruments = ports.exchange.instruments(symbols)
     portfolio = build_portfolio(ports)
     features: dict[str, tuple[datetime, FloatArray]] = {}
     found = []
     for symbol in symbols:
         row, missing = _feature_row(ports, bars[symbol], bars[params.leader_symbol], bar)
+        if symbol not in quality:
+            missing = (*missing, "data quality")
         if row is not None:
             features[symbol] = (bar, row)
-        found.append(_symbol_inputs(ports, bars[symbol], regimes, sentiment, instruments, missing))
+        known = _symbol_inputs(ports, bars[symbol], regimes, sentiment, instruments, missing)
+        found.append(replace(known, quality=quality.get(symbol)))
     held = {exposure.symbol for exposure in portfolio.exposures}
     inputs = CycleInputs(
         account=ports.account,
