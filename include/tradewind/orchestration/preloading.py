@@ -45,6 +45,9 @@ def preload(command: list[str]) -> tuple[str, ...]:
         return ()
     for name in names:
         importlib.import_module(name)
+    if command[:1] == ["triggerer"]:
+        # It forks once, right after this.
+        gc.freeze()
     return names
 
 

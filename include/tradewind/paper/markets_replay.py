@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tradewind.core.matching_rules import SymbolRules
@@ -95,6 +94,9 @@ class ReplayMarket:
 def _read(path: Path, base_ms: int) -> _Recording:
     match = _FILE.fullmatch(path.name)
     assert match is not None
+    # Here, since the other markets' servers would carry its 50 MB for nothing.
+    import pyarrow.parquet as pq
+
     table = pq.read_table(path)
     missing = {"open_time", "open", "high", "low", "close", "volume"} - set(table.column_names)
     if missing:

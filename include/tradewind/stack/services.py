@@ -2,9 +2,9 @@
 
 ::
 
-    postgres ─▶ databases ─┬─▶ exchange ─▶ account ──────┐
-        │                  ├─▶ airflow-db ─▶ api-server ─┼─▶ pools, scheduler, triggerer, dag-processor
-    valkey ────────────────┴─────────────────────────────┴─▶ status
+    postgres ─▶ databases ─┬─▶ exchange ─▶ account ────────────────────────┐
+        │                  ├─▶ airflow-db ─▶ airflow-parent ─▶ api-server ─┼─▶ scheduler, triggerer, dag-processor
+    valkey ────────────────┴─▶ status                             └─▶ pools┘
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import hashlib
 import importlib.util
 import json
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -24,6 +23,7 @@ from tradewind.paper.admin import PaperAdmin
 from tradewind.settings import PROJECT_DIR, Settings
 from tradewind.stack import databases
 from tradewind.stack.airflow_api import AirflowClient
+from tradewind.stack.airflow_parent import AirflowParent
 from tradewind.stack.environment import (
     airflow_environment,
     airflow_home,
@@ -33,7 +33,7 @@ from tradewind.stack.environment import (
 )
 from tradewind.stack.postgres import EmbeddedPostgres
 from tradewind.stack.processes import LOCALHOST, spawn
-from tradewind.stack.supervisor import Service, Step
+from tradewind.stack.supervisor import Process, Service, Step
 from tradewind.stack.valkey import EmbeddedValkey
 
 PARTS = frozenset({"postgres", "valkey", "exchange", "airflow", "status"})
@@ -186,10 +186,15 @@ def _airflow(settings: Settings, server: EmbeddedPostgres | None) -> list[Servic
         if _POOLS_FILE.exists():
             client.set_pools(json.loads(_POOLS_FILE.read_text()))
 
+    parent = AirflowParent(environment, log_dir(settings) / "airflow-parent.log")
+
+    def launcher(*argv: str) -> Callable[[], Process]:
+        return lambda: parent.spawn(argv, log=log_dir(settings) / f"{argv[0]}.log", cwd=airflow_home(settings))
+
     api_server = Service(
         name="api-server",
-        needs=("airflow-db",),
-        launch=lambda: _spawn_airflow(settings, environment, "api-server"),
+        needs=("airflow-db", "airflow-parent"),
+        launch=launcher("api-server"),
         ready=lambda: client.is_healthy("metadatabase"),
         log=log_dir(settings) / "api-server.log",
         port=settings.airflow_port,
@@ -199,6 +204,7 @@ def _airflow(settings: Settings, server: EmbeddedPostgres | None) -> list[Servic
     )
     nodes: list[Service | Step] = [
         Step("airflow-db", ("databases",), migrate),
+        Step("airflow-parent", ("airflow-db",), parent.open, undo=parent.close),
         api_server,
         Step("pools", ("api-server",), import_pools),
     ]
@@ -209,12 +215,13 @@ def _airflow(settings: Settings, server: EmbeddedPostgres | None) -> list[Servic
             Service(
                 name=name,
                 needs=("api-server", "account", "valkey"),
-                launch=_launcher(settings, environment, name, *flags),
+                launch=launcher(name, *flags),
                 ready=_component_check(client, component),
                 log=log_dir(settings) / f"{name}.log",
                 is_ours=True,
             )
         )
+    nodes.append(Step("airflow-forked", tuple(_COMPONENTS), parent.close))
     # Ready means that a run can be started: without this the first minute answers "DAG not found".
     dag_ids = [path.stem for path in sorted(_DAGS_FOLDER.glob("*.py"))]
     nodes.append(Step("dags", ("dag-processor", "pools"), lambda: client.wait_for_dags(dag_ids, _DAGS_TIMEOUT_S)))
@@ -236,15 +243,6 @@ def _status(settings: Settings) -> Service:
         port_setting="TRADEWIND_STATUS_PORT",
         is_ours=True,
     )
-
-
-def _launcher(settings: Settings, environment: Mapping[str, str], *argv: str) -> Callable[[], subprocess.Popen[bytes]]:
-    return lambda: _spawn_airflow(settings, environment, *argv)
-
-
-def _spawn_airflow(settings: Settings, environment: Mapping[str, str], *argv: str) -> subprocess.Popen[bytes]:
-    log = log_dir(settings) / f"{argv[0]}.log"
-    return spawn([sys.executable, "-m", "airflow", *argv], log=log, env=environment, cwd=airflow_home(settings))
 
 
 def _component_check(client: AirflowClient, component: str) -> Callable[[], bool]:

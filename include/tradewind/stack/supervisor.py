@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -31,19 +30,33 @@ _LONGEST_BACKOFF_S = 60.0
 # A service that has run this long is well again: its next death is restarted at once.
 _WELL_AFTER_S = 300.0
 _PROBE_EVERY_S = 15.0
+# What was started again is asked sooner, so that nobody is told for long that it is away.
+_PROBE_SOON_S = 2.0
 # Training may starve everything else of the processor for minutes; only true silence counts as hanging.
 _HANGS_AFTER_S = 300.0
 
 log = logging.getLogger(__name__)
 
 
+class Process(Protocol):
+    """What the supervisor uses of a `subprocess.Popen`, and of a process that another one forked."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Work that is done once, between services."""
+    """Work that is done once, between services; `undo` is called when the stack stops, however far it had come."""
 
     name: str
     needs: tuple[str, ...]
     run: Callable[[], None]
+    undo: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +73,7 @@ class Service:
 
     name: str
     needs: tuple[str, ...]
-    launch: Callable[[], subprocess.Popen[bytes]]
+    launch: Callable[[], Process]
     ready: Callable[[], bool]
     log: Path
     port: int | None = None
@@ -93,7 +106,7 @@ class LogReporter:
 
 @dataclass(slots=True)
 class _Running:
-    process: subprocess.Popen[bytes]
+    process: Process
     mark: ProcessMark
     started_s: float
     answered_s: float
@@ -252,13 +265,16 @@ class Supervisor:
     def _probe(self) -> None:
         """Kill what lives but has not answered for long; the watcher then restarts it."""
         silent: set[str] = set()
-        while not self._stopping.wait(_PROBE_EVERY_S):
+        while not self._stopping.wait(_PROBE_SOON_S if self._anything_starts() else _PROBE_EVERY_S):
             for service in self._services():
                 running = self._running[service.name]
                 if running.restart_at_s is not None:
                     continue
                 if service.ready():
+                    first = running.answered_s <= running.started_s
                     running.answered_s = time.monotonic()
+                    if first:
+                        self._save()
                     if service.name in silent or running.restarts:
                         self._reporter.changed(service.name, states.READY)
                     silent.discard(service.name)
@@ -267,6 +283,9 @@ class Supervisor:
                     end_sessions([running.mark], grace_s=service.grace_s)
                 else:
                     silent.add(service.name)
+
+    def _anything_starts(self) -> bool:
+        return any(running.answered_s <= running.started_s for running in list(self._running.values()))
 
     def reload(self) -> None:
         """Restart, one after the other, the services that run our code."""
@@ -306,6 +325,9 @@ class Supervisor:
                     thread.start()
                 for thread in threads:
                     thread.join()
+            for node in self._nodes.values():
+                if isinstance(node, Step) and node.undo is not None:
+                    node.undo()
             self._running.clear()
             self._state_path.unlink(missing_ok=True)
 
