@@ -5,6 +5,7 @@ The script is the real one, with a lock of its own that names next to nothing, i
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -97,6 +98,26 @@ def test_two_at_once_install_once_and_the_second_says_who(project: Path) -> None
     assert sum("making" in text for text in texts) == 1
     (waited,) = [text for text in texts if "waiting" in text]
     assert re.search(rf"process ({both[0].pid}|{both[1].pid}) is installing", waited)
+
+
+@pytest.mark.parametrize("before", ["", "4194303"], ids=["nobody before", "a killed one before"])
+def test_a_holder_that_has_not_written_its_number_yet_is_named(project: Path, before: str) -> None:
+    lock = project / ".tradewind/install.lock"
+    lock.parent.mkdir()
+    with lock.open("w+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(before)
+        file.flush()
+        waiting = start(project)
+        time.sleep(0.5)
+        file.seek(0)
+        file.truncate()
+        file.write(str(os.getpid()))
+        file.flush()
+        time.sleep(1.0)
+    _, error = waiting.communicate(timeout=240)
+    assert waiting.returncode == 0, error
+    assert f"process {os.getpid()} is installing" in error
 
 
 @pytest.mark.parametrize("sight", [".venv/bin/python", ".venv/bin/uv"])
