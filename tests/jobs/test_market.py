@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ from tests.support.paper_server import PaperServerProcess
 from tradewind.core.ports import CandleGap
 from tradewind.core.timeframes import columns, expected_opens_ms, from_ms
 from tradewind.errors import BadInput, ExchangeUnreachable, RetryError
-from tradewind.jobs import fetching
+from tradewind.jobs import collecting, fetching
 from tradewind.jobs.market import backfill_history, check_quality, collect_candles, fill_candle_gaps
 
 KLINES = "/api/v3/klines"
@@ -99,6 +100,48 @@ def test_the_wait_for_a_bar_has_an_end(rig: MarketRig) -> None:
     assert not result["newest_complete"]
     assert len(rig.stored("BTC/USDT")) == 1
     assert sum("BTCUSDT" in url for url in rig.kline_calls) == 1
+
+
+def test_one_symbol_holds_up_the_others_for_seconds_only(rig: MarketRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collecting, "_STRAGGLERS_S", 0.6)
+    rig.server.admin.add_fault("error_before", path=KLINES, symbol="ETHUSDT", status=500)
+    started = time.monotonic()
+    result = collect_candles(rig.ports, "15m", None, None, deadline_s=30.0)
+    assert time.monotonic() - started < 10
+    assert list(result["failed"]) == ["ETH/USDT"]
+    assert result["bars"] == {"BTC/USDT": 1}
+
+
+def test_what_a_collection_missed_comes_with_the_next(rig: MarketRig) -> None:
+    collect_candles(rig.ports, "15m", None, None)
+    rig.server.admin.add_fault("missing_candles", path=KLINES, symbol="ETHUSDT", from_ms=NOON_MS, to_ms=NOON_MS + DAY)
+    for bars in (1, 2):
+        rig.set_market(NOON + bars * QUARTER)
+        result = collect_candles(rig.ports, "15m", None, None, deadline_s=0.5)
+        assert (result["missing"], result["healed"]) == (["ETH/USDT"], 0)
+    rig.server.admin.clear_faults()
+    rig.set_market(NOON + 3 * QUARTER)
+    assert rig.kline_calls
+    result = collect_candles(rig.ports, "15m", None, None)
+    assert (result["new"], result["healed"], result["bars"]) == (4, 2, {"BTC/USDT": 1, "ETH/USDT": 1})
+    assert len(rig.kline_calls) == 2
+    assert_stored_is_the_truth(rig, "ETH/USDT", "15m", NOON_MS - STEP, NOON_MS + 3 * STEP)
+    # An interval of its own brings its own bars alone, however much is missing before it.
+    punch(rig, "ETH/USDT", NOON_MS, NOON_MS + 2 * STEP)
+    rig.set_market(NOON + 5 * QUARTER)
+    older = collect_candles(rig.ports, "15m", NOON + 3 * QUARTER, NOON + 4 * QUARTER)
+    assert (older["new"], older["healed"]) == (2, 0)
+
+
+def test_a_halted_symbol_is_asked_once_and_not_waited_for(rig: MarketRig) -> None:
+    collect_candles(rig.ports, "15m", None, None)
+    rig.server.admin.add_fault("missing_candles", path=KLINES, symbol="ETHUSDT", from_ms=NOON_MS, to_ms=NOON_MS + DAY)
+    rig.set_market(NOON + 2 * QUARTER)
+    assert rig.kline_calls
+    result = collect_candles(rig.ports, "15m", None, None)
+    assert result["missing"] == ["ETH/USDT"]
+    assert result["bars"] == {"BTC/USDT": 1, "ETH/USDT": 0}
+    assert sum("ETHUSDT" in url for url in rig.kline_calls) == 1
 
 
 def test_an_older_outage_is_not_waited_for(rig: MarketRig) -> None:

@@ -19,6 +19,10 @@ log = structlog.get_logger(__name__)
 
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 2.0
+# Once one symbol's newest bar is there the others' should be: whoever lacks it holds up the rest no longer than this.
+_STRAGGLERS_S = 10.0
+# How far back a collection of the newest bar also takes what the ones before it missed: a day, in the same request.
+_HEALED_BARS = 96
 # The exchange may still be adding trades to a bar just closed; past this age its answer is taken as final.
 _SETTLED_MS = 2_000
 # A bar this old is final whatever the clocks' difference.
@@ -44,11 +48,14 @@ class Collection:
         self._timeframe = timeframe
         self._start_ms, self._end_ms = start_ms, end_ms
         self._is_newest = is_newest
+        self._from_ms = self._asked_from()
+        self._halted: set[str] = set()
+        self._healed: set[str] = set()
         self._wanted = count_opens(start_ms, end_ms, timeframe)
         self._skew_ms: float | None = None
         self.bars: dict[str, int] = {}
         self.errors: dict[str, TradewindError] = {}
-        self.new = self.corrections = self.refused = 0
+        self.new = self.healed = self.corrections = self.refused = 0
 
     @property
     def missing(self) -> list[str]:
@@ -64,6 +71,8 @@ class Collection:
             answers = self._poll(pending)
             self._keep(answers)
             pending = [symbol for symbol in pending if self._is_worth_asking_again(symbol)]
+            if self._is_newest and len(self.missing) + len(self.errors) < len(self._ports.symbols):
+                deadline = min(deadline, time.monotonic() + _STRAGGLERS_S)
             asked_to_wait = [e.retry_after_s for s in pending if isinstance(e := self.errors.get(s), RateLimited)]
             pause_s = max([pause_s, *asked_to_wait])
             if not pending or time.monotonic() + pause_s > deadline:
@@ -74,8 +83,20 @@ class Collection:
     def _is_worth_asking_again(self, symbol: str) -> bool:
         if symbol in self.errors:
             return isinstance(self.errors[symbol], RetryError)
-        # An older interval's answer is the last word; the newest bar may still be on its way.
-        return self._is_newest and self.bars.get(symbol, 0) < self._wanted
+        # An older interval's answer is the last word; the newest bar may still be on its way, unless the symbol has
+        # had none for a while: its trading is halted.
+        return self._is_newest and self.bars.get(symbol, 0) < self._wanted and symbol not in self._halted
+
+    def _asked_from(self) -> dict[str, int]:
+        """From when each symbol is asked: the newest interval reaches back to the symbol's last stored bar."""
+        asked = dict.fromkeys(self._ports.symbols, self._start_ms)
+        if not self._is_newest:
+            return asked
+        step = timeframe_ms(self._timeframe)
+        last = self._ports.market_store.last_open_ms(self._ports.symbols, self._timeframe)
+        for symbol, open_ms in last.items():
+            asked[symbol] = min(self._start_ms, max(open_ms + step, self._start_ms - _HEALED_BARS * step))
+        return asked
 
     def _poll(self, symbols: list[str]) -> list[_Answer]:
         before = self._ports.clock.now()
@@ -90,7 +111,7 @@ class Collection:
         step = timeframe_ms(self._timeframe)
         try:
             # One bar more than wanted: where it has begun, the one before it is final.
-            bars = self._ports.market_data.candles(symbol, self._timeframe, self._start_ms, self._end_ms + step)
+            bars = self._ports.market_data.candles(symbol, self._timeframe, self._from_ms[symbol], self._end_ms + step)
         except TradewindError as error:
             if not isinstance(error, RetryError | StopError):
                 raise
@@ -101,7 +122,8 @@ class Collection:
         if answer.bars is None:
             return answer
         has_later = bool((answer.bars.open_time_ms >= self._end_ms).any())
-        inside = (answer.bars.open_time_ms >= self._start_ms) & (answer.bars.open_time_ms < self._end_ms)
+        opens = answer.bars.open_time_ms
+        inside = (opens >= self._from_ms[answer.symbol]) & (opens < self._end_ms)
         valid, refused = keep_valid(self._ports, take(answer.bars, inside))
         is_final = has_later or still or age_ms >= _SKEW_MATTERS_MS or age_ms + self._skew() >= _SETTLED_MS
         return _Answer(answer.symbol, valid, is_final, refused)
@@ -127,5 +149,10 @@ class Collection:
                 continue
             self.errors.pop(answer.symbol, None)
             if answer.symbol in final:
-                self.bars[answer.symbol] = len(final[answer.symbol])
+                opens = final[answer.symbol].open_time_ms
+                self.bars[answer.symbol] = int((opens >= self._start_ms).sum())
+                self.healed += int((opens < self._start_ms).sum()) if answer.symbol not in self._healed else 0
+                self._healed.add(answer.symbol)
                 self.refused += answer.refused
+                if len(opens) == 0 and self._from_ms[answer.symbol] < self._start_ms:
+                    self._halted.add(answer.symbol)

@@ -33,14 +33,18 @@ def collect_candles(
     """Store the closed bars of every symbol that open in [start, end); None for either takes the last closed interval.
 
     The newest interval is polled from its close until the exchange has its bars, at most `deadline_s`; each symbol is
-    stored as soon as it is there. For an older interval one answer settles it: what is not in it is an outage.
+    stored as soon as it is there. Whoever still lacks the newest bar while others have it is waited for only some
+    seconds more, and a symbol that has had no bar since before the interval, not at all. The same request takes what
+    earlier collections of the last day missed of a symbol, so that a failure heals with the next bar. For an older
+    interval one answer settles it: what is not in it is an outage.
 
     Returns
     -------
     `state` ("collected", or "not_closed" with nothing stored when the market's clock has not reached `end`), `start`,
-    `end`, `bars` (by symbol, stored now or before), `new`, `corrections`, `refused`, `missing` (symbols whose answer
-    lacked a bar), `failed` (reason by symbol), `newest` (the interval is the newest closed one by the market's clock)
-    and `newest_complete` (it is, and every symbol has its bars).
+    `end`, `bars` (of the interval by symbol, stored now or before), `new`, `healed` (bars of earlier intervals),
+    `corrections`, `refused`, `missing` (symbols whose answer lacked a bar), `failed` (reason by symbol), `newest` (the
+    interval is the newest closed one by the market's clock) and `newest_complete` (it is, and every symbol has its
+    bars).
 
     Raises
     ------
@@ -71,6 +75,7 @@ def collect_candles(
         **interval,
         "bars": collection.bars,
         "new": collection.new,
+        "healed": collection.healed,
         "corrections": collection.corrections,
         "refused": collection.refused,
         "missing": collection.missing,

@@ -33,6 +33,9 @@ def collect_interval(context: Context, timeframe: str, alias: AssetAlias, asset:
     if collected["state"] == "not_closed":
         raise AirflowSkipException(f"the interval up to {collected['end']} has not closed by the market's clock")
     if collected["newest"] and dag_run.run_type != BACKFILL:
-        # Also when a symbol's bar is missing: the others must not wait for it, and its decision says what is missing.
-        context["outlet_events"][alias].add(asset)
-        log.info("announced", asset=asset.name, interval_end=collected["end"])
+        # Also when a symbol's bar is missing: it was waited for, the others must not wait longer, and its own decision
+        # says what is missing. The event tells which, for whoever reads it in the UI.
+        absent = sorted({*collected["missing"], *collected["failed"]})
+        event = {"interval_end": collected["end"], "complete": collected["newest_complete"], "missing": absent}
+        context["outlet_events"][alias].add(asset, extra=event)
+        log.info("announced", asset=asset.name, **event)
