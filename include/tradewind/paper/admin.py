@@ -80,15 +80,21 @@ class PaperAdmin:
         self,
         balances: Mapping[str, Decimal | str] | None = None,
         *,
+        futures_balances: Mapping[str, Decimal | str] | None = None,
         account_id: str | None = None,
         api_key: str | None = None,
         api_secret: str | None = None,
         can_trade: bool = True,
     ) -> PaperAccount:
-        """Open an account (10,000 USDT unless told otherwise). With the same id, key and secret it may be repeated."""
+        """Open an account (10,000 USDT unless told otherwise, nothing on the futures side).
+
+        With the same id, key and secret it may be repeated.
+        """
         body: dict[str, Any] = {"can_trade": can_trade}
         if balances is not None:
             body["balances"] = {asset: str(held) for asset, held in balances.items()}
+        if futures_balances is not None:
+            body["futures_balances"] = {asset: str(held) for asset, held in futures_balances.items()}
         given = {"account_id": account_id, "api_key": api_key, "api_secret": api_secret}
         body |= {name: value for name, value in given.items() if value is not None}
         return PaperAccount(**self._call("POST", "accounts", body))
