@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -55,7 +56,7 @@ def test_candles_book_tickers_and_funding(client: ccxt.binanceusdm) -> None:
     assert len(bars) == 1000
     raw = {"symbol": "BTCUSDT", "interval": "15m", "limit": 1500}
     assert len(client.fapipublic_get_klines(raw)) == 1500
-    assert {b - a for (a, *_), (b, *_) in zip(bars, bars[1:], strict=False)} == {900_000}
+    assert {b - a for (a, *_), (b, *_) in itertools.pairwise(bars)} == {900_000}
     book = client.fetch_order_book(BTC, limit=5)
     assert book["bids"][0][0] < last(client) < book["asks"][0][0]
     assert client.fetch_tickers([BTC])[BTC]["high"] >= last(client)

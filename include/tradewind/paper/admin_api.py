@@ -83,7 +83,7 @@ async def _set_clock(exchange: PaperExchange, faults: Faults, body: Body) -> Bod
 
 # ------------------------------------------------------------------------------------------------------------ accounts
 async def _create_account(exchange: PaperExchange, _: Faults, body: Body) -> Body:
-    """{"balances": {"USDT": "10000"}, "account_id"?, "api_key"?, "api_secret"?, "futures_balances"?, "can_trade"?, ...}.
+    """{"balances": {"USDT": "10000"}, "account_id"?, "api_key"?, "api_secret"?, "futures_balances"?, ...}.
 
     A repeated call with the same account id, key and secret answers as the first did, and changes nothing.
     """
