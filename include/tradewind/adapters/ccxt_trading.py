@@ -18,7 +18,7 @@ from tradewind.adapters.ccxt_client import CcxtClient
 from tradewind.adapters.ccxt_orders import exchange_order, order_fields, reports_of
 from tradewind.core.ports import BracketLegs
 from tradewind.core.timeframes import from_ms, to_ms
-from tradewind.core.types import Balance, BookTop, BracketSupport, ExchangeOrder, Fill, Instrument, Order
+from tradewind.core.types import Balance, BookTop, BracketSupport, ExchangeOrder, Fill, Instrument, Order, Payment
 from tradewind.errors import NotSupported, OrderRejected, OutcomeUnknown, RetryError
 
 NO_SUCH_ORDER: Final = frozenset({-2013, -2011})
@@ -243,6 +243,10 @@ class CcxtTrading:
     def _remember(self, order: ExchangeOrder) -> ExchangeOrder:
         self._client_ids[order.symbol, order.exchange_order_id] = order.client_order_id
         return order
+
+    def payments_since(self, since: datetime) -> list[Payment]:
+        """None: on spot nothing but trades and transfers moves a balance."""
+        return []
 
     def balances(self) -> dict[str, Balance]:
         """What the account holds, by asset; assets without a holding are absent."""

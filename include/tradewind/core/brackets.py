@@ -24,6 +24,9 @@ ENTRY_TYPE: Final = "LIMIT"  # the adapter sends it with timeInForce FOK
 STOP_TYPE: Final = "STOP_LOSS"
 TARGET_TYPE: Final = "LIMIT_MAKER"
 EXIT_TYPE: Final = "MARKET"
+# On futures both legs wait for their price and leave at market; neither knows of the other.
+MARGIN_STOP_TYPE: Final = "STOP_MARKET"
+MARGIN_TARGET_TYPE: Final = "TAKE_PROFIT_MARKET"
 
 ZERO: Final = Decimal(0)
 ONE: Final = Decimal(1)
@@ -42,8 +45,12 @@ def floor_to_step(quantity: Decimal, step_size: Decimal) -> Decimal:
 
 
 def held_after_fee(quantity: Decimal, instrument: Instrument) -> Decimal:
-    """What can be sold of a bought `quantity` once the taker commission has been taken from it, floored to the step."""
-    return floor_to_step(quantity * (ONE - instrument.taker_fee_frac), instrument.step_size)
+    """What can be sold of a bought `quantity` once the taker commission has been taken from it, floored to the step.
+
+    On futures commissions are paid in quote: all of it.
+    """
+    kept = ONE if instrument.margin is not None else ONE - instrument.taker_fee_frac
+    return floor_to_step(quantity * kept, instrument.step_size)
 
 
 # -------------------------------------------------------------------------------------------------------------- prices
@@ -155,10 +162,10 @@ def plan_entry(intent: Intent, instrument: Instrument, now: datetime) -> list[Br
     for lot in intent.lots:
         list_id = list_client_id(intent.account, intent.strategy_version, intent.symbol, intent.bar, lot.lot, 0)
         legs = {}
+        held = held_after_fee(lot.quantity, instrument)
         for role, order_type, quantity, price, stop in (
             (OrderRole.ENTRY, ENTRY_TYPE, lot.quantity, intent.entry_limit_price, None),
-            (OrderRole.STOP, STOP_TYPE, held_after_fee(lot.quantity, instrument), None, intent.stop_price),
-            (OrderRole.TARGET, TARGET_TYPE, held_after_fee(lot.quantity, instrument), lot.target_price, None),
+            *((*leg[:2], held, *leg[2:]) for leg in _protective_legs(intent.stop_price, lot.target_price, instrument)),
         ):
             legs[role] = _order(
                 account=intent.account,
@@ -174,7 +181,7 @@ def plan_entry(intent: Intent, instrument: Instrument, now: datetime) -> list[Br
                 quantity=quantity,
                 price=price,
                 stop_price=stop,
-                list_id=list_id,
+                list_id=list_id if instrument.margin is None else None,
                 now=now,
             )
         lists.append(BracketLegs(list_id, legs[OrderRole.ENTRY], legs[OrderRole.STOP], legs[OrderRole.TARGET]))
@@ -192,16 +199,18 @@ def plan_protection(
     now: datetime,
     reason: str = "",
 ) -> tuple[Order, Order] | None:
-    """A new one-cancels-other pair (stop, target) for `quantity` of one lot, floored to the step.
+    """A new pair (stop, target) for `quantity` of one lot, floored to the step: on spot one cancels the other.
 
     `quantity` comes from fills. None when it is too small for the exchange to hold: dust.
     """
     amount = floor_to_step(quantity, instrument.step_size)
     if not is_tradable(amount, min(stop_price, target), instrument):
         return None
-    list_id = list_client_id(
-        position.account, position.strategy_version, position.symbol, position.bar, lot, generation
-    )
+    list_id = None
+    if instrument.margin is None:
+        list_id = list_client_id(
+            position.account, position.strategy_version, position.symbol, position.bar, lot, generation
+        )
     pair = [
         _order(
             account=position.account,
@@ -221,12 +230,23 @@ def plan_protection(
             now=now,
             reason=reason,
         )
-        for role, order_type, price, stop in (
-            (OrderRole.STOP, STOP_TYPE, None, stop_price),
-            (OrderRole.TARGET, TARGET_TYPE, target, None),
-        )
+        for role, order_type, price, stop in _protective_legs(stop_price, target, instrument)
     ]
     return pair[0], pair[1]
+
+
+def _protective_legs(
+    stop_price: Decimal, target: Decimal, instrument: Instrument
+) -> tuple[tuple[OrderRole, str, Decimal | None, Decimal | None], ...]:
+    """(role, order type, limit price, trigger price) of stop and target."""
+    if instrument.margin is not None:
+        return (OrderRole.STOP, MARGIN_STOP_TYPE, None, stop_price), (
+            OrderRole.TARGET,
+            MARGIN_TARGET_TYPE,
+            None,
+            target,
+        )
+    return (OrderRole.STOP, STOP_TYPE, None, stop_price), (OrderRole.TARGET, TARGET_TYPE, target, None)
 
 
 def plan_exit(

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from .brackets import ONE, decimal_of
+from .brackets import decimal_of
 from .filters import (
     SYMBOL_FILTERS,
     Book,
@@ -27,10 +27,11 @@ from .filters import (
     in_order,
     room_for,
 )
+from .futures_sizing import check_liquidation
 from .inputs import CycleInputs, SymbolInputs
 from .orders import intent_id
 from .ports import PredictionModel
-from .sizing import SIZE, Sizing, size_entry
+from .sizing import SIZE, Sizing, cost_frac, size_entry
 from .types import Decision, Exposure, Intent, Outcome, RegimeState, Verdict
 
 __all__ = ["Candidate", "CycleInputs", "SymbolInputs", "decide", "filter_candidates", "predict", "size_candidates"]
@@ -100,9 +101,9 @@ def size_candidates(inputs: CycleInputs, candidates: Sequence[Candidate]) -> lis
         decision = _decide_one(inputs, candidate, book)
         if decision.intent is not None:
             intent = decision.intent
-            fee = candidate.inputs.instrument.taker_fee_frac if candidate.inputs.instrument is not None else 0
             exposure = Exposure(intent.symbol, intent.side, intent.notional_quote, intent.risk_quote)
-            book = book.with_intent(exposure, intent.notional_quote * (ONE + fee))
+            assert candidate.inputs.instrument is not None  # nothing is sized without its rules
+            book = book.with_intent(exposure, intent.notional_quote * cost_frac(candidate.inputs.instrument))
         decisions[candidate.inputs.symbol] = decision
     return [decisions[candidate.inputs.symbol] for candidate in candidates]
 
@@ -173,7 +174,10 @@ def _size_one(inputs: CycleInputs, candidate: Candidate, book: Book) -> tuple[Si
         params,
     )
     correlation = check_correlation(symbol.symbol, signal.side, book, inputs)
-    return sizing, [positions, correlation, check_exposure(room, book, params), verdict]
+    verdicts = [positions, correlation, check_exposure(room, book, params), verdict]
+    if symbol.instrument.margin is not None:
+        verdicts.append(check_liquidation(signal.side, sizing, symbol.instrument, params))
+    return sizing, verdicts
 
 
 def _intent(inputs: CycleInputs, candidate: Candidate, signal: Signal, sizing: Sizing) -> Intent:

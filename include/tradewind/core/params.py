@@ -82,6 +82,8 @@ class StrategyParams:
     max_symbol_exposure_frac: float = 0.25
     max_total_exposure_frac: float = 0.80
     max_correlation: float = 0.7
+    max_leverage: int = 3  # futures only: positions are opened with it, or with what the contract allows
+    max_stop_to_liquidation_frac: float = 0.7
     correlation_window_bars: int = 672
 
     # Freshness: an entry may be sent this long after its bar closed.

@@ -61,6 +61,12 @@ def least_risk(equity_quote: Decimal, params: StrategyParams) -> Decimal:
     return slot_risk(equity_quote, params) * decimal_of(params.min_risk_share_frac)
 
 
+def cost_frac(instrument: Instrument) -> Decimal:
+    """What an entry takes of the free money, as a fraction of its notional: all of it, or its margin; and the fee."""
+    paid = ONE if instrument.margin is None else ONE / instrument.margin.leverage
+    return paid + instrument.taker_fee_frac
+
+
 def risk_per_unit(side: Side, entry: Decimal, stop: Decimal, costs: Costs) -> Decimal:
     """Quote lost by one unit that is entered at `entry` and stopped at `stop`: distance, both fees, the market cost."""
     fee, market = decimal_of(costs.fee_frac), decimal_of(costs.market_frac)
@@ -91,7 +97,7 @@ def size_entry(
     unit_risk = risk_per_unit(side, entry, stop, costs)
     caps = {
         "risk": max(room.risk_quote, ZERO) / unit_risk,
-        "balance": max(room.free_quote, ZERO) / (entry * (ONE + instrument.taker_fee_frac)),
+        "balance": max(room.free_quote, ZERO) / (entry * cost_frac(instrument)),
         "exposure": max(room.exposure_quote, ZERO) / entry,
         "volume": decimal_of(volume_base) * decimal_of(params.max_bar_volume_frac),
         "max_quantity": instrument.max_quantity,

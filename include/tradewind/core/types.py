@@ -372,6 +372,19 @@ class Fill:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """What moved the wallet beside a trade: funding, insurance. Positive: received. `payment_id` is the exchange's."""
+
+    account: str
+    payment_id: str
+    symbol: str
+    kind: str  # "funding_fee", "insurance_clear" ... as the exchange names it, in lower case
+    asset: str
+    amount: Decimal
+    at: datetime
+
+
 class PositionStatus(StrEnum):
     OPENING = "opening"  # the entry may still fill
     OPEN = "open"

@@ -1,0 +1,55 @@
+"""Payments of the account beside its trades (funding above all), and the ledger's totals with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Final
+
+from tradewind.adapters.order_store import OrderStore
+from tradewind.core.ports import LedgerTotal
+from tradewind.core.types import Payment
+
+ZERO: Final = Decimal(0)
+
+
+class PaymentStore(OrderStore):
+    """The rows of payments. A payment is inserted once, by the exchange's own number."""
+
+    INSERT_PAYMENT: Final = """
+        INSERT INTO payments (account, payment_id, symbol, kind, asset, amount, at)
+        VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
+
+    def insert_payments(self, payments: Sequence[Payment]) -> int:
+        """Returns how many were new."""
+        new = 0
+        with self._database.transaction() as connection:
+            for p in payments:
+                row = (p.account, p.payment_id, p.symbol, p.kind, p.asset, p.amount, p.at)
+                new += connection.execute(self.INSERT_PAYMENT, row).rowcount
+        return new
+
+    LAST_PAYMENT_AT: Final = "SELECT max(at) AS at FROM payments WHERE account = %s"
+
+    def last_payment_at(self) -> datetime | None:
+        """The newest payment's time, None without any."""
+        row = self._database.row(self.LAST_PAYMENT_AT, (self.account,))
+        return None if row is None else row["at"]
+
+    PAYMENT_TOTALS: Final = """
+        SELECT symbol, asset, sum(amount) AS amount FROM payments WHERE account = %s GROUP BY symbol, asset"""
+
+    def ledger_totals(self) -> dict[str, LedgerTotal]:
+        """All fills and payments of each symbol, summed exactly; a payment in quote is part of the cash."""
+        totals = super().ledger_totals()
+        for row in self._database.rows(self.PAYMENT_TOTALS, (self.account,)):
+            symbol, amount = row["symbol"], row["amount"]
+            known = totals.get(symbol, LedgerTotal(symbol, ZERO, ZERO, {}))
+            if row["asset"] == symbol.split("/")[-1]:
+                totals[symbol] = replace(known, cash_quote=known.cash_quote + amount)
+            else:
+                paid = known.other_fees.get(row["asset"], ZERO) - amount
+                totals[symbol] = replace(known, other_fees={**known.other_fees, row["asset"]: paid})
+        return totals
