@@ -138,7 +138,7 @@ def test_alerts_wait_while_postgresql_is_away_and_go_out_directly(
         blind.look()
         blind.look()
         assert any(b"postgresql" in body for body in bodies)
-        blind._wiring.__dict__["database"] = lookout._wiring.database
+        blind._wiring.__dict__["alerts"] = lookout._wiring.alerts
         blind._deliver()
         assert ("critical", "part:postgresql", 0) in alerts(database)
 

@@ -49,5 +49,5 @@ class OrdersLink(StatusPageLink):
 
 
 def status_page_url() -> str:
-    """Where the status page is, as seen from a browser on this machine."""
-    return f"http://127.0.0.1:{load_settings().status_port}/"
+    """Where a browser reaches the status page: the configured outside address, else this machine's own."""
+    return f"{load_settings().status_page_url.rstrip('/')}/"

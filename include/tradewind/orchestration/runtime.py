@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ from urllib.parse import quote, urlencode
 import structlog
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 from airflow.providers.redis.hooks.redis import RedisHook
-from airflow.sdk import Connection
+from airflow.sdk import Connection, get_current_context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from tradewind.errors import BadInput, ReconcileError, RetryError, StopError
@@ -29,8 +30,7 @@ log = structlog.get_logger(__name__)
 def task_ports(**ids: str | None) -> Iterator[Wiring]:
     """The ports of one task, closed when it ends.
 
-    `ids` (bar, intent_id, job_id ...) are bound to every log line within, beside the run and task ids that Airflow
-    binds itself.
+    `ids` (bar, intent_id, job_id ...) are bound to every log line within, and so are the DAG, run and task.
 
     Raises
     ------
@@ -38,12 +38,25 @@ def task_ports(**ids: str | None) -> Iterator[Wiring]:
     AirflowFailException : repeating would change nothing, or must not happen before somebody has looked.
     """
     bound = {name: value for name, value in ids.items() if value is not None}
-    with structlog.contextvars.bound_contextvars(**bound), translated_errors():
+    named = task_names()
+    with structlog.contextvars.bound_contextvars(**bound, **named), translated_errors():
         wiring = build_wiring()
+        started_s = time.monotonic()
         try:
             yield wiring
         finally:
+            names = {name: named.get(f"{name}_id", "none") for name in ("dag", "task")}
+            wiring.metrics.timing_ms("tradewind.task.duration", (time.monotonic() - started_s) * 1000, **names)
             wiring.close()
+
+
+def task_names() -> dict[str, str]:
+    """DAG, run and task that this process runs; empty outside a task."""
+    try:
+        task = get_current_context()["ti"]
+    except RuntimeError:
+        return {}
+    return {"dag_id": task.dag_id, "run_id": task.run_id, "task_id": task.task_id}
 
 
 @contextmanager

@@ -135,6 +135,7 @@ class Lookout:
                     self._follow_jobs()
             except (StoreUnavailable, psycopg.Error, RetryError) as error:
                 log.warning("the lookout's turn ended early: %s", error)
+        self._wiring.metrics.count("tradewind.lookout.turns")
         if time.monotonic() - self._gauges_at_s >= _GAUGES_EVERY_S:
             self._gauges_at_s = time.monotonic()
             self._gauges.emit(checks, self._checks.dags())
@@ -226,7 +227,7 @@ class Lookout:
                 f"naked:{row['position_id']}",
                 "critical",
                 f"{row['symbol']} has no resting stop",
-                f"Since {row['started_at']:%H:%M:%S} UTC ({row['cause']}). See manage_positions; ./tradewind flatten ends it.",
+                f"Since {row['started_at']:%H:%M:%S} UTC ({row['cause']}). See manage_positions.",
                 holds=True,
             )
         if latch := wiring.database.row(_LATCH, {"account": wiring.account}):
