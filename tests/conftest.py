@@ -32,6 +32,12 @@ for _name in [name for name in os.environ if name.startswith(("TRADEWIND_", "AIR
     del os.environ[_name]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--soak", default=0.0, type=float, metavar="MINUTES", help="draw faults for so long in tests/chaos"
+    )
+
+
 def _remove_left_over_servers() -> None:
     """End servers of test runs that were killed: their owner's process is gone, their own is known by id and time."""
     for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):

@@ -1,4 +1,4 @@
-"""Kill a task at a chosen step: a forked process runs a job and is killed before or after its n-th outside call."""
+"""Strike a task at a chosen step: before or after its n-th outside call, by death or by whatever else may happen."""
 
 from __future__ import annotations
 
@@ -13,8 +13,28 @@ FINISHED = 0
 FAILED = 1
 
 
+class Fuse:
+    """Counts the moments before and after each outside call of a job; at the chosen one `strike` happens, once."""
+
+    def __init__(self, at: int | None, strike: Callable[[], None] | None = None) -> None:
+        self.at = at
+        self.seen = 0
+        self.struck = False
+        self._strike = strike or _die
+
+    def burn(self) -> None:
+        self.seen += 1
+        if self.at is not None and self.seen - 1 == self.at and not self.struck:
+            self.struck = True
+            self._strike()
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 class Mine:
-    """Stands before a store or an exchange and dies at one call; every other call passes through."""
+    """Stands before a store or an exchange and burns the fuse around each call."""
 
     def __init__(self, target: Any, fuse: Fuse) -> None:
         self._target = target
@@ -34,16 +54,11 @@ class Mine:
         return call
 
 
-class Fuse:
-    """Counts the moments before and after each call; at the chosen one the process is killed."""
-
-    def __init__(self, at: int) -> None:
-        self.left = at
-
-    def burn(self) -> None:
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        self.left -= 1
+def mined(rig: Rig, fuse: Fuse) -> Rig:
+    """The rig with mines before its exchange and its store."""
+    rig.exchange = Mine(rig.exchange, fuse)  # type: ignore[assignment]
+    rig.trading_store = Mine(rig.trading_store, fuse)  # type: ignore[assignment]
+    return rig
 
 
 def run_and_die(make: Callable[[], Rig], job: Callable[[Rig], Any], at: int) -> bool:
@@ -55,11 +70,7 @@ def run_and_die(make: Callable[[], Rig], job: Callable[[Rig], Any], at: int) -> 
     if child == 0:
         status = FAILED
         try:
-            rig = make()
-            fuse = Fuse(at)
-            rig.exchange = Mine(rig.exchange, fuse)  # type: ignore[assignment]
-            rig.trading_store = Mine(rig.trading_store, fuse)  # type: ignore[assignment]
-            job(rig)
+            job(mined(make(), Fuse(at)))
             status = FINISHED
         finally:
             os._exit(status)

@@ -204,6 +204,14 @@ class PositionStore(AccountStore):
         FROM unprotected_spans s JOIN positions p USING (position_id)
         WHERE p.account = %(account)s AND (%(id)s::text IS NULL OR s.position_id = %(id)s) ORDER BY s.span_id"""
 
+    OPEN_SPANS: Final = """
+        SELECT s.position_id FROM unprotected_spans s JOIN positions p USING (position_id)
+        WHERE p.account = %s AND s.ended_at IS NULL"""
+
+    def unprotected_now(self) -> set[str]:
+        """The positions with an open span: somebody is replacing their protection, or died while doing so."""
+        return {row["position_id"] for row in self._database.rows(self.OPEN_SPANS, (self.account,))}
+
     def unprotected_spans(self, position_id: str | None = None) -> list[UnprotectedSpan]:
         """Every span of a position, or of all, oldest first."""
         rows = self._database.rows(self.SPANS, {"account": self.account, "id": position_id})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -41,7 +41,8 @@ from .types import (
 )
 
 if TYPE_CHECKING:
-    from .ensemble import FamilyModel
+    from .ensemble import FamilyModel, LoadedModel
+    from .parity import Ledger, ParityReport
     from .validation import Gate
 
 
@@ -89,6 +90,10 @@ class MarketData(Protocol):
 
     def first_open_ms(self, symbol: str, timeframe: str) -> int | None:
         """The open time of the first bar the exchange has of a symbol; None where it cannot be asked for it."""
+        ...
+
+    def oldest_open_ms(self, timeframe: str) -> int | None:
+        """The oldest open time that the exchange still answers for, whatever the symbol; None where it keeps all."""
         ...
 
     def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]: ...
@@ -180,6 +185,14 @@ class MarketStore(Protocol):
         """The job's row with `progress`: expected_bars, done_bars, rows_seen, rows_new, percent, eta_s and series."""
         ...
 
+    def newest_job(self, kind: str) -> str | None:
+        """The id of the job of a kind that was made last."""
+        ...
+
+    def report_progress(self, job_id: str, series: Mapping[str, Mapping[str, int]]) -> None:
+        """What a job without chunks has done of each series: expected_bars, done_bars, rows_seen and rows_new."""
+        ...
+
     def plan_chunks(self, job_id: str, chunks: Sequence[HistoryChunk]) -> int: ...
     def open_chunks(self, job_id: str) -> list[HistoryChunk]: ...
 
@@ -221,6 +234,9 @@ class StateStore(Protocol):
     def insert_regimes(self, states: Sequence[RegimeState], params_hash: str) -> int: ...
     def last_regimes(self, symbols: Sequence[str], before: datetime, params_hash: str) -> dict[str, RegimeState]: ...
     def sentiment_as_of(self, symbols: Sequence[str], as_of: datetime) -> dict[str, SentimentState]: ...
+    def sentiment_between(
+        self, symbols: Sequence[str], start: datetime, end: datetime
+    ) -> dict[str, tuple[SentimentState, ...]]: ...
 
 
 # ---------------------------------------------------------------------------------------------------------------- news
@@ -456,6 +472,10 @@ class TradingStore(Protocol):
         """End the open span; returns its seconds, or None when none was open."""
         ...
 
+    def unprotected_now(self) -> set[str]:
+        """Ids of the positions with an open span."""
+        ...
+
     def unprotected_spans(self, position_id: str | None = None) -> list[UnprotectedSpan]: ...
 
     # reconciliation
@@ -496,6 +516,21 @@ class TradingStore(Protocol):
     def resumed_at(self) -> datetime | None: ...
     def audit(self, actor: str, action: str, outcome: str, detail: Mapping[str, Any], *, source: str) -> None: ...
 
+    def take_request(self, action: str, request: str, max_age: timedelta) -> Mapping[str, Any] | None:
+        """Actor and source of a request that the audit holds, once: None without one, for an old or a taken one."""
+        ...
+
+
+class ParityStore(Protocol):
+    """What an account did over a stretch of time, and the reports of its comparison with a replay."""
+
+    def cycles(self, since: datetime, until: datetime) -> list[CycleInputs]: ...
+    def ledger(self, since: datetime, until: datetime) -> Ledger: ...
+    def last_bar_of_other_code(self, since: datetime, until: datetime, code_sha256: str) -> datetime | None: ...
+    def insert_report(
+        self, at: datetime, since: datetime, until: datetime, cycles: int, report: ParityReport
+    ) -> None: ...
+
 
 class PredictionModel(Protocol):
     """A loaded, verified champion: one batch for all symbols."""
@@ -518,11 +553,14 @@ class ModelStore(Protocol):
         """
         ...
 
+    def load(self, version: str) -> LoadedModel:
+        """Any version, verified as the champion is."""
+        ...
+
     def has_version(self, version: str) -> bool: ...
     def trials(self) -> int:
         """How many settings were tried by all versions stored so far, each version itself counting one."""
         ...
-
 
     def save(
         self,
@@ -597,3 +635,5 @@ class Ports(Protocol):
     def trading_store(self) -> TradingStore: ...
     @property
     def model_store(self) -> ModelStore: ...
+    @property
+    def parity_store(self) -> ParityStore: ...

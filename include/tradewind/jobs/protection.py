@@ -53,45 +53,31 @@ def converge_protection(ports: Ports, situation: Situation) -> Situation:
 def _await_legs(ports: Ports, situation: Situation) -> Situation:
     """Legs whose entry just filled are placed within moments: wait for them, at most for the deadline."""
     deadline = time.monotonic() + ports.params.protection_deadline_s
-    while situation.position.quantity > 0 and _unresolved_stops(situation.orders) and time.monotonic() < deadline:
+    while _awaited_stops(situation) and time.monotonic() < deadline:
         ports.trading_store.start_unprotected(situation.position.position_id, "legs awaited", ports.wall.now())
         time.sleep(_POLL_S)
-        for order in _unresolved_stops(situation.orders):
+        for order in _awaited_stops(situation):
             ask(ports, order)
         situation = _again(ports, situation)
     return situation
 
 
-def _unresolved_stops(orders: Sequence[Order]) -> list[Order]:
-    return [order for order in orders if order.role is OrderRole.STOP and order.state in _UNRESOLVED]
-
-
-def _resting(orders: Sequence[Order], lot: int, role: OrderRole | None = None) -> list[Order]:
+def _awaited_stops(situation: Situation) -> list[Order]:
+    """Stops whose fate is unknown, of lots that hold something and have no other stop yet."""
+    awaited = [o for o in situation.orders if o.role is OrderRole.STOP and o.state in _UNRESOLVED]
     return [
         order
-        for order in orders
-        if order.lot == lot
-        and order.state in AT_EXCHANGE
-        and order.role in ((OrderRole.STOP, OrderRole.TARGET) if role is None else (role,))
+        for order in awaited
+        if situation.lots[order.lot] > 0 and not resting(situation.orders, order.lot, OrderRole.STOP)
     ]
 
 
 def _is_fine(situation: Situation, lot: int, wanted: Decimal) -> bool:
-    """One stop at the wanted price for all that is wanted (less what could not be traded), or nothing for dust."""
-    position, instrument = situation.position, situation.instrument
-    stops = _resting(situation.orders, lot, OrderRole.STOP)
-    if not is_tradable(floor_to_step(wanted, instrument.step_size), _worst_price(situation), instrument):
-        return not _resting(situation.orders, lot)
-    if len(stops) != 1 or stops[0].stop_price != position.stop_price:
-        return False
-    if not _resting(situation.orders, lot, OrderRole.TARGET):
-        return False
-    bare = wanted - (stops[0].quantity - stops[0].filled_quantity)
-    return bare >= 0 and not is_tradable(bare, _worst_price(situation), instrument)
+    return is_fine(situation.orders, lot, wanted, situation.position, situation.book, situation.instrument)
 
 
 def _worst_price(situation: Situation) -> Decimal:
-    return min(situation.position.stop_price, situation.book.bid)
+    return worst_price(situation.position, situation.book)
 
 
 def sellable_share(ports: Ports, situation: Situation) -> Decimal:
@@ -111,17 +97,17 @@ def _replace_lot(ports: Ports, situation: Situation, lot: int, wanted: Decimal, 
     position, store = situation.position, ports.trading_store
     deadline = time.monotonic() + ports.params.replacement_deadline_s
     held_before = situation.lots[lot]
-    resting = _resting(situation.orders, lot)
-    store.start_unprotected(position.position_id, "replacement" if resting else "unprotected", ports.wall.now())
-    if not cancel_resting(ports, resting):
+    rests = resting(situation.orders, lot)
+    store.start_unprotected(position.position_id, "replacement" if rests else "unprotected", ports.wall.now())
+    if not cancel_resting(ports, rests):
         return situation  # nobody knows whether the old pair still rests: the next run looks again
-    situation = _after_cancel(ports, situation, resting)
+    situation = _after_cancel(ports, situation, rests)
     wanted = min(wanted, wanted - (held_before - situation.lots[lot]))
     if situation.is_over or not is_tradable(wanted, _worst_price(situation), situation.instrument):
         _end_span(ports, situation.position)
         return situation
     target = _target_price(ports, situation, lot)
-    if not _is_through(situation, target):
+    if not is_through(situation.position, target, situation.book):
         pair = plan_protection(
             situation.position,
             lot,
@@ -131,7 +117,7 @@ def _replace_lot(ports: Ports, situation: Situation, lot: int, wanted: Decimal, 
             next_generation(situation.orders, lot),
             situation.instrument,
             ports.clock.now(),
-            "replacement" if resting else "healed",
+            "replacement" if rests else "healed",
         )
         if pair is not None and _place_pair(ports, situation, pair, deadline):
             _end_span(ports, situation.position)
@@ -160,13 +146,6 @@ def _place_pair(ports: Ports, situation: Situation, pair: tuple[Order, Order], d
         time.sleep(_POLL_S)
         rows = [ask(ports, row) for row in rows]
     return all(row.state in AT_EXCHANGE for row in rows)
-
-
-def _is_through(situation: Situation, target: Decimal) -> bool:
-    """Has the price passed the stop or the target already, so that neither could be placed?"""
-    if situation.position.side is Side.LONG:
-        return situation.book.bid <= situation.position.stop_price or situation.book.bid >= target
-    return situation.book.ask >= situation.position.stop_price or situation.book.ask <= target
 
 
 def _target_price(ports: Ports, situation: Situation, lot: int) -> Decimal:
@@ -224,12 +203,12 @@ def _leave_lot(ports: Ports, situation: Situation, lot: int, reason: str) -> Sit
         if situation.is_over or not _can_leave(situation, lot) or _has_unresolved_exit(situation, lot):
             break
         share = sellable_share(ports, situation)
-        resting = _resting(situation.orders, lot)
+        rests = resting(situation.orders, lot)
         position_id = situation.position.position_id
         ports.trading_store.start_unprotected(position_id, f"exit: {reason}"[:80], ports.wall.now())
-        if not cancel_resting(ports, resting):
+        if not cancel_resting(ports, rests):
             break
-        situation = _after_cancel(ports, situation, resting)
+        situation = _after_cancel(ports, situation, rests)
         wanted = floor_to_step(min(max(situation.lots[lot], ZERO), share), situation.instrument.step_size)
         if situation.is_over or not _exit_lot(ports, situation, lot, wanted, reason):
             break

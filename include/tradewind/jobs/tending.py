@@ -98,20 +98,18 @@ def tend_position(
 def protect_naked(ports: Ports) -> list[str]:
     """Tend positions whose task seems to have died between two lines; returns what could not be done, in words.
 
-    By the ledger: something is held without a stop at the exchange, or an order is undecided for longer than the
-    protection deadline. Called every few seconds; asks the exchange nothing when all is well. Somebody who is at work
-    on such a position holds its lock and is left alone.
+    By the ledger: something is held without a stop at the exchange, a replacement was begun and not ended, or an order
+    is undecided for longer than the protection deadline. Called every few seconds; asks the exchange nothing when all
+    is well. Somebody who is at work on such a position holds its lock and is left alone.
     """
     store = ports.trading_store
     positions = {position.position_id: position for position in store.live_positions()}
     live: dict[str, list[Order]] = {}
     for order in store.orders_in(sorted(LIVE)):
         live.setdefault(order.position_id, []).append(order)
-    waiting = {
-        position_id: position
-        for position_id, position in positions.items()
-        if _bare(position, live.get(position_id, [])) > 0 or _is_overdue(ports, live.get(position_id, []))
-    }
+    begun = store.unprotected_now()
+    urgent = {key for key in positions if key in begun or _is_overdue(ports, live.get(key, []))}
+    waiting = {key: p for key, p in positions.items() if key in urgent or _bare(p, live.get(key, [])) > 0}
     if not waiting:
         return []
     symbols = sorted({position.symbol for position in waiting.values()})
@@ -123,8 +121,7 @@ def protect_naked(ports: Ports) -> list[str]:
             problems.append(f"{position_id}: the exchange lists no rules or no price for {position.symbol}")
             continue
         bare = floor_to_step(_bare(position, live.get(position_id, [])), instrument.step_size)
-        price = min(position.stop_price, book.bid)
-        if not is_tradable(bare, price, instrument) and not _is_overdue(ports, live.get(position_id, [])):
+        if position_id not in urgent and not is_tradable(bare, min(position.stop_price, book.bid), instrument):
             continue  # what no order could hold
         try:
             tend_position(ports, position_id, instrument, book, {}, apply_rules=False)

@@ -16,6 +16,7 @@ Each stage inserts its own rows, keyed by the bar, and returns what it finds whe
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -180,6 +181,9 @@ def _instrument(ports: Ports, symbol: str) -> Instrument:
 def _enter(ports: Ports, intent: Intent, decision: Decision, instrument: Instrument) -> str:
     """Commit position and orders, then send list after list; returns why it stopped, or ""."""
     store, now = ports.trading_store, ports.clock.now()
+    if instrument.bracket is BracketSupport.OPOCO and (store.baseline() or {}).get(instrument.base, ZERO) > 0:
+        # OPOCO would take the commission from what was held before, and let the legs sell it for that.
+        instrument = replace(instrument, bracket=BracketSupport.OTOCO)
     refusal = entry_refusal(ports, intent)
     lists = plan_entry(intent, instrument, now)
     native = instrument.bracket in (BracketSupport.OPOCO, BracketSupport.OTOCO)
