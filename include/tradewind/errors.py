@@ -13,6 +13,7 @@
     │   ├── NotFlatYet                 a flatten has something left to sell or to cancel
     │   ├── MissingData                bars, features or news that should come but are not here yet
     │   ├── NewsUnavailable            a feed or the scorer did not answer
+    │   │   └── NewsBudgetSpent            the paid scorer has used its day's budget
     │   └── ServiceNotReady            a process of the stack did not become healthy in time
     ├── StopError                  repeating changes nothing: a person, or other input, is needed
     │   ├── BadSetting                 a setting is missing or wrong; names it, and gives an example
@@ -108,6 +109,10 @@ class MissingData(RetryError):
 
 class NewsUnavailable(RetryError):
     """A feed or the scorer did not answer."""
+
+
+class NewsBudgetSpent(NewsUnavailable):
+    """The paid scorer has used its day's budget; it goes on after midnight UTC."""
 
 
 class ServiceNotReady(RetryError):

@@ -105,6 +105,10 @@ class Settings(BaseSettings):
     news_feeds: Strings = Field((), examples=["https://news.example/rss,file:///srv/feed.xml"])
     gemini_api_key: SecretStr = Field(NO_SECRET, examples=["<a key from Google AI Studio>"])
     gemini_model: str = Field("gemini-2.5-flash", min_length=1, examples=["gemini-2.5-flash"])
+    gemini_daily_budget_usd: Decimal = Field(Decimal(1), ge=0, examples=["1.00"])
+    # What a million tokens of the model cost; thinking counts as answering.
+    gemini_prompt_usd_per_million: Decimal = Field(Decimal("0.30"), ge=0, examples=["0.30"])
+    gemini_answer_usd_per_million: Decimal = Field(Decimal("2.50"), ge=0, examples=["2.50"])
 
     # Who watches, and who may ask.
     statsd_host: str = Field("", examples=["127.0.0.1"])

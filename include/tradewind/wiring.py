@@ -166,8 +166,18 @@ class Wiring:
 
             return LexiconScorer()
         from .adapters.gemini import GeminiScorer
+        from .core.usage import TokenPrices
 
-        return GeminiScorer(key, self.settings.gemini_model, self.metrics)
+        settings = self.settings
+        return GeminiScorer(
+            key,
+            settings.gemini_model,
+            self.metrics,
+            self.state_store,
+            self.wall,
+            daily_budget_usd=settings.gemini_daily_budget_usd,
+            prices=TokenPrices(settings.gemini_prompt_usd_per_million, settings.gemini_answer_usd_per_million),
+        )
 
     # -------------------------------------------------------------------------------------------------------- trading
     @cached_property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 
@@ -19,6 +20,7 @@ from tradewind.core.types import (
     RegimeState,
     SentimentState,
 )
+from tradewind.core.usage import TokenPrices, Usage
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 QUARTER = timedelta(minutes=15)
@@ -65,6 +67,35 @@ def test_a_regime_of_the_bar_itself_is_not_before_it(store: PgSignalStore) -> No
 def test_regimes_of_other_parameters_are_not_seen(store: PgSignalStore) -> None:
     store.insert_regimes([regime("BTC/USDT", NOON)], "old")
     assert store.last_regimes(["BTC/USDT", "ETH/USDT"], NOON + QUARTER, "new") == {}
+
+
+def test_regimes_are_summed_up_by_share_and_by_what_followed(store: PgSignalStore) -> None:
+    quiet, chaotic = Regime.RANGING_QUIET, Regime.CHAOTIC
+    for symbol, kinds in (("BTC/USDT", (quiet, quiet, chaotic, quiet)), ("ETH/USDT", (chaotic,))):
+        store.insert_regimes([regime(symbol, NOON + n * QUARTER, kind) for n, kind in enumerate(kinds)], "p")
+    store.insert_regimes([regime("BTC/USDT", NOON, chaotic)], "other")
+    found = store.regime_summary(["BTC/USDT", "ETH/USDT"], NOON, "p")
+    assert found["bars"] == 5
+    assert found["shares"]["ranging_quiet"] == pytest.approx(0.6)
+    assert found["shares"]["chaotic"] == pytest.approx(0.4)
+    assert found["shares"]["trending_strong"] == 0
+    # A symbol's last bar leads nowhere, and no symbol leads into another.
+    assert found["transitions"] == {
+        "chaotic": {"ranging_quiet": 1.0},
+        "ranging_quiet": {"chaotic": 0.5, "ranging_quiet": 0.5},
+    }
+    assert store.regime_summary(["BTC/USDT"], NOON + 9 * QUARTER, "p")["bars"] == 0
+
+
+def test_usage_adds_up_by_day(store: PgSignalStore) -> None:
+    used = TokenPrices().usage(1000, 200)
+    assert store.usage("gemini", NOON.date()) == Usage()
+    for _ in range(3):
+        store.add_usage("gemini", NOON.date(), used)
+    found = store.usage("gemini", NOON.date())
+    assert (found.requests, found.prompt_tokens, found.answer_tokens) == (3, 3000, 600)
+    assert found.cost_usd == 3 * used.cost_usd == Decimal("0.0024")
+    assert store.usage("gemini", (NOON + timedelta(days=1)).date()) == Usage()
 
 
 def test_many_regimes_of_many_symbols(store: PgSignalStore) -> None:

@@ -21,6 +21,7 @@ from tradewind.core.regime import (
     family_of,
     measure_regime,
     regime_codes,
+    regime_shares,
     regime_warmup_bars,
 )
 from tradewind.core.timeframes import to_ms
@@ -136,3 +137,14 @@ def test_families_choose_models_and_chaos_chooses_none() -> None:
 
 def test_a_short_history_has_no_regime() -> None:
     assert classify_regimes(BARS.slice(0, 500), PARAMS) == []
+
+
+def test_shares_and_transitions_of_several_symbols() -> None:
+    first = np.array([-1, -1, 3, 3, 5, 3])
+    second = np.array([5, 5])
+    shares, transitions = regime_shares([first, second])
+    assert shares == pytest.approx([0, 0, 0, 0.5, 0, 0.5])
+    assert transitions[3] == pytest.approx([0, 0, 0, 0.5, 0, 0.5])
+    assert transitions[5] == pytest.approx([0, 0, 0, 0.5, 0, 0.5])
+    assert transitions[0].sum() == 0
+    assert regime_shares([])[0].sum() == 0

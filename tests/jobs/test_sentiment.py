@@ -18,7 +18,7 @@ from tradewind.adapters.news_feeds import RssFeeds
 from tradewind.adapters.signal_store import PgSignalStore
 from tradewind.core.ports import Ports
 from tradewind.core.types import Article
-from tradewind.errors import NewsUnavailable
+from tradewind.errors import NewsBudgetSpent, NewsUnavailable
 from tradewind.jobs.sentiment import score_sentiment
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -60,6 +60,13 @@ class UnavailableScorer:
 
     def score(self, articles: Sequence[Article]) -> dict[str, float]:
         raise NewsUnavailable("Gemini answered 503")
+
+
+class SpentScorer:
+    name = "gemini"
+
+    def score(self, articles: Sequence[Article]) -> dict[str, float]:
+        raise NewsBudgetSpent("Gemini's budget of 1 USD a day is spent")
 
 
 @pytest.fixture
@@ -139,3 +146,14 @@ def test_the_same_news_from_two_feeds_counts_once(database: Database) -> None:
     with serving(lambda request: rss("Bitcoin gains!" if request.path == "/a" else "BITCOIN gains")) as (url, _):
         report = Bundle(database, RssFeeds([f"{url}/a", f"{url}/b"])).run()
     assert report["articles_new"] == 1
+
+
+def test_a_spent_budget_is_told_and_fails_no_run(database: Database) -> None:
+    with serving(lambda request: rss("Bitcoin surges")) as (url, _):
+        bundle = Bundle(database, RssFeeds([url]), article_scorer=SpentScorer())
+        report = bundle.run()
+    assert (report["articles_new"], report["articles_scored"]) == (1, 0)
+    assert report["statuses"]["BTC/USDT"] == "none"
+    alert = database.row("SELECT body FROM alerts WHERE key = 'sentiment:budget'")
+    assert alert is not None
+    assert "1 USD a day" in alert["body"]

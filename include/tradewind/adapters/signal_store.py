@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from tradewind.adapters.database import Database
@@ -18,6 +18,7 @@ from tradewind.core.types import (
     ScoredArticle,
     SentimentState,
 )
+from tradewind.core.usage import Usage
 
 _INSERT_REGIMES = """
     INSERT INTO regimes (symbol, bar, params_hash, regime, family, adx, natr_ratio, natr_quantile, bandwidth_quantile)
@@ -90,6 +91,25 @@ _SAVE_FEED_STATE = """
 
 _FEED_STATES = "SELECT feed, etag, last_modified, fetched_at, last_error FROM feed_states WHERE feed = ANY(%(feeds)s)"
 
+_REGIME_MOVES = """
+    SELECT regime, following, count(*) AS bars FROM (
+        SELECT regime, lead(regime) OVER (PARTITION BY symbol ORDER BY bar) AS following
+        FROM regimes WHERE symbol = ANY(%(symbols)s) AND params_hash = %(params_hash)s AND bar >= %(since)s
+    ) AS walked GROUP BY regime, following"""
+
+_USAGE = """
+    SELECT requests, prompt_tokens, answer_tokens, cost_usd FROM scorer_usage
+    WHERE scorer = %(scorer)s AND day = %(day)s"""
+
+_ADD_USAGE = """
+    INSERT INTO scorer_usage (scorer, day, requests, prompt_tokens, answer_tokens, cost_usd)
+    VALUES (%(scorer)s, %(day)s, %(requests)s, %(prompt_tokens)s, %(answer_tokens)s, %(cost_usd)s)
+    ON CONFLICT (scorer, day) DO UPDATE SET
+        requests = scorer_usage.requests + EXCLUDED.requests,
+        prompt_tokens = scorer_usage.prompt_tokens + EXCLUDED.prompt_tokens,
+        answer_tokens = scorer_usage.answer_tokens + EXCLUDED.answer_tokens,
+        cost_usd = scorer_usage.cost_usd + EXCLUDED.cost_usd"""
+
 DEFAULT_MAX_AGE_S = 7200.0
 
 
@@ -131,6 +151,31 @@ class PgSignalStore:
             _LAST_REGIMES, {"symbols": list(symbols), "before": before, "params_hash": params_hash}
         )
         return {row["symbol"]: _regime_state(row) for row in rows}
+
+    def regime_summary(self, symbols: Sequence[str], since: datetime, params_hash: str) -> dict[str, Any]:
+        """Share of the stored bars in each regime since then, and how they led to one another, all symbols together.
+
+        `shares` maps each regime to its share; `transitions` maps a regime to those that its next bar was in, with
+        their shares, regimes that never came left out; `bars` counts.
+        """
+        rows = self._database.rows(
+            _REGIME_MOVES, {"symbols": list(symbols), "params_hash": params_hash, "since": since}
+        )
+        bars = {regime.value: 0 for regime in Regime}
+        moves: dict[str, dict[str, int]] = {}
+        for row in rows:
+            bars[row["regime"]] += row["bars"]
+            if row["following"] is not None:
+                moves.setdefault(row["regime"], {})[row["following"]] = row["bars"]
+        total = sum(bars.values())
+        return {
+            "bars": total,
+            "shares": {regime: count / max(total, 1) for regime, count in bars.items()},
+            "transitions": {
+                regime: {following: count / sum(led.values()) for following, count in sorted(led.items())}
+                for regime, led in sorted(moves.items())
+            },
+        }
 
     # ----------------------------------------------------------------------------------------------------- sentiment
     def insert_sentiment(self, states: Sequence[SentimentState]) -> int:
@@ -230,6 +275,26 @@ class PgSignalStore:
             ScoredArticle(_article(row), ArticleScore(row["article_id"], row["scorer"], row["score"], row["scored_at"]))
             for row in rows
         ]
+
+    # --------------------------------------------------------------------------------------------------------- usage
+    def usage(self, scorer: str, day: date) -> Usage:
+        """What a scorer used of a UTC day; nothing where nothing is stored."""
+        row = self._database.row(_USAGE, {"scorer": scorer, "day": day})
+        return Usage(**row) if row else Usage()
+
+    def add_usage(self, scorer: str, day: date, used: Usage) -> None:
+        """Add one request's usage to its day."""
+        self._database.execute(
+            _ADD_USAGE,
+            {
+                "scorer": scorer,
+                "day": day,
+                "requests": used.requests,
+                "prompt_tokens": used.prompt_tokens,
+                "answer_tokens": used.answer_tokens,
+                "cost_usd": used.cost_usd,
+            },
+        )
 
     # --------------------------------------------------------------------------------------------------------- feeds
     def feed_states(self, feeds: Sequence[str]) -> dict[str, FeedState]:

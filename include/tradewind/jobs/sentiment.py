@@ -11,7 +11,7 @@ from typing import Any
 from tradewind.core.ports import Ports
 from tradewind.core.sentiment import SentimentRules, aggregate_sentiment, drop_repeats, find_symbols
 from tradewind.core.types import Article, ArticleScore, FeedState
-from tradewind.errors import NewsUnavailable
+from tradewind.errors import NewsBudgetSpent, NewsUnavailable
 
 _log = logging.getLogger(__name__)
 
@@ -106,6 +106,10 @@ def _score(ports: Ports, now: datetime) -> tuple[int, str]:
         return 0, ""
     try:
         scores = scorer.score(waiting)
+    except NewsBudgetSpent as error:
+        # Trying again before midnight changes nothing, so the run does not fail.
+        _unavailable(ports, "budget", str(error))
+        return 0, ""
     except NewsUnavailable as error:
         return 0, str(error)
     scored_at = ports.clock.now()
@@ -117,6 +121,7 @@ def _score(ports: Ports, now: datetime) -> tuple[int, str]:
 
 
 def _unavailable(ports: Ports, part: str, problem: str) -> NewsUnavailable:
+    """Tell people; returns the error for who cannot go on."""
     ports.alerts.raise_alert(
         "warning",
         f"sentiment:{part}",
