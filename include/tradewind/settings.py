@@ -48,6 +48,8 @@ _PLACEHOLDERS = ("changeme", "change-me", "example", "default", "password", "sec
 _SHORTEST_LIVE_SECRET = 16
 
 Mode = Literal["demo", "paper", "testnet", "live"]
+# All give market data; orders are sent to Binance and to the paper exchange, which speaks its dialect.
+Exchange = Literal["binance", "bybit", "okx", "kraken", "coinbase"]
 Strings = Annotated[tuple[str, ...], NoDecode]
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -63,7 +65,7 @@ class Settings(BaseSettings):
 
     # What is traded, and with whose money.
     mode: Mode = Field("demo", examples=["demo", "paper", "testnet", "live"])
-    exchange: Literal["binance"] = Field("binance", examples=["binance"])
+    exchange: Exchange = Field("binance", examples=["binance"])
     market_type: Literal["spot", "usdm"] = Field("spot", examples=["spot", "usdm"])
     symbols: Strings = Field(
         ("BTC/USDT", "ETH/USDT", "SOL/USDT", "BNB/USDT", "XRP/USDT"), examples=["BTC/USDT,ETH/USDT"]
@@ -233,6 +235,9 @@ class Settings(BaseSettings):
 
     def _derive(self) -> None:
         """Fill what was not given. The model is frozen for everybody else, so this writes past its guard."""
+        if self.is_paper_exchange and self.exchange != "binance":
+            problem = f"is {self.exchange!r}, but the paper exchange of mode {self.mode} speaks Binance's dialect"
+            raise BadSetting("TRADEWIND_EXCHANGE", problem, "TRADEWIND_EXCHANGE=binance")
         default_market = {"demo": "synthetic", "paper": "public"}.get(self.mode, "exchange")
         if not self.is_paper_exchange and self.market:
             problem = f"is {self.market!r}, but {self.mode} trades the exchange's own market"

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from .core.params import StrategyParams
+from .errors import NotSupported
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -184,6 +185,11 @@ class Wiring:
     def exchange(self) -> TradingExchange:
         from .adapters.ccxt_trading import CcxtTrading
 
+        if self.settings.exchange != "binance":
+            raise NotSupported(
+                f"orders are not sent to {self.settings.exchange}, which gives market data alone: "
+                "set TRADEWIND_EXCHANGE=binance to trade"
+            )
         return CcxtTrading(self.client, account=self.account)
 
     @cached_property

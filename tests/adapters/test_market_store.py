@@ -240,6 +240,38 @@ def test_a_chunk_is_done_exactly_when_its_bars_are_stored(store: PgMarketStore) 
     assert store.job("nothing") is None
 
 
+def test_the_pace_of_an_interrupted_load_is_that_of_its_last_minutes(store: PgMarketStore, database: Database) -> None:
+    chunks = [HistoryChunk("job", "BTC/USDT", "15m", START + i * DAY, START + (i + 1) * DAY) for i in range(10)]
+    store.create_job("job", "backfill_history", {}, "test")
+    store.plan_chunks("job", chunks)
+    store.move_job("job", "running")
+    for chunk in chunks[:4]:
+        store.finish_chunk(chunk, bars_from(96, start_ms=chunk.start_ms))
+    database.execute("UPDATE jobs SET started_at = now() - interval '10 hours'")
+    database.execute(
+        "UPDATE history_chunks SET done_at = now() - interval '9 hours' WHERE start_time < %s",
+        [from_ms(START + 2 * DAY)],
+    )
+    job = store.job("job")
+    assert job is not None
+    assert job["progress"]["percent"] == 40.0
+    assert job["progress"]["eta_s"] == pytest.approx(300 * 6 / 2)
+    assert store.newest_job("backfill_history") == "job"
+    assert store.newest_job("import_candles") is None
+
+
+def test_a_job_without_chunks_reports_what_it_did(store: PgMarketStore) -> None:
+    store.create_job("job", "import_candles", {}, "test")
+    store.move_job("job", "running")
+    counts = {"expected_bars": 400, "done_bars": 100, "rows_seen": 100, "rows_new": 99}
+    store.report_progress("job", {"BTC/USDT 1h": counts})
+    job = store.job("job")
+    assert job is not None
+    assert (job["progress"]["percent"], job["progress"]["rows_new"]) == (25.0, 99)
+    assert job["progress"]["eta_s"] == pytest.approx(3 * job["elapsed_s"])
+    assert job["progress"]["series"]["BTC/USDT 1h"]["percent"] == 25.0
+
+
 def test_a_series_is_wanted_from_its_oldest_bar_or_request(store: PgMarketStore) -> None:
     store.store_candles([bars_from(5), bars_from(5, "ETH/USDT", "1h")])
     store.create_job("job", "backfill_history", {}, "test")

@@ -291,6 +291,28 @@ def test_an_outage_is_asked_for_once_and_stays_a_gap(rig: MarketRig) -> None:
     assert len(rig.stored("BTC/USDT")) == 20 * 96
 
 
+def test_a_routine_run_looks_at_everything_once_a_day_and_at_the_week_else(rig: MarketRig) -> None:
+    rig.set_market(NOON + timedelta(minutes=5))
+    backfill_history(rig.ports, "load", ["BTC/USDT"], ["15m"], NOON - timedelta(days=20), NOON)
+    old, recent = NOON_MS - 15 * DAY, NOON_MS - 2 * DAY
+    punch(rig, "BTC/USDT", old, old + STEP)
+    rig.server.admin.add_fault("error_before", path=KLINES, status=500)
+    with pytest.raises(RetryError):
+        fill_candle_gaps(rig.ports, routine=True)
+    rig.server.admin.clear_faults()
+    first = fill_candle_gaps(rig.ports, routine=True)  # the failed search of everything does not count
+    assert (first["searched"], first["filled_bars"]) == ("everything", 1)
+    punch(rig, "BTC/USDT", old, old + STEP)
+    punch(rig, "BTC/USDT", recent, recent + STEP)
+    second = fill_candle_gaps(rig.ports, routine=True)
+    assert (second["searched"], second["found"], second["filled_bars"]) == ("7 days", 1, 1)
+    by_hand = fill_candle_gaps(rig.ports)
+    assert (by_hand["searched"], by_hand["filled_bars"]) == ("everything", 1)
+    punch(rig, "BTC/USDT", old, old + STEP)
+    rig.set_market(NOON + timedelta(minutes=5, days=1))
+    assert fill_candle_gaps(rig.ports, routine=True)["filled_bars"] == 1 + 96  # and the day that has passed
+
+
 def test_nothing_is_known_empty_after_an_answer_that_failed(rig: MarketRig) -> None:
     rig.set_market(NOON + timedelta(minutes=5))
     backfill_history(rig.ports, "load", ["BTC/USDT", "ETH/USDT"], ["15m"], NOON - timedelta(days=5), NOON)

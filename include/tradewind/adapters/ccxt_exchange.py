@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tradewind.core.ports import Clock
-from tradewind.core.timeframes import TIMEFRAME_MS, timeframe_ms
+from tradewind.core.timeframes import TIMEFRAME_MS, floor_ms, timeframe_ms, to_ms
 from tradewind.core.types import Bars, BookTop, Instrument
 from tradewind.errors import NotSupported
 
@@ -19,11 +19,13 @@ from .clock import WallClock
 
 # Raw klines cost a third of ccxt's parsed ones. Binance clamps spot pages to 1000 bars.
 _RAW_KLINES = {"spot": "public_get_klines", "usdm": "fapipublic_get_klines"}
-_RAW_BOOK_TOPS = {"spot": "public_get_ticker_bookticker"}
+_RAW_BOOK_TOPS = {"spot": "public_get_ticker_bookticker", "usdm": "fapipublic_get_ticker_bookticker"}
 _BINANCE_PAGE = 1000
 # What each exchange's candle call returns at most; ccxt's own figure is used where it has one.
 _PAGES = {"bybit": 1000, "okx": 100, "kraken": 720, "coinbase": 300}
 _DEFAULT_PAGE = 500
+# Exchanges that answer for their newest bars alone, whatever moment is asked for.
+_REACH_BARS = {"kraken": 720}
 
 _Row = Sequence[Any]
 
@@ -62,7 +64,7 @@ class CcxtMarketData:
         step = timeframe_ms(timeframe)
         fetch, page, fills_its_window = self._pager(symbol, timeframe, bulk)
         rows: list[_Row] = []
-        cursor = start_ms
+        cursor = max(start_ms, self.oldest_open_ms(timeframe) or start_ms)
         while cursor < end_ms:
             limit = min(page, -((cursor - end_ms) // step))
             window_end_ms = min(cursor + limit * step, end_ms)
@@ -106,6 +108,14 @@ class CcxtMarketData:
         rows = self._client.read(_RAW_KLINES[self._client.config.market_type], wanted, bulk=True)
         return int(rows[0][0]) if rows else None
 
+    def oldest_open_ms(self, timeframe: str) -> int | None:
+        """The oldest open time that the exchange still answers for, whatever the symbol; None where it keeps all."""
+        bars = _REACH_BARS.get(self._client.config.exchange_id)
+        if bars is None:
+            return None
+        # The unfinished bar counts among them.
+        return floor_ms(to_ms(self._clock.now()), timeframe) - (bars - 1) * timeframe_ms(timeframe)
+
     # -------------------------------------------------------------------------------------------------------- prices
     def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]:
         """Best bid and ask of every symbol, in one call. A symbol without both is absent."""
@@ -114,7 +124,8 @@ class CcxtMarketData:
             by_id = {self._client.market_id(symbol): symbol for symbol in symbols}
             # Binance takes a JSON list without blanks.
             names = json.dumps(list(by_id), separators=(",", ":"))
-            rows = self._client.read(_RAW_BOOK_TOPS[market_type], {"symbols": names})
+            # On futures it is one symbol or all of them.
+            rows = self._client.read(_RAW_BOOK_TOPS[market_type], {"symbols": names} if market_type == "spot" else {})
             quotes = [
                 (by_id[row["symbol"]], row["bidPrice"], row["askPrice"]) for row in rows if row["symbol"] in by_id
             ]

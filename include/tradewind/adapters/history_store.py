@@ -9,10 +9,13 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from tradewind.core.ports import HistoryChunk, Listing, Stored
-from tradewind.core.timeframes import count_opens, from_ms, to_ms
+from tradewind.core.timeframes import from_ms, timeframe_ms, to_ms
 from tradewind.core.types import Bars, QualityVerdict, StoredVerdict
 
 from .database import Connection, Database
+
+# The pace of a load that was interrupted for hours is that of its last minutes.
+_LATELY_S = 300.0
 
 _CREATE_JOB = """
 INSERT INTO jobs (job_id, kind, state, params, requested_by)
@@ -40,13 +43,20 @@ WHERE job_id = %(job_id)s AND symbol = %(symbol)s AND timeframe = %(timeframe)s 
 """
 _JOB = """
 SELECT job_id, kind, state, params, requested_by, dag_id, dag_run_id, created_at, started_at, finished_at, error,
-       extract(epoch FROM coalesce(finished_at, now()) - started_at)::double precision AS elapsed_s
+       progress, date_part('epoch', coalesce(finished_at, now()) - started_at) AS elapsed_s
 FROM jobs WHERE job_id = %(job_id)s
 """
-_CHUNKS = """
-SELECT symbol, timeframe, start_time, end_time, done_at, rows_seen, rows_new FROM history_chunks
-WHERE job_id = %(job_id)s ORDER BY symbol, timeframe, start_time
+# Summed here: a load of hundreds of symbols over years has tens of thousands of chunks.
+_PROGRESS = """
+SELECT symbol, timeframe, sum(date_part('epoch', end_time - start_time)) AS expected_s,
+       coalesce(sum(date_part('epoch', end_time - start_time)) FILTER (WHERE done_at IS NOT NULL), 0) AS done_s,
+       coalesce(sum(date_part('epoch', end_time - start_time)) FILTER (WHERE done_at > now() - interval '5 minutes'), 0)
+           AS lately_s,
+       coalesce(sum(rows_seen), 0)::bigint AS rows_seen, coalesce(sum(rows_new), 0)::bigint AS rows_new
+FROM history_chunks WHERE job_id = %(job_id)s GROUP BY symbol, timeframe ORDER BY symbol, timeframe
 """
+_NEWEST_JOB = "SELECT job_id FROM jobs WHERE kind = %(kind)s ORDER BY created_at DESC, job_id LIMIT 1"
+_REPORT = "UPDATE jobs SET progress = %(progress)s WHERE job_id = %(job_id)s"
 
 _FIRST_WANTED = """
 SELECT s.symbol, s.timeframe, least(c.open_time, h.start_time) AS first
@@ -106,13 +116,28 @@ class HistoryRows:
         """The job's row with its progress; None when there is no such job.
 
         `progress` counts bars, not chunks: `expected_bars`, `done_bars` (of finished chunks), `rows_seen`, `rows_new`,
-        `percent`, `eta_s` (None before anything is done) and `series`, the same for each "SYMBOL timeframe".
+        `percent`, `eta_s` (seconds to the end at the pace of the last minutes; None while nothing is done and for a job
+        that does not run) and `series`, the same counts for each "SYMBOL timeframe".
         """
         row = self._database.row(_JOB, {"job_id": job_id})
         if row is None:
             return None
-        chunks = self._database.rows(_CHUNKS, {"job_id": job_id})
-        return {**row, "progress": _progress(chunks, row["elapsed_s"] if row["state"] == "running" else None)}
+        reported = row["progress"]
+        if reported is None:
+            series, lately = _counted(self._database.rows(_PROGRESS, {"job_id": job_id}))
+        else:
+            series, lately = {name: dict(counts) for name, counts in reported.items()}, None
+        return {**row, "progress": _progress(series, lately, row["elapsed_s"] if row["state"] == "running" else None)}
+
+    def newest_job(self, kind: str) -> str | None:
+        """The id of the job of a kind that was made last."""
+        row = self._database.row(_NEWEST_JOB, {"kind": kind})
+        return None if row is None else str(row["job_id"])
+
+    def report_progress(self, job_id: str, series: Mapping[str, Mapping[str, int]]) -> None:
+        """What a job without chunks has done of each series: expected_bars, done_bars, rows_seen and rows_new."""
+        counts = {name: dict(entry) for name, entry in series.items()}
+        self._database.execute(_REPORT, {"job_id": job_id, "progress": Jsonb(counts)})
 
     def plan_chunks(self, job_id: str, chunks: Sequence[HistoryChunk]) -> int:
         """Write the chunks that are not planned yet; returns how many those were."""
@@ -202,27 +227,33 @@ class HistoryRows:
         }
 
 
-def _progress(chunks: Sequence[Mapping[str, Any]], elapsed_s: float | None) -> dict[str, Any]:
-    series: dict[str, dict[str, Any]] = {}
-    for chunk in chunks:
-        entry = series.setdefault(
-            f"{chunk['symbol']} {chunk['timeframe']}",
-            {"expected_bars": 0, "done_bars": 0, "rows_seen": 0, "rows_new": 0},
-        )
-        bars = count_opens(to_ms(chunk["start_time"]), to_ms(chunk["end_time"]), chunk["timeframe"])
-        entry["expected_bars"] += bars
-        if chunk["done_at"] is not None:
-            entry["done_bars"] += bars
-            entry["rows_seen"] += chunk["rows_seen"]
-            entry["rows_new"] += chunk["rows_new"]
-    totals = {
+def _counted(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, dict[str, Any]], int]:
+    """The counts of each series, and the bars of all that were done in the last minutes."""
+    series, lately = {}, 0
+    for row in rows:
+        step_s = timeframe_ms(row["timeframe"]) / 1000
+        series[f"{row['symbol']} {row['timeframe']}"] = {
+            "expected_bars": round(row["expected_s"] / step_s),
+            "done_bars": round(row["done_s"] / step_s),
+            "rows_seen": row["rows_seen"],
+            "rows_new": row["rows_new"],
+        }
+        lately += round(row["lately_s"] / step_s)
+    return series, lately
+
+
+def _progress(series: dict[str, dict[str, Any]], lately: int | None, elapsed_s: float | None) -> dict[str, Any]:
+    """Totals over the series; the end is estimated from what was done lately, else from all that was done."""
+    totals: dict[str, Any] = {
         name: sum(entry[name] for entry in series.values())
         for name in ("expected_bars", "done_bars", "rows_seen", "rows_new")
     }
     for entry in (*series.values(), totals):
-        entry["percent"] = (
-            round(100 * entry["done_bars"] / entry["expected_bars"], 1) if entry["expected_bars"] else 100.0
-        )
+        share = entry["done_bars"] / entry["expected_bars"] if entry["expected_bars"] else 1.0
+        entry["percent"] = round(100 * share, 1)
     left = totals["expected_bars"] - totals["done_bars"]
-    eta_s = elapsed_s * left / totals["done_bars"] if elapsed_s is not None and totals["done_bars"] else None
+    eta_s = None
+    if elapsed_s is not None:
+        done, within_s = (lately, min(elapsed_s, _LATELY_S)) if lately else (totals["done_bars"], elapsed_s)
+        eta_s = within_s * left / done if done else None
     return {**totals, "eta_s": eta_s, "series": series}

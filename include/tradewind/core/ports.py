@@ -96,6 +96,10 @@ class MarketData(Protocol):
         """The oldest open time that the exchange still answers for, whatever the symbol; None where it keeps all."""
         ...
 
+    def oldest_open_ms(self, timeframe: str) -> int | None:
+        """The oldest open time that the exchange still answers for, whatever the symbol; None where it keeps all."""
+        ...
+
     def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]: ...
 
     def clock_offset_ms(self) -> float:
@@ -183,6 +187,14 @@ class MarketStore(Protocol):
 
     def job(self, job_id: str) -> dict[str, Any] | None:
         """The job's row with `progress`: expected_bars, done_bars, rows_seen, rows_new, percent, eta_s and series."""
+        ...
+
+    def newest_job(self, kind: str) -> str | None:
+        """The id of the job of a kind that was made last."""
+        ...
+
+    def report_progress(self, job_id: str, series: Mapping[str, Mapping[str, int]]) -> None:
+        """What a job without chunks has done of each series: expected_bars, done_bars, rows_seen and rows_new."""
         ...
 
     def newest_job(self, kind: str) -> str | None:

@@ -23,6 +23,7 @@ _PAGE_BARS = 1_000
 _SETTLING_MS = 60_000
 _HOUR_S = 3_600.0
 _DAY_S = 86_400.0
+_ROUTINE_DAYS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +37,17 @@ class _Answered:
     error: TradewindError | None = None
 
 
-def fill_candle_gaps(ports: Ports, timeframes: Sequence[str] = TIMEFRAMES) -> dict[str, Any]:
+def fill_candle_gaps(ports: Ports, timeframes: Sequence[str] = TIMEFRAMES, *, routine: bool = False) -> dict[str, Any]:
     """Find every gap from each series' first wanted bar to now, fetch what may exist, remember what does not.
+
+    A `routine` run looks at the last seven days alone, unless none has yet looked at everything on this UTC day of the
+    market's clock: years of history do not break every hour, and counting them costs seconds.
 
     A range becomes known to be empty only by a successful answer that lacked it, bar by bar, and for a while: recent
     ranges are asked again soon, old ones after a week.
 
-    Returns `found` (gaps), `missing_bars`, `known_empty_bars` (skipped without a request), `requests`, `filled_bars`,
-    `empty_bars` (newly known), `corrections` and `failed` (reason by series).
+    Returns `searched` ("everything" or "7 days"), `found` (gaps), `missing_bars`, `known_empty_bars` (skipped without a
+    request), `requests`, `filled_bars`, `empty_bars` (newly known), `corrections` and `failed` (reason by series).
 
     Raises
     ------
@@ -54,7 +58,9 @@ def fill_candle_gaps(ports: Ports, timeframes: Sequence[str] = TIMEFRAMES) -> di
     # What the exchange no longer lists can no longer be asked for.
     listed = ports.market_data.instruments(sorted({symbol for symbol, _ in first_ms}))
     listings = find_listings(ports, list(listed))
-    wanted = wanted_ranges({key: ms for key, ms in first_ms.items() if key[0] in listed}, listings, now_ms)
+    first_ms = {key: ms for key, ms in first_ms.items() if key[0] in listed}
+    searched = _Search.due(ports, now_ms) if routine else _Search()
+    wanted = wanted_ranges(searched.starts(ports, first_ms, now_ms), listings, now_ms)
     gaps = ports.market_store.find_gaps(wanted)
     unknown = ports.known_empty.filter_unknown(gaps)
 
@@ -73,7 +79,10 @@ def fill_candle_gaps(ports: Ports, timeframes: Sequence[str] = TIMEFRAMES) -> di
     ports.metrics.count("tradewind.gaps.filled", filled)
     if answers and all(answer.error for answer in answers):
         raise next(error for error in failed.values())
+    if not failed:
+        searched.finish(ports)
     return {
+        "searched": searched.words,
         "found": len(gaps),
         "missing_bars": _bars(gaps),
         "known_empty_bars": _bars(gaps) - _bars(unknown),
@@ -83,6 +92,39 @@ def fill_candle_gaps(ports: Ports, timeframes: Sequence[str] = TIMEFRAMES) -> di
         "corrections": sum(answer.corrections for answer in answers),
         "failed": {series: str(error) for series, error in failed.items()},
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """How far back a run looks, and the job that remembers the day on which everything was looked at."""
+
+    job_id: str = ""
+    is_whole: bool = True
+
+    @classmethod
+    def due(cls, ports: Ports, now_ms: int) -> _Search:
+        """The routine run's: everything, until a run of this day has done so."""
+        job_id = f"gap_search__{from_ms(now_ms):%Y-%m-%d}"
+        if not ports.market_store.create_job(job_id, "fill_candle_gaps", {}, requested_by="fill_candle_gaps"):
+            job = ports.market_store.job(job_id)
+            if job is not None and job["state"] == "done":
+                return cls(is_whole=False)
+        ports.market_store.move_job(job_id, "running")
+        return cls(job_id)
+
+    @property
+    def words(self) -> str:
+        return "everything" if self.is_whole else f"{_ROUTINE_DAYS} days"
+
+    def starts(self, ports: Ports, first_ms: Mapping[tuple[str, str], int], now_ms: int) -> dict[tuple[str, str], int]:
+        """From when each series is looked at; never from before what the exchange answers for."""
+        least_ms = 0 if self.is_whole else now_ms - round(_ROUTINE_DAYS * _DAY_S * 1000)
+        reach_ms = {timeframe: ports.market_data.oldest_open_ms(timeframe) or 0 for _, timeframe in first_ms}
+        return {key: max(ms, least_ms, reach_ms[key[1]]) for key, ms in first_ms.items()}
+
+    def finish(self, ports: Ports) -> None:
+        if self.job_id:
+            ports.market_store.move_job(self.job_id, "done")
 
 
 def wanted_ranges(

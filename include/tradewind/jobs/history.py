@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -18,6 +19,7 @@ from .fetching import clip_to_listing, fetch_closed, find_listings, in_parallel,
 log = structlog.get_logger(__name__)
 
 _CHUNK_BARS = 5_000
+_PROGRESS_EVERY_S = 0.25
 
 Progress = Callable[[Mapping[str, Any]], None]
 
@@ -35,7 +37,8 @@ def backfill_history(
     """Load every closed bar of the series that opens in [start, end).
 
     The first call with a job id plans its chunks; every later one carries on with those that are not committed,
-    whatever range it is given. `progress` gets the job's row (see MarketStore.job) after each chunk.
+    whatever range it is given. What the exchange no longer answers for is not planned. `progress` gets the job's row
+    (see MarketStore.job) now and then while chunks are committed, and at the end.
 
     Returns `job_id`, `chunks` fetched by this call, and the job's totals `rows_seen`, `rows_new` and `percent`.
 
@@ -59,6 +62,8 @@ def backfill_history(
     chunks = store.open_chunks(job_id)
     load = _Load(ports, progress)
     in_parallel(load.chunk, chunks)
+    if chunks:
+        load.tell(job_id)
 
     totals = _totals(ports, job_id)
     result = {"job_id": job_id, "chunks": load.finished} | {
@@ -81,6 +86,7 @@ class _Load:
         self._ports = ports
         self._progress = progress
         self._lock = threading.Lock()
+        self._tell_at_s = 0.0
         self.finished = 0
         self.refusals: dict[str, str] = {}
         self.interruption: RetryError | None = None
@@ -108,10 +114,16 @@ class _Load:
         self._ports.metrics.count("tradewind.history.rows", stored.new, symbol=chunk.symbol, timeframe=chunk.timeframe)
         with self._lock:
             self.finished += 1
-            if self._progress is not None:
-                job = self._ports.market_store.job(chunk.job_id)
-                assert job is not None, "the job's row was made before its chunks"
-                self._progress(job)
+            if time.monotonic() >= self._tell_at_s:
+                self.tell(chunk.job_id)
+                self._tell_at_s = time.monotonic() + _PROGRESS_EVERY_S
+
+    def tell(self, job_id: str) -> None:
+        """Give the caller the job's row as it is now."""
+        if self._progress is not None:
+            job = self._ports.market_store.job(job_id)
+            assert job is not None, "the job's row was made before its chunks"
+            self._progress(job)
 
 
 def _planned(
@@ -123,10 +135,13 @@ def _planned(
     chunks = []
     for symbol in symbols:
         for timeframe in timeframes:
+            oldest_ms = ports.market_data.oldest_open_ms(timeframe)
+            if oldest_ms is not None and oldest_ms > start_ms:
+                log.warning("older bars cannot be asked for", symbol=symbol, timeframe=timeframe, oldest_ms=oldest_ms)
             first_ms, past_ms = clip_to_listing(
                 listings.get(symbol),
                 timeframe,
-                ceil_ms(start_ms, timeframe),
+                ceil_ms(max(start_ms, oldest_ms or start_ms), timeframe),
                 min(ceil_ms(end_ms, timeframe), closed_until_ms(now_ms, timeframe)),
             )
             length_ms = _CHUNK_BARS * timeframe_ms(timeframe)
