@@ -80,6 +80,12 @@ class Settings(BaseSettings):
     market: str = Field("", pattern=r"^(|synthetic|public|replay:.+)$", examples=["synthetic", "replay:/data/candles"])
     market_seed: int = Field(7, ge=0, examples=["7"])
     market_structure_frac: float = Field(1.0, ge=0, le=1, examples=["1.0"])
+    # The real exchange's public API, for the market `public`: polled so often, and closed when silent for so long.
+    public_market_url: str = Field(
+        "https://api.binance.com", pattern=r"^https?://.+$", examples=["https://data-api.binance.vision"]
+    )
+    public_poll_s: float = Field(1.0, ge=0.1, le=60, examples=["1.0"])
+    public_stale_s: float = Field(10.0, ge=1, le=600, examples=["10.0"])
     # Where a new paper market's clock stands, stepped by hand from there; without it the market runs with the wall.
     market_start: AwareDatetime | None = Field(None, examples=["2026-01-05T00:00:00+00:00"])
 
@@ -190,6 +196,11 @@ class Settings(BaseSettings):
     @property
     def uses_embedded_exchange(self) -> bool:
         return self.is_paper_exchange and "exchange_url" not in self.model_fields_set
+
+    @property
+    def keeps_paper_exchange(self) -> bool:
+        """Whether the paper exchange's database is this deployment's own, to be made and backed up with ours."""
+        return self.uses_embedded_exchange or (self.is_paper_exchange and "paper_database_url" in self.model_fields_set)
 
     @property
     def secrets_dir(self) -> Path:

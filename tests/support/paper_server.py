@@ -38,6 +38,7 @@ class PaperServerProcess:
         order_limit: int = 1_000_000,
         kept_orders: int = 20_000,
         own_time: bool = False,
+        options: tuple[str, ...] = (),
     ) -> None:
         self.database_url = database_url
         self.port = free_port()
@@ -47,6 +48,7 @@ class PaperServerProcess:
         self._arguments = [
             "--symbols", symbols, "--seed", str(seed), "--structure", str(structure), "--market", market,
             "--weight-limit", str(weight_limit), "--order-limit", str(order_limit), "--kept-orders", str(kept_orders),
+            *options,
         ]  # fmt: skip
         if own_time:
             self._arguments.append("--own-time")

@@ -88,8 +88,7 @@ def _take_first_core(pid: int) -> None:
 @contextmanager
 def _serving(directory: Path, database_url: str) -> Iterator[_Server]:
     port, token = free_port(), secrets.token_hex(16)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("TRADEWIND_")}
-    environment |= {
+    environment = {
         "TRADEWIND_EXCHANGE_ADMIN_TOKEN": token,
         "TRADEWIND_PAPER_DATABASE_URL": database_url,
         "PYTHONPATH": str(Path(__file__).parents[2]),

@@ -140,7 +140,7 @@ class Engine(Execution):
                     else:
                         level, falling = order.stop_ticks, waits_for_fall(order)
                 else:
-                    level = limit_touch_ticks(order.price_ticks, order.side, self.settings)
+                    level = limit_touch_ticks(order.price_ticks, order.side, self.settings_of(symbol))
                     falling = order.side is OrderSide.BUY
                 low, high = (max(low, level), high) if falling else (low, min(high, level))
             bounds = self._bounds[(account_id, symbol)] = (low, high)
@@ -185,7 +185,7 @@ class Engine(Execution):
             level, falling = trigger_ticks(order, position)
         else:
             level, falling = (
-                limit_touch_ticks(order.price_ticks, order.side, self.settings),
+                limit_touch_ticks(order.price_ticks, order.side, self.settings_of(order.symbol)),
                 order.side is OrderSide.BUY,
             )
         if falling:

@@ -40,6 +40,8 @@ class MatchingSettings:
     limit_needs_trade_through: bool = True
     """A resting limit order fills only when the opposite best price goes through it, not when it merely touches."""
     path: BarPath = BarPath.ADVERSE_FIRST
+    quoted_half_spread_ticks: int = 0
+    """The observed distance of the best prices, for a market whose book is known; 0 takes `half_spread_ppm`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class BarTicks:
 
 def half_spread_ticks(last_ticks: int, settings: MatchingSettings) -> int:
     """Distance from the last price to the best bid and to the best ask, at least one tick."""
-    return max(1, -(-last_ticks * settings.half_spread_ppm // PPM))
+    return settings.quoted_half_spread_ticks or max(1, -(-last_ticks * settings.half_spread_ppm // PPM))
 
 
 def best_bid(last_ticks: int, settings: MatchingSettings) -> int:

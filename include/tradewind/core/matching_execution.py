@@ -33,7 +33,7 @@ class Execution(EngineState):
             above = (new.side is OrderSide.BUY) == new.kind.is_stop
             if (new.stop_ticks <= last) if above else (new.stop_ticks >= last):
                 raise Refusal(RejectReason.WOULD_TRIGGER)
-        if new.kind is OrderKind.LIMIT_MAKER and self._crosses(new.side, new.price_ticks, last):
+        if new.kind is OrderKind.LIMIT_MAKER and self._crosses(new.side, new.price_ticks, last, new.symbol):
             raise Refusal(RejectReason.WOULD_TAKE)
         if new.kind is OrderKind.MARKET:
             fills = self._market_fills(account_id, new, last)
@@ -51,21 +51,24 @@ class Execution(EngineState):
         else:
             self.book.require_free(account_id, rules.base, lots * rules.base_atoms_per_lot)
 
-    def _crosses(self, side: OrderSide, price_ticks: int, last: int) -> bool:
+    def _crosses(self, side: OrderSide, price_ticks: int, last: int, symbol: str = "") -> bool:
+        settings = self.settings_of(symbol)
         if side is OrderSide.BUY:
-            return price_ticks >= best_ask(last, self.settings)
-        return price_ticks <= best_bid(last, self.settings)
+            return price_ticks >= best_ask(last, settings)
+        return price_ticks <= best_bid(last, settings)
 
     def _market_fills(self, account_id: str, new: NewOrder, last: int) -> list[tuple[int, int]]:
         """What a market order gets now, by quantity or by the money it may spend (or wants to receive)."""
         quote = self.quotes[new.symbol]
         taken = self._taken.get((account_id, new.symbol, new.side), 0)
         if not new.quote_atoms:
-            return walk_book(last, new.side, new.lots, 0, quote.level_lots, taken, self.settings)
+            return walk_book(last, new.side, new.lots, 0, quote.level_lots, taken, self.settings_of(new.symbol))
         per_ticklot = self.rules[new.symbol].quote_atoms_per_ticklot
         everything = quote.level_lots * self.settings.levels
         fills, money = [], new.quote_atoms
-        for price, lots in walk_book(last, new.side, everything, 0, quote.level_lots, taken, self.settings):
+        for price, lots in walk_book(
+            last, new.side, everything, 0, quote.level_lots, taken, self.settings_of(new.symbol)
+        ):
             affordable = min(lots, money // (price * per_ticklot))
             if affordable:
                 fills.append((price, affordable))
@@ -119,10 +122,10 @@ class Execution(EngineState):
         key = (order.account_id, order.symbol, order.side)
         fills = (
             []
-            if has_price and not self._crosses(order.side, limit, last)
+            if has_price and not self._crosses(order.side, limit, last, order.symbol)
             else walk_book(
                 last, order.side, wanted, limit, self.quotes[order.symbol].level_lots, self._taken.get(key, 0),
-                self.settings,
+                self.settings_of(order.symbol),
             )
         )  # fmt: skip
         if order.side is OrderSide.BUY and not has_price:

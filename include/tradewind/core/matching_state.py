@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tradewind.core.matching_book import MatchingSettings
 from tradewind.core.matching_ledger import AccountBook, LockKey
@@ -53,6 +53,7 @@ class EngineState:
     def __init__(self, rules: Iterable[SymbolRules], settings: MatchingSettings | None = None) -> None:
         self.rules: dict[str, SymbolRules] = {r.symbol: r for r in rules}
         self.settings = settings or MatchingSettings()
+        self._quoted: dict[str, MatchingSettings] = {}
         self.book = AccountBook()
         self.quotes: dict[str, Quote] = {}
         self.halted: set[str] = set()
@@ -191,6 +192,17 @@ class EngineState:
         self._changes.lists[order_list.list_id] = order_list
 
     # ---------------------------------------------------------------------------------------------------------- helpers
+    def settings_of(self, symbol: str) -> MatchingSettings:
+        """The settings, with the spread that was observed for the symbol where there is one."""
+        return self._quoted.get(symbol, self.settings)
+
+    def quote_spread(self, symbol: str, half_spread_ticks: int) -> None:
+        """From now on the best prices of the symbol lie so far from the last price, at least one tick."""
+        half_spread_ticks = max(1, half_spread_ticks)
+        if self.settings_of(symbol).quoted_half_spread_ticks != half_spread_ticks:
+            self._quoted[symbol] = replace(self.settings, quoted_half_spread_ticks=half_spread_ticks)
+            self._bounds = {k: v for k, v in self._bounds.items() if k[1] != symbol}
+
     def _quote(self, symbol: str) -> Quote:
         if symbol not in self.rules:
             raise Refusal(RejectReason.UNKNOWN_SYMBOL)

@@ -1,8 +1,7 @@
 """`python -m tradewind.paper`: serve the paper exchange until stopped.
 
 Options come from the command line, else from the settings (TRADEWIND_EXCHANGE_PORT, TRADEWIND_PAPER_DATABASE_URL,
-TRADEWIND_MARKET, TRADEWIND_MARKET_SEED, TRADEWIND_MARKET_STRUCTURE_FRAC, TRADEWIND_MARKET_START,
-TRADEWIND_EXCHANGE_ADMIN_TOKEN).
+TRADEWIND_EXCHANGE_ADMIN_TOKEN, TRADEWIND_MARKET and what begins with it, TRADEWIND_PUBLIC_*).
 """
 
 from __future__ import annotations
@@ -19,9 +18,11 @@ from tradewind.errors import BadSetting, StopError
 from tradewind.paper.exchange import PaperExchange
 from tradewind.paper.limits import RateLimits
 from tradewind.paper.markets import Market
+from tradewind.paper.markets_public import PublicMarket
 from tradewind.paper.markets_replay import ReplayMarket
 from tradewind.paper.markets_synthetic import SyntheticMarket
-from tradewind.paper.server import PaperServer, Protocol
+from tradewind.paper.public_feed import PublicFeed
+from tradewind.paper.server import PaperServer, Protocol, wall_ms
 from tradewind.paper.store import KEPT_CLOSED_ORDERS, PaperStore
 from tradewind.settings import load_settings
 
@@ -29,9 +30,11 @@ _GC_THRESHOLDS = (50_000, 20, 100)
 
 
 def make_market(name: str, symbols: tuple[str, ...], seed: int, structure: float) -> Market:
-    """The market that a setting names: `synthetic`, or `replay:DIR`. Raises BadSetting."""
+    """The market that a setting names: `synthetic`, `public`, or `replay:DIR`. Raises BadSetting."""
     if name.startswith("replay:"):
         return ReplayMarket(Path(name.removeprefix("replay:")).expanduser())
+    if name == "public":
+        return PublicMarket(symbols)
     if name != "synthetic":
         raise BadSetting("TRADEWIND_MARKET", f"is {name!r}", "TRADEWIND_MARKET=synthetic")
     return SyntheticMarket(symbols, seed, structure)
@@ -42,7 +45,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tradewind.paper", description="Serve the paper exchange.")
     parser.add_argument("--port", type=int, default=settings.exchange_port)
     parser.add_argument("--database-url", default=settings.paper_database_url.get_secret_value())
-    parser.add_argument("--market", default=settings.market or "synthetic", help="synthetic or replay:DIR")
+    parser.add_argument("--market", default=settings.market or "synthetic", help="synthetic, public or replay:DIR")
+    parser.add_argument(
+        "--public-url", default=settings.public_market_url, help="where the public market's prices come from"
+    )
+    parser.add_argument("--poll-s", type=float, default=settings.public_poll_s)
+    parser.add_argument("--stale-s", type=float, default=settings.public_stale_s)
     parser.add_argument("--symbols", default=",".join(settings.symbols), help="comma-separated, as BTC/USDT")
     parser.add_argument("--seed", type=int, default=settings.market_seed)
     parser.add_argument("--structure", type=float, default=settings.market_structure_frac)
@@ -78,9 +86,14 @@ def serve(options: argparse.Namespace) -> int:
         server.should_exit = server.force_exit = True
 
     store = PaperStore(options.database_url, give_up, options.kept_orders) if not options.memory else None
-    exchange = PaperExchange(market, store, start_ms=options.start_ms)
+    # The real market has its own time.
+    start_ms = None if isinstance(market, PublicMarket) else options.start_ms
+    exchange = PaperExchange(market, store, start_ms=start_ms)
     limits = RateLimits(options.weight_limit, options.order_limit)
-    app = PaperServer(exchange, options.admin_token, limits, store, own_time=options.own_time)
+    feed = None
+    if isinstance(market, PublicMarket):
+        feed = PublicFeed(exchange, options.public_url, wall_ms, options.poll_s, options.stale_s)
+    app = PaperServer(exchange, options.admin_token, limits, store, own_time=options.own_time, feed=feed)
     config = uvicorn.Config(
         app.app(), host="127.0.0.1", port=options.port, loop="uvloop", http=Protocol, lifespan="on",
         access_log=False, log_level="warning", server_header=False, timeout_graceful_shutdown=5,

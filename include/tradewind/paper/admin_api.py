@@ -51,6 +51,7 @@ async def _get_clock(exchange: PaperExchange, _: Faults, __: Body) -> Body:
 
 async def _set_clock(exchange: PaperExchange, faults: Faults, body: Body) -> Body:
     """{"set_ms": n} freezes · {"step_ms": n} or {"step_bars": n, "timeframe": t} · {"speed": x} · {"mode": "real"}."""
+    _require_made_market(exchange)
     wall_ms = _wall_ms()
     now_ms = exchange.now_ms(wall_ms)
     given = set(body) - {"timeframe"}
@@ -79,6 +80,11 @@ async def _set_clock(exchange: PaperExchange, faults: Faults, body: Body) -> Bod
     exchange.set_clock(clock, wall_ms)
     await exchange.commit()
     return await _get_clock(exchange, faults, {})
+
+
+def _require_made_market(exchange: PaperExchange) -> None:
+    if exchange.market.name == "public":
+        raise BadInput("this market is the real one: its time runs with the wall and its prices cannot be moved")
 
 
 # ------------------------------------------------------------------------------------------------------------ accounts
@@ -181,6 +187,7 @@ async def _remove_faults(_: PaperExchange, faults: Faults, body: Body) -> Body:
 
 async def _shock(exchange: PaperExchange, _: Faults, body: Body) -> Body:
     """{"symbol": "BTCUSDT" | "all", "frac": -0.05, "at_ms"?}: prices are multiplied by 1 + frac from then on."""
+    _require_made_market(exchange)
     frac = float(body["frac"])
     if not -0.95 <= frac <= 10:
         raise BadInput("frac must lie in -0.95..10; -0.05 is a fall of 5 %")

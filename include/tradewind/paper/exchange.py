@@ -8,6 +8,7 @@ filled has been.
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -28,8 +29,10 @@ from tradewind.paper.futures_exchange import FuturesExchange
 from tradewind.paper.kline_rows import KlineRows
 from tradewind.paper.market_view import MarketView, Shock
 from tradewind.paper.markets import DAY_MS, Market
+from tradewind.paper.markets_public import PublicMarket, PublicView, rules_from_listing
 from tradewind.paper.store import PaperStore, Rows, SavedState, to_json
 
+log = logging.getLogger(__name__)
 _STEP_MS = 2 * DAY_MS
 """A long step is walked in pieces of this length, to bound memory."""
 
@@ -55,7 +58,10 @@ class PaperExchange:
     ) -> None:
         self.market = market
         self.start_ms = start_ms  # where a new market's clock stands, frozen; None lets it run with the wall
-        self.view = MarketView(market)
+        self.view = PublicView(market) if isinstance(market, PublicMarket) else MarketView(market)
+        self.broken: set[str] = set()  # symbols whose prices do not come in: they do not trade until they do
+        self._halts: set[str] = set()  # symbols that the operator stopped
+        self._listings: dict[str, dict[str, Any]] = {}
         self.kline_rows = KlineRows(self.view)
         self.engine = Engine(market.rules.values(), settings)
         self.futures = FuturesExchange(market.rules, self.view, self.engine.halted, settings)
@@ -94,6 +100,7 @@ class PaperExchange:
             self.clock = MarketClock(wall_ms, wall_ms)
         for shock in state.meta.get("shocks", []):
             self.view.add_shock(Shock(**shock))
+        self.adopt_listings(state.meta.get("listings", {}))
         balances: dict[str, dict[str, int]] = {}
         for (account_id, asset), held in state.balances.items():
             balances.setdefault(account_id, {})[asset] = held
@@ -113,8 +120,8 @@ class PaperExchange:
             self.archived_order_id = max(0, state.last_order_id - self.store.kept_orders)
         self.futures.restore(state.futures)
         self.processed_ms = state.meta.get("processed_ms", self.now_ms(wall_ms))
-        for symbol in state.meta.get("halted", []):
-            self.engine.halted.add(symbol)
+        self._halts = set(state.meta.get("halted", []))
+        self._stop_trading()
         for symbol in self.engine.rules:
             self.refresh(symbol, self.processed_ms)
 
@@ -270,8 +277,38 @@ class PaperExchange:
         self._extra.put("meta", ("shocks",), to_json([asdict(s) for s in self.view.shocks]))
 
     def set_halted(self, symbol: str, halted: bool) -> None:
-        (self.engine.halted.add if halted else self.engine.halted.discard)(symbol)
-        self._extra.put("meta", ("halted",), to_json(sorted(self.engine.halted)))
+        """The operator's halt: it survives a restart."""
+        (self._halts.add if halted else self._halts.discard)(symbol)
+        self._stop_trading()
+        self._extra.put("meta", ("halted",), to_json(sorted(self._halts)))
+
+    def set_broken(self, symbol: str, broken: bool) -> None:
+        """The symbol's prices stopped coming, or came back."""
+        if (symbol in self.broken) != broken:
+            (self.broken.add if broken else self.broken.discard)(symbol)
+            self._stop_trading()
+
+    def _stop_trading(self) -> None:
+        self.engine.halted.clear()  # one set for every engine, so it is changed in place
+        self.engine.halted.update(self._halts | self.broken)
+
+    def adopt_listings(self, listings: Mapping[str, dict[str, Any]]) -> None:
+        """Take over a real exchange's rules. The units of a symbol stay what they were when it was first seen.
+
+        Orders and trades are counted in ticks and lots, so a changed grid would change what they say.
+        """
+        for symbol, entry in listings.items():
+            rules, known = rules_from_listing(entry), self._listings.get(symbol)
+            if known == entry:
+                continue
+            if known is not None:
+                old = rules_from_listing(known)
+                if (old.tick, old.step) != (rules.tick, rules.step):
+                    log.warning("%s has a new price or quantity grid; this account goes on trading the old one", symbol)
+                    continue
+            self._listings[symbol] = entry
+            self.market.rules[symbol] = self.engine.rules[symbol] = rules
+            self._extra.put("meta", ("listings",), to_json(self._listings))
 
     def balances(self, account_id: str) -> dict[str, tuple[Decimal, Decimal]]:
         """(free, locked) by asset, for every asset the market lists or the account holds."""

@@ -55,7 +55,7 @@ for _path in ("/api/v3/klines", "/api/v3/uiKlines"):
 # --------------------------------------------------------------------------------------------------------- book, trades
 def book_levels(call: Call, rules: SymbolRules, levels: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """(bids, asks) as (ticks, lots), best first: the ladder that takers meet."""
-    settings = call.exchange.engine.settings
+    settings = call.exchange.engine.settings_of(rules.symbol)
     last = last_price(call, rules.symbol)
     volume, _ = call.exchange.view.liquidity(rules.symbol, call.now_ms)
     lots = level_lots(volume, settings)

@@ -22,6 +22,8 @@ def rules_of(call: Call, symbol: str) -> SymbolRules:
 
 
 def status_of(call: Call, symbol: str) -> str:
+    if symbol in call.exchange.broken:
+        return "BREAK"
     return "HALT" if symbol in call.exchange.engine.halted else "TRADING"
 
 

@@ -37,11 +37,12 @@ from tradewind.paper import (
     wallet_endpoints,
 )
 from tradewind.paper.dialect import ApiError, refusal
-from tradewind.paper.endpoints import ENDPOINTS, Call, Endpoint
+from tradewind.paper.endpoints import ENDPOINTS, Call, Endpoint, Security
 from tradewind.paper.exchange import PaperExchange
 from tradewind.paper.faults import FaultRule, Faults, distort_candles
 from tradewind.paper.limits import RateLimiter, RateLimits
 from tradewind.paper.news_feed import feed_app, seed_of
+from tradewind.paper.public_feed import RELAYED, PublicFeed
 from tradewind.paper.store import PaperStore, SavedState
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,9 @@ class PaperServer:
         wall: Wall = wall_ms,
         *,
         own_time: bool = False,
+        feed: PublicFeed | None = None,
     ) -> None:
+        self.feed = feed
         self.exchange = exchange
         self.faults = Faults()
         self.limiter = RateLimiter(limits or RateLimits())
@@ -118,12 +121,18 @@ class PaperServer:
         saved = SavedState() if self._store is None else await self._store.open()
         self.exchange.restore(saved, self._wall(), own_time=self._own_time)
         await self.exchange.commit()
-        ticker = asyncio.create_task(self._advance_forever())
+        tasks = [asyncio.create_task(self._advance_forever())]
+        if self.feed is not None:
+            await self.feed.poll()
+            tasks.append(asyncio.create_task(self.feed.run()))
         try:
             yield
         finally:
-            ticker.cancel()
-            await asyncio.gather(ticker, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if self.feed is not None:
+                await self.feed.close()
             if self._store is not None:
                 self._store.submit(self.exchange.take_rows())
                 await self._store.close()
@@ -133,6 +142,8 @@ class PaperServer:
         while True:
             await asyncio.sleep(_ADVANCE_EVERY_S)
             try:
+                if self.feed is not None:
+                    self.feed.judge()
                 self.exchange.advance(self.exchange.now_ms(self._wall()))
                 await self.exchange.commit()
             except Exception:
@@ -161,9 +172,14 @@ class PaperServer:
                 early = await self._fault_before(request, struck)
                 if early is not None:
                     return early
+            if self.feed is not None and endpoint.security is Security.TRADE:
+                await self.feed.freshen()
             call, result = self._handle(request, endpoint, sent, query, body, struck)
-            if isinstance(result, Awaitable):  # what is no longer in memory is read from the database
+            if isinstance(result, Awaitable):  # from the database, or from the real exchange
                 result = await result
+            for rule in struck:
+                if rule.action.endswith(("candles", "candle")) and isinstance(result, bytes):
+                    result = orjson.dumps(distort_candles(orjson.loads(result), rule))
             headers |= call.headers
             response = _answer(result, call.status, headers)
         except ApiError as error:
@@ -202,11 +218,13 @@ class PaperServer:
                 call.take_cap_frac = float(rule.options.get("frac", 0.5))
             elif rule.action == "reject_leg":
                 call.rejected_leg = int(rule.options.get("leg", 2))
-        result = endpoint.handler(call)
-        for rule in struck:
-            if rule.action.endswith(("candles", "candle")) and isinstance(result, bytes):
-                result = orjson.dumps(distort_candles(orjson.loads(result), rule))
-        return call, result
+        if self.feed is not None:
+            path = request.url.path
+            if path in RELAYED:
+                return call, self.feed.relay(path, sent)
+            if path.startswith("/fapi"):
+                raise ApiError(-1000, "This market is spot alone.", 404)
+        return call, endpoint.handler(call)
 
     # ---------------------------------------------------------------------------------------------------------- faults
     async def _fault_before(self, request: Request, struck: list[FaultRule]) -> Response | None:
