@@ -112,8 +112,12 @@ class Wiring:
     # ---------------------------------------------------------------------------------------------------- market data
     @cached_property
     def client(self) -> CcxtClient:
-        from .adapters.ccxt_client import client_from_settings
+        from .adapters.ccxt_client import client_from_settings, config_from_settings
 
+        if self.settings.market_type == "usdm":
+            from .adapters.ccxt_futures_client import CcxtFuturesClient
+
+            return CcxtFuturesClient(config_from_settings(self.settings), self.redis, self.params.max_leverage)
         return client_from_settings(self.settings, self.redis)
 
     @cached_property
@@ -183,6 +187,8 @@ class Wiring:
     # -------------------------------------------------------------------------------------------------------- trading
     @cached_property
     def exchange(self) -> TradingExchange:
+        from .adapters.ccxt_futures import CcxtFuturesTrading
+        from .adapters.ccxt_futures_client import CcxtFuturesClient
         from .adapters.ccxt_trading import CcxtTrading
 
         if self.settings.exchange != "binance":
@@ -190,6 +196,8 @@ class Wiring:
                 f"orders are not sent to {self.settings.exchange}, which gives market data alone: "
                 "set TRADEWIND_EXCHANGE=binance to trade"
             )
+        if isinstance(self.client, CcxtFuturesClient):
+            return CcxtFuturesTrading(self.client, account=self.account)
         return CcxtTrading(self.client, account=self.account)
 
     @cached_property

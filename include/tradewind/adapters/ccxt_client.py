@@ -216,15 +216,17 @@ class CcxtClient:
 
 def client_from_settings(settings: Settings, redis: Redis | None) -> CcxtClient:
     """The client of one deployment."""
-    return CcxtClient(
-        ClientConfig(
-            exchange_id=settings.exchange,
-            market_type=settings.market_type,
-            base_url=settings.exchange_url,
-            api_key=settings.exchange_api_key.get_secret_value(),
-            api_secret=settings.exchange_api_secret.get_secret_value(),
-            testnet=settings.mode == "testnet",
-            symbols=settings.symbols,
-        ),
-        redis,
+    return CcxtClient(config_from_settings(settings), redis)
+
+
+def config_from_settings(settings: Settings) -> ClientConfig:
+    """What the client of one deployment is built from."""
+    return ClientConfig(
+        exchange_id=settings.exchange,
+        market_type=settings.market_type,
+        base_url=settings.exchange_url,
+        api_key=settings.exchange_api_key.get_secret_value(),
+        api_secret=settings.exchange_api_secret.get_secret_value(),
+        testnet=settings.mode == "testnet",
+        symbols=settings.symbols,
     )

@@ -38,6 +38,13 @@ class PaymentStore(OrderStore):
         row = self._database.row(self.LAST_PAYMENT_AT, (self.account,))
         return None if row is None else row["at"]
 
+    PAYMENTS_BEGIN: Final = "SELECT min(at) AS at FROM payments WHERE account = %s"
+
+    def payments_begin(self) -> datetime | None:
+        """From when on payments are counted, None when they are not yet."""
+        row = self._database.row(self.PAYMENTS_BEGIN, (self.account,))
+        return None if row is None else row["at"]
+
     PAYMENT_TOTALS: Final = """
         SELECT symbol, asset, sum(amount) AS amount FROM payments WHERE account = %s GROUP BY symbol, asset"""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 
 from .futures import liquidation_of_entry, stop_share_of_liquidation
@@ -10,6 +11,13 @@ from .sizing import Sizing
 from .types import Instrument, Side, Verdict
 
 LIQUIDATION = "liquidation"
+
+
+def allowed_sides(instruments: Mapping[str, Instrument]) -> tuple[Side, ...]:
+    """Both sides where every market has margin; on spot only what is bought first can be sold."""
+    if instruments and all(instrument.margin is not None for instrument in instruments.values()):
+        return (Side.LONG, Side.SHORT)
+    return (Side.LONG,)
 
 
 def check_liquidation(side: Side, sizing: Sizing | None, instrument: Instrument, params: StrategyParams) -> Verdict:

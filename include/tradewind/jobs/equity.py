@@ -12,6 +12,7 @@ from tradewind.core.ports import Ports
 from tradewind.core.risk import Holding, exposure_of, exposure_of_intent, ledger_equity, sizing_equity
 from tradewind.core.types import BookTop, Exposure, Portfolio, Position, PositionStatus
 from tradewind.errors import MissingData
+from tradewind.jobs.payments import is_margined, mark_beginning
 
 ZERO: Final = Decimal(0)
 # Far enough back for five losses in a row, however seldom the strategy trades.
@@ -36,6 +37,8 @@ def ensure_baseline(ports: Ports) -> Mapping[str, Decimal]:
     if store.ledger_totals():
         raise MissingData("the ledger has fills and no baseline: restore the table `baselines` from a backup")
     quote = quote_asset(ports)
+    if is_margined(ports.exchange.instruments(ports.symbols)):
+        mark_beginning(ports)
     holdings = {asset: balance.total for asset, balance in ports.exchange.balances().items()}
     return store.take_baseline({quote: ZERO, **holdings}, ports.clock.now())
 
@@ -87,7 +90,9 @@ def build_portfolio(ports: Ports) -> Portfolio:
     cash = capital_quote(ports) + cash_flow_quote(ports)
     equity = _equity(ports, positions)
     balance = ports.exchange.balances().get(quote_asset(ports))
-    free = min(cash, balance.free if balance is not None else ZERO)
+    # On margin a position takes its margin only, and the exchange says what is left; else it takes all its money.
+    spendable = equity if is_margined(ports.exchange.instruments(ports.symbols)) else cash
+    free = min(spendable, balance.free if balance is not None else ZERO)
     day_open = store.day_open_equity(now)
     peak = store.peak_equity()
     return Portfolio(

@@ -22,6 +22,8 @@ from typing import Final
 from tradewind.core.brackets import floor_to_step, is_tradable, next_generation, plan_exit, plan_protection
 from tradewind.core.orders import AT_EXCHANGE, UNDECIDED
 from tradewind.core.ports import Ports
+from tradewind.core.positions import sign_of
+from tradewind.core.protection import is_fine, is_through, resting, worst_price
 from tradewind.core.types import Order, OrderRole, OrderState, Position, PositionStatus, Side
 from tradewind.errors import OutcomeUnknown, RetryError
 from tradewind.jobs.orders import ask, observe, submit
@@ -85,23 +87,31 @@ def sellable_share(ports: Ports, situation: Situation) -> Decimal:
     baseline = ports.trading_store.baseline() or {}
     balance = ports.exchange.balances().get(situation.instrument.base)
     total = balance.total if balance is not None else ZERO
-    over_baseline = total - baseline.get(situation.instrument.base, ZERO)
+    over_baseline = (total - baseline.get(situation.instrument.base, ZERO)) * sign_of(situation.position.side)
     return max(min(situation.position.quantity, over_baseline), ZERO)
 
 
 def _replace_lot(ports: Ports, situation: Situation, lot: int, wanted: Decimal, *, may_exit: bool = True) -> Situation:
     """Cancel what rests for a lot and place a new pair; a market exit when that is not in place in time.
 
+    On futures the new pair comes first and the old one goes then: both are reduce-only, so that they sell once.
     What a thin book leaves of that exit gets one more attempt at a pair, and else waits for the next run.
     """
     position, store = situation.position, ports.trading_store
     deadline = time.monotonic() + ports.params.replacement_deadline_s
     held_before = situation.lots[lot]
     rests = resting(situation.orders, lot)
-    store.start_unprotected(position.position_id, "replacement" if rests else "unprotected", ports.wall.now())
-    if not cancel_resting(ports, rests):
-        return situation  # nobody knows whether the old pair still rests: the next run looks again
-    situation = _after_cancel(ports, situation, rests)
+    overlaps = _may_overlap(situation, rests, wanted)
+    if overlaps and (right := _right_generation(situation, lot, wanted)) is not None:
+        # Somebody died between the two steps: only the second is left.
+        cancel_resting(ports, [order for order in rests if order.generation != right])
+        _end_span(ports, position)
+        return _after_cancel(ports, situation, rests)
+    if not overlaps:
+        store.start_unprotected(position.position_id, "replacement" if rests else "unprotected", ports.wall.now())
+        if not cancel_resting(ports, rests):
+            return situation  # nobody knows whether the old pair still rests: the next run looks again
+        situation = _after_cancel(ports, situation, rests)
     wanted = min(wanted, wanted - (held_before - situation.lots[lot]))
     if situation.is_over or not is_tradable(wanted, _worst_price(situation), situation.instrument):
         _end_span(ports, situation.position)
@@ -121,7 +131,10 @@ def _replace_lot(ports: Ports, situation: Situation, lot: int, wanted: Decimal, 
         )
         if pair is not None and _place_pair(ports, situation, pair, deadline):
             _end_span(ports, situation.position)
-            return _reread(ports, situation)
+            if not overlaps:
+                return _reread(ports, situation)
+            cancel_resting(ports, rests)  # what could not be cancelled is for the next run
+            return _after_cancel(ports, situation, rests)
     if not may_exit:
         return _again(ports, situation)
     ports.alerts.raise_alert(
@@ -136,6 +149,25 @@ def _replace_lot(ports: Ports, situation: Situation, lot: int, wanted: Decimal, 
         _end_span(ports, situation.position)
         return situation
     return _replace_lot(ports, situation, lot, rest, may_exit=False)
+
+
+def _may_overlap(situation: Situation, rests: Sequence[Order], wanted: Decimal) -> bool:
+    """May a new pair be placed beside what rests? Only what reduces and nothing else may, and only if it is needed."""
+    return (
+        situation.instrument.margin is not None
+        and any(order.role is OrderRole.STOP for order in rests)
+        and is_tradable(wanted, _worst_price(situation), situation.instrument)
+    )
+
+
+def _right_generation(situation: Situation, lot: int, wanted: Decimal) -> int | None:
+    """The newest pair among what rests that is all that is wanted, by its generation."""
+    position, book, instrument = situation.position, situation.book, situation.instrument
+    for generation in sorted({order.generation for order in resting(situation.orders, lot)}, reverse=True):
+        own = [order for order in situation.orders if order.generation == generation]
+        if is_fine(own, lot, wanted, position, book, instrument):
+            return generation
+    return None
 
 
 def _place_pair(ports: Ports, situation: Situation, pair: tuple[Order, Order], deadline: float) -> bool:
@@ -154,9 +186,9 @@ def _target_price(ports: Ports, situation: Situation, lot: int) -> Decimal:
     return next((own.target_price for own in decided if own.lot == lot), situation.position.target_price)
 
 
-def cancel_resting(ports: Ports, resting: Sequence[Order]) -> bool:
+def cancel_resting(ports: Ports, orders: Sequence[Order]) -> bool:
     """Cancel the lists of these orders; True when each is known to be over, filled ones included."""
-    lists = sorted({(order.symbol, order.list_client_id or "", order.client_order_id) for order in resting})
+    lists = sorted({(order.symbol, order.list_client_id or "", order.client_order_id) for order in orders})
     done: set[str] = set()
     for symbol, list_id, client_order_id in lists:
         if (list_id or client_order_id) in done:
@@ -171,7 +203,7 @@ def cancel_resting(ports: Ports, resting: Sequence[Order]) -> bool:
             reports = []
         for report in reports:
             observe(ports, report)
-    rows = [ports.trading_store.order(order.client_order_id) or order for order in resting]
+    rows = [ports.trading_store.order(order.client_order_id) or order for order in orders]
     rows = [ask(ports, row) for row in rows]
     return not any(row.state in (*AT_EXCHANGE, *_UNRESOLVED) for row in rows)
 

@@ -16,12 +16,15 @@ from tradewind.core.ports import Ports
 from tradewind.core.reconcile import ExchangeView, LedgerView, Reconciliation, reconcile
 from tradewind.core.types import Fill, Instrument
 from tradewind.errors import RetryError
-from tradewind.jobs.equity import ensure_baseline
+from tradewind.jobs.equity import ensure_baseline, quote_asset
+from tradewind.jobs.payments import ingest_payments, is_margined
 
 # A fill between two readings looks like a difference: it is believed only when it stands in the next reading too.
 _READINGS: Final = 3
 _PAUSE_S: Final = 0.3
 CLOCK_OFFSET_ALERT_MS: Final = 500.0
+# A futures exchange rounds each realised result; the ledger knows the prices alone.
+MARGIN_TOLERANCE: Final = Decimal("0.0001")
 
 
 def compare(ports: Ports, instruments: Mapping[str, Instrument], foreign_fills: Sequence[Fill] = ()) -> Reconciliation:
@@ -45,6 +48,9 @@ def _compare_once(
     foreign_fills: Sequence[Fill],
 ) -> Reconciliation:
     store = ports.trading_store
+    margined = is_margined(instruments)
+    if margined:
+        ingest_payments(ports)
     balances = ports.exchange.balances()
     open_orders = ports.exchange.open_orders(sorted(instruments))
     exchange = ExchangeView(open_orders, foreign_fills, balances, ports.clock.now())
@@ -55,6 +61,7 @@ def _compare_once(
         baseline=baseline,
         positions=store.live_positions(),
         instruments=instruments,
+        tolerances={quote_asset(ports): MARGIN_TOLERANCE} if margined else {},
     )
     return reconcile(exchange, ledger)
 

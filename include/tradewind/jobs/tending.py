@@ -20,7 +20,17 @@ from tradewind.core.orders import AT_EXCHANGE, LIVE, UNDECIDED
 from tradewind.core.ports import Ports
 from tradewind.core.positions import FAILED_STOP, Costs, ExitNow, MoveStop, bars_held, manage_on_close, stop_failed
 from tradewind.core.timeframes import from_ms, last_closed_open_ms, timeframe_ms, to_ms
-from tradewind.core.types import BookTop, ExchangeOrder, Fill, Instrument, Order, OrderRole, Position, PositionStatus
+from tradewind.core.types import (
+    BookTop,
+    ExchangeOrder,
+    Fill,
+    Instrument,
+    Order,
+    OrderRole,
+    Position,
+    PositionStatus,
+    Side,
+)
 from tradewind.errors import ReconcileError, RetryError, StopError
 from tradewind.jobs.protection import converge_protection, exit_position
 from tradewind.jobs.settling import Situation, ingest_fills, refresh
@@ -81,7 +91,8 @@ def tend_position(
             return True
         if situation.position.quantity <= 0:
             return True  # the entry may still fill
-        if stop_failed(situation.position, book.bid, ports.params):
+        leaves_at = book.bid if situation.position.side is Side.LONG else book.ask
+        if stop_failed(situation.position, leaves_at, ports.params):
             _say_stop_failed(ports, situation)
             exit_position(ports, situation, FAILED_STOP)
             return True

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from tradewind.core.features import FEATURE_NAMES, LIVE_WINDOW_BARS, compute_features
+from tradewind.core.futures_sizing import allowed_sides
 from tradewind.core.inputs import CycleInputs, SymbolInputs, pair_key
 from tradewind.core.market_numbers import market_numbers, return_correlation
 from tradewind.core.ports import Ports, PredictionModel
@@ -67,6 +68,7 @@ def read_inputs(ports: Ports, bar: datetime) -> Read:
         symbols=tuple(found),
         correlations=correlations(bars, sorted(set(symbols) | (held & set(bars))), end_ms, ports),
         losses_lifted_at=ports.trading_store.resumed_at(),
+        allowed_sides=allowed_sides(instruments),
     )
     return Read(inputs, features)
 
