@@ -207,7 +207,6 @@ def _reap(statuses: dict[int, int]) -> None:
 
 def _become_airflow(request: Mapping[str, Any]) -> None:
     """In the child: leave the parent's session and streams, then run Airflow's command to its end."""
-    from airflow.__main__ import main as run_airflow
     from setproctitle import setproctitle
 
     os.setsid()
@@ -218,7 +217,7 @@ def _become_airflow(request: Mapping[str, Any]) -> None:
     os.chdir(request["cwd"])
     sys.argv = ["airflow", *request["argv"]]
     setproctitle(" ".join(sys.argv))
-    run_airflow()
+    importlib.import_module("airflow.__main__").main()
 
 
 if __name__ == "__main__":
