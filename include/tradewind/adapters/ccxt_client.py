@@ -51,7 +51,9 @@ class CcxtClient:
         """The ccxt exchange itself; calls on it bypass the error mapping unless wrapped in `call`."""
         limiter = None
         if self.config.weight_per_minute > 0:
-            limiter = RateLimiter(self._redis, self.config.limit_key, self.config.weight_per_minute)
+            limiter = RateLimiter(
+                self._redis, self.config.limit_key, self.config.weight_per_minute, burst_s=self.config.burst_s
+            )
         return build_exchange(self.config, limiter, self._state)
 
     # --------------------------------------------------------------------------------------------------------- calls

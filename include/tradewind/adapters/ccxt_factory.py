@@ -56,6 +56,11 @@ class ClientConfig:
     symbols: tuple[str, ...] = ()
 
     @property
+    def burst_s(self) -> float:
+        """How many seconds' weight may leave at once: Binance counts by the minute, the others by the second."""
+        return 10.0 if self.exchange_id == "binance" else 1.0
+
+    @property
     def limit_key(self) -> str:
         """Names the account whose limit is shared, without showing its key."""
         account = hashlib.sha256(f"{self.base_url}|{self.testnet}|{self.api_key}".encode()).hexdigest()[:12]

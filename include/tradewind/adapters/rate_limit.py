@@ -1,8 +1,8 @@
 """One token bucket for all processes that talk to an exchange with one account.
 
-The bucket lies in Redis and is changed by atomic scripts on the server's own clock. A full bucket holds a sixth of a
-minute's weight and refills so that no minute can exceed 95 % of the limit, whatever the bursts. Bulk calls leave a
-third of the bucket to trading calls. The exchange's own count (the used-weight header) only ever lowers it.
+The bucket lies in Redis and is changed by atomic scripts on the server's own clock. A full bucket holds some seconds'
+weight, ten by default, and refills so that no minute can exceed 95 % of the limit, whatever the bursts. Bulk calls
+leave a third of the bucket to trading calls. The exchange's own count (the used-weight header) only ever lowers it.
 
 Redis may vanish: then each process falls back to an eighth of the limit of its own, says so once, and says when it is
 back.
@@ -21,7 +21,6 @@ from tradewind.errors import RateLimited
 
 from .redis_presence import RedisPresence
 
-_BURST_FRAC = 1 / 6
 _SAFE_FRAC = 0.95
 _BULK_RESERVE_FRAC = 1 / 3
 _LOCAL_SHARE = 8
@@ -114,6 +113,7 @@ class RateLimiter:
     redis : the shared cache; None keeps the bucket in this process.
     key : names the exchange account whose limit is shared.
     weight_per_minute : the exchange's limit.
+    burst_s : how many seconds' weight may be spent at once, where the exchange counts by the minute or by the second.
     max_wait_s, max_bulk_wait_s : beyond these a call gives up with RateLimited instead of blocking its task.
     """
 
@@ -123,12 +123,14 @@ class RateLimiter:
         key: str,
         weight_per_minute: float,
         *,
+        burst_s: float = 10.0,
         max_wait_s: float = 20.0,
         max_bulk_wait_s: float = 180.0,
     ) -> None:
         self._redis = redis
         self._key = f"tradewind:rate:{key}"
         self._max_wait_s = {False: max_wait_s, True: max_bulk_wait_s}
+        self._burst_s = burst_s
         self._lock = threading.Lock()
         self.set_limit(weight_per_minute)
         self._presence = RedisPresence(
@@ -143,7 +145,7 @@ class RateLimiter:
     def set_limit(self, weight_per_minute: float) -> None:
         """Keep to another limit from now on, as when the exchange has published its own."""
         self.weight_per_minute = weight_per_minute
-        self._capacity = weight_per_minute * _BURST_FRAC
+        self._capacity = weight_per_minute * self._burst_s / 60
         self._rate = (weight_per_minute * _SAFE_FRAC - self._capacity) / 60
         share = 1.0 if self._redis is None else 1 / _LOCAL_SHARE
         self._local = _LocalBucket(self._rate * share, self._capacity * share, self._capacity * share, time.monotonic())
