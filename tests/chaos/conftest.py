@@ -15,6 +15,7 @@ from tests.support.paper_server import PaperServerProcess
 from tradewind.adapters.migrations import migrate
 from tradewind.stack.postgres import EmbeddedPostgres
 from tradewind.stack.processes import free_port
+from tradewind.stack.valkey import EmbeddedValkey
 
 
 @pytest.fixture(scope="session")
@@ -23,20 +24,26 @@ def soak_minutes(request: pytest.FixtureRequest) -> float:
     return float(request.config.getoption("--soak"))
 
 
-@pytest.fixture
-def arena(server_dir: Path, empty_postgres_url: str, valkey_url: str) -> Iterator[Arena]:
+@pytest.fixture(scope="session")
+def shared_arena(server_dir: Path, postgres_server: EmbeddedPostgres, valkey_server: EmbeddedValkey) -> Iterator[Arena]:
     """The exchange keeps its state on the session's PostgreSQL, the ledger lies on one that may be restarted."""
     ledger = EmbeddedPostgres(server_dir / "chaos", free_port(), password=secrets.token_hex(8), durable=False)
     try:
         ledger.start()
-        with psycopg.connect(ledger.url(), autocommit=True) as connection:
-            connection.execute("DROP DATABASE IF EXISTS ledger")
-            connection.execute("CREATE DATABASE ledger")
+        for server, name in ((ledger, "ledger"), (postgres_server, "chaos_exchange")):
+            with psycopg.connect(server.url(), autocommit=True) as connection:
+                connection.execute(f"CREATE DATABASE {name}")  # a constant above
         migrate(ledger.url("ledger"))
-        with PaperServerProcess(empty_postgres_url) as exchange:
+        with PaperServerProcess(postgres_server.url("chaos_exchange")) as exchange:
             exchange.admin.set_clock(NOW_MS)
-            made = Arena(exchange, ledger, ledger.url("ledger"), valkey_url)
-            yield made
-            made.close()
+            yield Arena(exchange, ledger, ledger.url("ledger"), valkey_server.url())
     finally:
         ledger.stop()
+
+
+@pytest.fixture
+def arena(shared_arena: Arena) -> Iterator[Arena]:
+    """The arena without faults; what a test opened there is closed after it."""
+    yield shared_arena
+    shared_arena.exchange.admin.clear_faults()
+    shared_arena.close()

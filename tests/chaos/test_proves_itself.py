@@ -1,8 +1,10 @@
-"""The chaos tests would notice: with a safeguard taken out, what they assert fails."""
+"""The chaos table would notice: with a safeguard taken out, the very judgement that it is made of fails."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -10,19 +12,56 @@ import pytest
 import tradewind.jobs.orders as orders_module
 import tradewind.jobs.protection as protection_module
 import tradewind.jobs.settling as settling_module
-from tests.chaos.crashing import run_and_die
-from tests.chaos.test_kill_anywhere import Scene, assert_sound, heal, scene
-from tests.support.trading_rig import Rig
+from tests.chaos.arena import Arena
+from tests.chaos.crashing import Fuse, mined
+from tests.chaos.faults import KILLED, TWICE, Fault
+from tests.chaos.life import Judgement, Life
+from tradewind.adapters.trading_store import PgTradingStore
 from tradewind.core.ports import Ports
 from tradewind.core.types import Order, OrderState
-from tradewind.jobs.trading import place_brackets
-
-__all__ = ["scene"]
 
 pytestmark = pytest.mark.chaos
 
+DROPPED = {"action": "drop_after", "method": "POST", "path": "/api/v3/orderList/*", "times": 1}
 
-def test_without_the_lookup_by_id_a_fill_is_lost(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+
+def moments(life: Life, phase: str, call: str) -> list[int]:
+    """The moments around each of a job's calls of this name, when nothing goes wrong."""
+    life.prepare(phase)
+    found: list[int] = []
+
+    fuse = Fuse(None)
+    rig = mined(life.build(), fuse)
+    for port in (rig.exchange, rig.trading_store):
+        target = port._target  # type: ignore[attr-defined]
+        if hasattr(target, call):
+            original = getattr(target, call)
+
+            def noted(*args: Any, _original: Any = original, **kwargs: Any) -> Any:
+                found.append(fuse.seen)  # the fuse has burnt before the call and will burn after it
+                return _original(*args, **kwargs)
+
+            setattr(target, call, noted)
+    life.job(phase)(rig)
+    return found
+
+
+def judge(arena: Arena, phase: str, fault: Fault) -> Judgement:
+    """A trade of its own, brought to the phase, with this fault in it."""
+    life = Life(arena, random.Random(1))
+    if phase != "entry":
+        life.prepare("entry")
+        life.job("entry")(life.build())
+    judgement = life.undergo(phase, fault)
+    arena.close()
+    assert judgement is not None, "the fault did not strike"
+    return judgement
+
+
+def test_without_the_lookup_by_id_a_bracket_is_doubled(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault = Fault("accepted, then dropped", 1, DROPPED)
+    assert judge(arena, "entry", fault).wrongs == {}
+
     def conclude_at_once(ports: Ports, order: Order) -> Order:
         if order.state in (OrderState.SENT, OrderState.UNKNOWN):
             return ports.trading_store.move_order(order.client_order_id, OrderState.EXPIRED, at=ports.clock.now())
@@ -30,49 +69,59 @@ def test_without_the_lookup_by_id_a_fill_is_lost(scene: Scene, monkeypatch: pyte
 
     for module in (orders_module, settling_module, protection_module):
         monkeypatch.setattr(module, "ask", conclude_at_once)
-    rig = scene.make()()
-    rig.make_ready()
-    intent = rig.decide()
-    rig.admin.add_fault("drop_after", method="POST", path="/api/v3/orderList/*", times=1)
-    place_brackets(rig, intent.intent_id)
-    rig.admin.clear_faults()
-    heal(rig)
-    with pytest.raises(AssertionError):
-        assert_sound(rig, intent.intent_id, intent.quantity)
-    rig.close()
+    assert judge(arena, "entry", fault).doubled
 
 
-def test_without_commit_before_send_a_kill_loses_the_order(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    build = scene.make()
-    rig = build()
-    rig.make_ready()
-    intent = rig.decide()
+def test_without_commit_before_send_a_kill_loses_the_order(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    after_the_send = moments(Life(arena, random.Random(1)), "entry", "send_bracket")[0]
+    arena.close()
+    fault = Fault(KILLED, after_the_send)
+    assert judge(arena, "entry", fault).wrongs == {}
 
-    def forgetful(own: Rig) -> None:
-        """The rows are kept in memory until the answer is there."""
-        planned: list[Order] = []
+    kept: dict[str, Order] = {}
+    plan, move = PgTradingStore.plan_orders, PgTradingStore.move_order
 
-        def plan(rows: Sequence[Order]) -> list[Order]:
-            planned.extend(rows)
-            return list(rows)
+    def plan_in_memory(store: PgTradingStore, orders: Sequence[Order]) -> list[Order]:
+        kept.update({order.client_order_id: order for order in orders})
+        return list(orders)
 
-        def move(client_order_id: str, to: OrderState, **_: Any) -> Order:
-            return next(order for order in planned if order.client_order_id == client_order_id)
+    def move_in_memory(store: PgTradingStore, client_order_id: str, to: OrderState, **detail: Any) -> Order:
+        """The rows are written when the answer is there."""
+        if to is OrderState.SENT and "sent_at" in detail and client_order_id in kept:
+            return kept[client_order_id]
+        order = kept.pop(client_order_id, None)
+        if order is not None:
+            plan(store, [order])
+            move(store, client_order_id, OrderState.SENT, at=detail["at"])
+        return move(store, client_order_id, to, **detail)
 
-        target = own.trading_store._target  # type: ignore[attr-defined]
-        monkeypatch.setattr(target, "plan_orders", plan)
-        monkeypatch.setattr(target, "move_order", move)
-        place_brackets(own, intent.intent_id)
+    monkeypatch.setattr(PgTradingStore, "plan_orders", plan_in_memory)
+    monkeypatch.setattr(PgTradingStore, "move_order", move_in_memory)
+    found = judge(arena, "entry", fault)
+    assert found.doubled or found.lost_fills or found.unequal
 
-    bought_unseen = False
-    for at in range(20, 60):
-        if not run_and_die(build, forgetful, at):
-            break
-        if rig.holds("BTC") > 0:
-            bought_unseen = True
-            break
-    assert bought_unseen
-    heal(rig)
-    with pytest.raises(AssertionError):
-        assert_sound(rig, intent.intent_id, intent.quantity)
-    rig.close()
+
+def test_without_the_position_lock_two_tasks_sell_twice(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    life = Life(arena, random.Random(1))
+    life.prepare("entry")
+    life.job("entry")(life.build())
+    before_it_cancels = moments(life, "flatten", "cancel_list")[0] - 1
+    arena.close()
+    fault = Fault(TWICE, before_it_cancels)
+    assert judge(arena, "flatten", fault).wrongs == {}
+
+    @contextmanager
+    def no_lock(store: PgTradingStore, position_id: str) -> Iterator[bool]:
+        store._fences[position_id] = 1
+        yield True
+
+    monkeypatch.setattr(PgTradingStore, "position_lock", no_lock)
+    monkeypatch.setattr(PgTradingStore, "_require_fence", lambda *_: None)
+    assert judge(arena, "flatten", fault).doubled
+
+
+def test_a_rig_counts_its_own_steps(arena: Arena) -> None:
+    """Otherwise faults would be drawn for steps that no job has."""
+    steps = Life(arena, random.Random(1)).count_steps("entry")
+    assert steps.moments > 50
+    assert steps.calls > 5
