@@ -36,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--soak", default=0.0, type=float, metavar="MINUTES", help="draw faults for so long in tests/chaos"
     )
+    parser.addoption("--all-seeds", action="store_true", help="every seed of tests/jobs/test_shuffled_market.py")
 
 
 def _remove_left_over_servers() -> None:

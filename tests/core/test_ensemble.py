@@ -82,7 +82,7 @@ def test_nothing_after_the_sample_and_no_label_across_a_slice_is_used(monkeypatc
     stop_ms, calibrate_ms = slice_bounds(whole, SETTINGS)
     seen: list[tuple[FloatArray, FloatArray]] = []
 
-    def watch(fit: boosters.Rows, stop: boosters.Rows, settings: BoosterSettings) -> boosters.Booster:
+    def watch(fit: boosters.Rows, stop: boosters.Rows, settings: BoosterSettings, _: object) -> boosters.Booster:
         seen.append((fit.features, stop.features))
         return boosters._fit_lightgbm(fit, stop, settings)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,7 +41,7 @@ def doctor_features(
     """
     from tradewind.core.leak_checks import examine
 
-    bars, params = _stored_bars(days) if candles is None else _bars_of_files(candles, days)
+    bars, params = _stored_bars(days) if candles is None else bars_of_files(candles, days=days)
     leader = bars[params.leader_symbol]
     moments = 0
     found: list[dict[str, Any]] = []
@@ -87,22 +87,27 @@ def _stored_bars(days: int) -> tuple[Mapping[str, Bars], StrategyParams]:
         wiring.close()
 
 
-def _bars_of_files(directory: Path, days: int) -> tuple[Mapping[str, Bars], StrategyParams]:
-    """The files' bars; the strategy's leader leads where there is a file of it, else the first symbol."""
+def bars_of_files(
+    directory: Path, symbols: Sequence[str] = (), days: int | None = None
+) -> tuple[Mapping[str, Bars], StrategyParams]:
+    """The files' 15m bars (of `symbols`, else of all), the last `days` of each, and the strategy to read them by.
+
+    Its leader leads where it is among them, else the first symbol does. Raises BadInput for what is not there.
+    """
     from dataclasses import replace
 
     from tradewind.backtest.candle_files import read_candles
     from tradewind.core.params import StrategyParams
 
-    names = sorted(path.name.removesuffix("-15m.parquet") for path in directory.glob("*-15m.parquet"))
-    if not names:
+    found = [path.name.removesuffix("-15m.parquet") for path in sorted(directory.glob("*-15m.parquet"))]
+    chosen = tuple(symbols) or tuple(name.replace("_", "/", 1) for name in found)
+    if not chosen:
         raise BadInput(f"{directory} holds no file named like SOL_USDT-15m.parquet")
     params = StrategyParams()
-    symbols = [name.replace("_", "/", 1) for name in names]
-    if params.leader_symbol not in symbols:
-        params = replace(params, leader_symbol=symbols[0])
+    if params.leader_symbol not in chosen:
+        params = replace(params, leader_symbol=chosen[0])
     bars = {}
-    for symbol in symbols:
+    for symbol in chosen:
         series, _ = read_candles(directory, symbol)
-        bars[symbol] = series.slice(max(len(series) - days * 96, 0), len(series))
+        bars[symbol] = series if days is None else series.slice(max(len(series) - days * 96, 0), len(series))
     return bars, params

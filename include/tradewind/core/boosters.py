@@ -1,6 +1,7 @@
 """LightGBM, XGBoost and CatBoost behind one face: fit with early stopping, predict three class probabilities.
 
-Each fit is deterministic for a seed and a number of threads. Features are float32, row-major; labels 0, 1, 2
+Each fit is deterministic for a seed and a number of threads, and may be watched: told its loss on the `stop` rows after
+every round, a watcher that answers False ends it there. Features are float32, row-major; labels 0, 1, 2
 (`core.labels`); weights are positive with mean one. Nothing here touches a file: see adapters/model_artifacts.py.
 """
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from .types import FloatArray, IntArray
 
 Matrix = NDArray[np.float32]
+Watch = Callable[[int, float], bool]  # round, loss on the rows to stop by → whether to go on
 
 CLASSES: Final = 3
 LIBRARIES: Final[tuple[str, ...]] = ("lightgbm", "xgboost", "catboost")
@@ -99,7 +101,7 @@ class CatBoostModel:
         return np.asarray(out, dtype=np.float64)
 
 
-def _fit_lightgbm(fit: Rows, stop: Rows, settings: BoosterSettings) -> Booster:
+def _fit_lightgbm(fit: Rows, stop: Rows, settings: BoosterSettings, watch: Watch | None = None) -> Booster:
     # Imported here: a cycle that only reads features must not pay for three libraries.
     import lightgbm
 
@@ -123,17 +125,22 @@ def _fit_lightgbm(fit: Rows, stop: Rows, settings: BoosterSettings) -> Booster:
     }
     train = lightgbm.Dataset(fit.features, fit.labels, weight=fit.weights, params=params)
     valid = lightgbm.Dataset(stop.features, stop.labels, weight=stop.weights, reference=train, params=params)
+    callbacks: list[Callable[..., Any]] = [lightgbm.early_stopping(settings.early_stopping_rounds, verbose=False)]
+    if watch is not None:
+
+        def tell(environment: Any) -> None:
+            results = environment.evaluation_result_list
+            if not watch(environment.iteration, results[0][2]):
+                raise lightgbm.callback.EarlyStopException(environment.iteration, results)
+
+        callbacks.append(tell)
     booster = lightgbm.train(
-        params,
-        train,
-        num_boost_round=settings.max_rounds,
-        valid_sets=[valid],
-        callbacks=[lightgbm.early_stopping(settings.early_stopping_rounds, verbose=False)],
+        params, train, num_boost_round=settings.max_rounds, valid_sets=[valid], callbacks=callbacks
     )
     return LightGbm(booster, max(int(booster.best_iteration), 1))
 
 
-def _fit_xgboost(fit: Rows, stop: Rows, settings: BoosterSettings) -> Booster:
+def _fit_xgboost(fit: Rows, stop: Rows, settings: BoosterSettings, watch: Watch | None = None) -> Booster:
     import xgboost
 
     params = {
@@ -155,19 +162,36 @@ def _fit_xgboost(fit: Rows, stop: Rows, settings: BoosterSettings) -> Booster:
     binning = {"max_bin": settings.bins + 1, "nthread": settings.threads}
     train = xgboost.QuantileDMatrix(fit.features, fit.labels, weight=fit.weights, **binning)
     valid = xgboost.QuantileDMatrix(stop.features, stop.labels, weight=stop.weights, ref=train, **binning)
+    callbacks: list[Any] = [xgboost.callback.EarlyStopping(rounds=settings.early_stopping_rounds)]
+    if watch is not None:
+
+        class Tell(xgboost.callback.TrainingCallback):
+            def after_iteration(self, _model: Any, epoch: int, evals_log: Any) -> bool:
+                return not watch(epoch, float(evals_log["stop"]["mlogloss"][-1]))
+
+        callbacks.append(Tell())
     booster = xgboost.train(
         params,
         train,
         num_boost_round=settings.max_rounds,
         evals=[(valid, "stop")],
-        early_stopping_rounds=settings.early_stopping_rounds,
         verbose_eval=False,
+        callbacks=callbacks,
     )
     return XgBoost(booster, int(booster.best_iteration) + 1)
 
 
-def _fit_catboost(fit: Rows, stop: Rows, settings: BoosterSettings) -> Booster:
+def _fit_catboost(fit: Rows, stop: Rows, settings: BoosterSettings, watch: Watch | None = None) -> Booster:
     import catboost
+
+    callbacks = []
+    if watch is not None:
+
+        class Tell:
+            def after_iteration(self, info: Any) -> bool:
+                return watch(info.iteration - 1, info.metrics["validation"]["MultiClass"][-1])
+
+        callbacks.append(Tell())
 
     model = catboost.CatBoost(
         {
@@ -194,20 +218,21 @@ def _fit_catboost(fit: Rows, stop: Rows, settings: BoosterSettings) -> Booster:
     model.fit(
         catboost.Pool(fit.features, fit.labels, weight=fit.weights),
         eval_set=catboost.Pool(stop.features, stop.labels, weight=stop.weights),
+        callbacks=callbacks or None,
     )
     return CatBoostModel(model, int(model.tree_count_))
 
 
-_FITTERS: Final[Mapping[str, Callable[[Rows, Rows, BoosterSettings], Booster]]] = {
+_FITTERS: Final[Mapping[str, Callable[[Rows, Rows, BoosterSettings, Watch | None], Booster]]] = {
     "lightgbm": _fit_lightgbm,
     "xgboost": _fit_xgboost,
     "catboost": _fit_catboost,
 }
 
 
-def fit_booster(library: str, fit: Rows, stop: Rows, settings: BoosterSettings) -> Booster:
-    """Fit one library on `fit`, keeping the rounds that were best on `stop`."""
-    return _FITTERS[library](fit, stop, settings)
+def fit_booster(library: str, fit: Rows, stop: Rows, settings: BoosterSettings, watch: Watch | None = None) -> Booster:
+    """Fit one library on `fit`, keeping the rounds that were best on `stop`; `watch` may end it sooner."""
+    return _FITTERS[library](fit, stop, settings, watch)
 
 
 def seeded(settings: BoosterSettings, offset: int) -> BoosterSettings:

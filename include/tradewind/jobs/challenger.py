@@ -128,7 +128,7 @@ def make_challenger(
         "best_single_feature": best_single_features(panels, windows.start_ms, windows.promotion_end_ms),
         "regimes": _regimes(panels, params),
     }
-    own_trials = 1 + sum(found["finished"] for family in tuning_report.values() for found in family.values())
+    own_trials = 1 + sum(found["trials"] for family in tuning_report.values() for found in family.values())
     manifest = {
         "format": 1,
         "code_sha256": code_sha256(),

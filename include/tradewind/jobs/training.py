@@ -104,13 +104,19 @@ def _rival(ports: Ports) -> Rival:
     if not isinstance(champion, LoadedModel):
         return Rival(trials=trials)
     manifest = ports.model_store.version(champion.version)["manifest"]
-    return Rival(champion.families, _tuned_settings(manifest.get("tuning", {})), trials)
+    return Rival(champion.families, _settings_of(manifest), trials)
 
 
-def _tuned_settings(tuning: Mapping[str, Any]) -> dict[str, dict[str, BoosterSettings]]:
+def _settings_of(manifest: Mapping[str, Any]) -> dict[str, dict[str, BoosterSettings]]:
+    """What each family's libraries were fitted with: where a search ended, else what the training was given."""
+    given = manifest["training"]["fit"]["boosters"]
+    tuning = manifest.get("tuning", {})
     return {
-        family: {library: BoosterSettings(**found["settings"]) for library, found in libraries.items()}
-        for family, libraries in tuning.items()
+        family: {
+            library: BoosterSettings(**tuning.get(family, {}).get(library, {"settings": given})["settings"])
+            for library in about["rounds"]
+        }
+        for family, about in manifest["families"].items()
     }
 
 
