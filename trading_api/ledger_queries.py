@@ -172,6 +172,16 @@ class LedgerQueries(Reader):
     def orders(self, window: Window, states: Sequence[str] | None) -> list[Row]:
         return self._rows(self.ORDERS, **window.values(self.account), states=list(states) if states else None)
 
+    BAR_ORDERS: Final = """
+        SELECT o.client_order_id, o.symbol, o.role, o.is_buy, o.lot, o.order_type, o.quantity, o.price, o.stop_price,
+               o.state, o.filled_quantity, o.planned_at, o.updated_at, o.reason
+        FROM orders o JOIN positions p USING (position_id)
+        WHERE p.account = %(account)s AND p.bar = %(bar)s ORDER BY o.planned_at, o.client_order_id LIMIT %(limit)s"""
+
+    def orders_of_bar(self, bar: datetime, limit: int) -> list[Row]:
+        """Every order of the entries that were decided on one bar, oldest first."""
+        return self._rows(self.BAR_ORDERS, bar=bar, limit=limit)
+
     ORDER_STATES: Final = """
         SELECT state, count(*) AS orders FROM orders
         WHERE account = %(account)s AND state IN ('planned', 'sent', 'working', 'partial', 'unknown') GROUP BY state"""

@@ -21,6 +21,7 @@ from . import views
 from .audit import record
 from .problems import problem
 from .queries import Queries, Window
+from .schemas import EARLIEST, LATEST
 from .security import csrf_token, gate, may_see, refused, set_session
 from .services import services
 from .status import system_status
@@ -68,12 +69,17 @@ def page_values() -> dict[str, Any]:
         return values
     queries = Queries(made.database, made.account)
     market_now = status["clock"]["market"] or datetime.now(UTC)
-    bar = queries.last_decided_bar()
+    newest_bar = queries.last_decided_bar()
+    bar = _wanted_bar() or newest_bar
     params_hash = made.wiring.params.hash
     symbols = made.wiring.symbols
     models = queries.models(Window(limit=4))[:4]
     values |= {
         "bar": bar,
+        "newest_bar": newest_bar,
+        "orders": queries.orders_of_bar(bar, 40)
+        if bar and bar != newest_bar
+        else queries.orders(Window(limit=16), None),
         "decisions": views.decision_table(queries.decisions(Window(limit=200), bar)) if bar else [],
         "funnel": queries.outcomes_since(market_now - timedelta(days=1)),
         "cycles": queries.cycles(24)[::-1],
@@ -81,6 +87,7 @@ def page_values() -> dict[str, Any]:
         "regimes": views.regime_rows(
             symbols, queries.newest_regimes(symbols, params_hash), queries.regime_shares(symbols, params_hash, 672)
         ),
+        "transitions": views.transition_table(queries.regime_transitions(symbols, params_hash, 672)),
         "articles": queries.articles(10),
         "feeds": queries.feeds(),
         "models": [views.model_card(model, queries.gates([model["version"]])) for model in models],
@@ -92,6 +99,15 @@ def page_values() -> dict[str, Any]:
         "heartbeats": queries.heartbeats(),
     }
     return values
+
+
+def _wanted_bar() -> datetime | None:
+    """The bar whose decisions are asked for, as Airflow's links name it; what is no moment is as good as nothing."""
+    try:
+        moment = datetime.fromisoformat(request.args.get("bar", "").replace(" ", "+"))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None and EARLIEST <= moment < LATEST else None
 
 
 # --------------------------------------------------------------------------------------------------------------- login

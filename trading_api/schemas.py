@@ -24,8 +24,8 @@ from marshmallow import ValidationError, validates_schema
 SYMBOL = r"^[A-Z0-9]{2,15}/[A-Z0-9]{2,10}$"
 # Words of a person: no control characters, which neither PostgreSQL nor a log line can hold.
 PLAIN_TEXT = r"^[^\x00-\x1f\x7f\ud800-\udfff]*$"
-_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
-_LATEST = datetime(2100, 1, 1, tzinfo=UTC)
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 
 
 def _moment(description: str, **options: Any) -> AwareDateTime:
@@ -39,7 +39,7 @@ def _moment(description: str, **options: Any) -> AwareDateTime:
 
 
 def _in_range(value: datetime) -> None:
-    if not _EARLIEST <= value < _LATEST:
+    if not EARLIEST <= value < LATEST:
         raise ValidationError("must lie between 2000 and 2100")
 
 

@@ -74,6 +74,20 @@ class SignalQueries(Reader):
         """How many of each symbol's last bars were in each regime."""
         return self._rows(self.REGIME_SHARES, symbols=list(symbols), params_hash=params_hash, bars=bars)
 
+    TRANSITIONS: Final = """
+        SELECT before, regime, count(*) AS bars FROM (
+            SELECT r.regime, lag(r.regime) OVER (PARTITION BY wanted.symbol ORDER BY r.bar) AS before
+            FROM unnest(%(symbols)s::text[]) AS wanted (symbol)
+            CROSS JOIN LATERAL (
+                SELECT bar, regime FROM regimes
+                WHERE symbol = wanted.symbol AND params_hash = %(params_hash)s ORDER BY bar DESC LIMIT %(bars)s
+            ) r
+        ) steps WHERE before IS NOT NULL GROUP BY 1, 2"""
+
+    def regime_transitions(self, symbols: Sequence[str], params_hash: str, bars: int) -> list[Row]:
+        """How often each regime followed each within the symbols' last bars."""
+        return self._rows(self.TRANSITIONS, symbols=list(symbols), params_hash=params_hash, bars=bars)
+
     SENTIMENT: Final = f"""
         SELECT symbol, as_of, score, weight, status, scorer FROM sentiment
         WHERE {within("as_of")} {SYMBOL}

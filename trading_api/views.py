@@ -142,6 +142,18 @@ def regime_rows(symbols: Sequence[str], newest: Sequence[Row], shares: Sequence[
     return answer
 
 
+def transition_table(steps: Sequence[Row]) -> list[Row]:
+    """One row a regime that was left or kept: how many bars, and the share of each regime that followed."""
+    table = []
+    for before in REGIMES:
+        followed = {row["regime"]: row["bars"] for row in steps if row["before"] == before}
+        total = sum(followed.values())
+        if total:
+            shares = [(regime, followed.get(regime, 0) / total) for regime in REGIMES]
+            table.append({"before": before, "bars": total, "shares": shares})
+    return table
+
+
 REGIMES = (
     "trending_strong",
     "trending_weak",

@@ -12,7 +12,7 @@
     if (document.hidden) return;
     let answer;
     try {
-      answer = await fetch("/panels", { headers: { Accept: "text/html" } });
+      answer = await fetch(`/panels${window.location.search}`, { headers: { Accept: "text/html" } });
     } catch {
       return stale("The status app does not answer");
     }
