@@ -8,19 +8,11 @@ from decimal import Decimal
 
 import pytest
 
+from tests.support.paper_events import SOAK, Commands
 from tradewind.core.matching import Engine
 from tradewind.core.matching_book import BarTicks, MatchingSettings
-from tradewind.core.matching_lists import NewOrderList
 from tradewind.core.matching_rules import SymbolRules
-from tradewind.core.matching_types import (
-    ListKind,
-    NewOrder,
-    OrderKind,
-    OrderSide,
-    OrderStatus,
-    Refusal,
-    TimeInForce,
-)
+from tradewind.core.matching_types import OrderStatus, Refusal
 
 RULES = (
     SymbolRules("BTCUSDT", "BTC", "USDT", Decimal("0.01"), Decimal("0.00001"), max_algo_orders=40),
@@ -43,7 +35,7 @@ class Crowd:
             self.engine.open_account(account, DEPOSIT)
         self.price = dict(START)
         self.now = 0
-        self.names = 0
+        self.commands = Commands(self.rng, LOTS)
         self.outcomes: Counter[str] = Counter()
         self.net: Counter[tuple[str, str]] = Counter()
         for symbol, price in self.price.items():
@@ -58,9 +50,9 @@ class Crowd:
             if action < 0.40:
                 self.move(symbol)
             elif action < 0.65:
-                self.engine.place(account, self.order(symbol), self.now)
+                self.engine.place(account, self.commands.order(symbol, self.price[symbol]), self.now)
             elif action < 0.85:
-                self.engine.place_list(account, self.order_list(symbol), self.now)
+                self.engine.place_list(account, self.commands.order_list(symbol, self.price[symbol]), self.now)
             else:
                 open_orders = self.engine.open_orders(account)
                 if open_orders:
@@ -78,51 +70,6 @@ class Crowd:
         volume = int(LOTS[symbol] * self.rng.uniform(0, 30))
         self.price[symbol] = closed
         self.engine.on_bar(symbol, BarTicks(opened, high, low, closed, volume), self.now * 60_000, self.now)
-
-    def near(self, symbol: str) -> int:
-        return max(1, int(self.price[symbol] * self.rng.uniform(0.97, 1.03)))
-
-    def order(
-        self, symbol: str, kind: OrderKind | None = None, side: OrderSide | None = None, sized: bool = True
-    ) -> NewOrder:
-        rng = self.rng
-        kind = kind or rng.choice(list(OrderKind))
-        side = side or rng.choice(list(OrderSide))
-        self.names += 1
-        by_money = kind is OrderKind.MARKET and rng.random() < 0.3
-        trailing = kind.is_contingent and rng.random() < 0.2
-        return NewOrder(
-            symbol,
-            side,
-            kind,
-            f"n{self.names if rng.random() > 0.02 else rng.randrange(self.names)}",
-            0 if by_money or not sized else rng.randrange(1, LOTS[symbol]),
-            self.near(symbol) if kind.has_price else 0,
-            self.near(symbol) if kind.is_contingent and not (trailing and rng.random() < 0.5) else 0,
-            rng.randrange(10, 300) if trailing else 0,
-            rng.randrange(1, 3000 * 10**8) if by_money else 0,
-            0,
-            rng.choice(list(TimeInForce)) if kind.has_time_in_force else TimeInForce.GTC,
-        )
-
-    def order_list(self, symbol: str) -> NewOrderList:
-        rng = self.rng
-        kind = rng.choice(list(ListKind))
-        side = rng.choice(list(OrderSide))
-        target = OrderKind.LIMIT_MAKER if rng.random() < 0.7 else OrderKind.TAKE_PROFIT
-        stop = OrderKind.STOP_LOSS if rng.random() < 0.7 else OrderKind.STOP_LOSS_LIMIT
-        leg_side = OrderSide(-side) if kind.has_working_leg else side
-        above, below = (target, stop) if leg_side is OrderSide.SELL else (stop, target)
-        sized = not kind.is_sized_from_proceeds
-        pair = kind in (ListKind.OCO, ListKind.OTOCO, ListKind.OPOCO)
-        legs = (
-            (self.order(symbol, above, leg_side, sized), self.order(symbol, below, leg_side, sized))
-            if pair
-            else (self.order(symbol, None, leg_side, sized),)
-        )
-        working = (self.order(symbol, OrderKind.LIMIT, side),) if kind.has_working_leg else ()
-        self.names += 1
-        return NewOrderList(kind, symbol, f"l{self.names}", (*working, *legs))
 
     def check(self) -> None:
         """Every promise, from what the engine itself reported."""
@@ -168,10 +115,11 @@ class Crowd:
             assert sum(o.filled_lots > 0 for o in pending) <= 1
 
 
+@pytest.mark.timeout(3600 if SOAK else 120)
 @pytest.mark.parametrize("seed", range(6))
 def test_random_crowd(seed: int) -> None:
     crowd = Crowd(seed)
-    for _ in range(3000):
+    for _ in range(20_000 if SOAK else 3000):
         crowd.step()
         crowd.check()
     for list_id in crowd.engine.lists:

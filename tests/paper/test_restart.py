@@ -10,6 +10,7 @@ from decimal import Decimal
 import httpx
 import pytest
 
+from tests.support.paper_events import SOAK
 from tests.support.paper_requests import RawClient
 from tests.support.paper_server import PaperServerProcess
 
@@ -60,11 +61,12 @@ def test_another_market_is_refused(paper_exchange: PaperServerProcess) -> None:
         other.start()
 
 
+@pytest.mark.timeout(1800 if SOAK else 180)
 def test_no_acknowledged_order_is_lost_or_doubled_by_kills_under_load(paper_exchange: PaperServerProcess) -> None:
     account = paper_exchange.create_account(USDT="1000000")
     acknowledged: list[str] = []
     unknown: list[str] = []
-    for life in range(3):
+    for life in range(20 if SOAK else 3):
         stop = threading.Event()
 
         def send(worker: int, life: int = life, stop: threading.Event = stop) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import random
 import time
 from decimal import Decimal
-from typing import Any
 
 import pytest
 
 from tests.support.paper_requests import RawClient
 from tests.support.paper_server import PaperServerProcess
-from tradewind.core.matching_types import NewOrder, OrderKind, OrderSide, Refusal, TimeInForce
+from tradewind.core.matching_types import NewOrder, OrderKind, OrderSide
 from tradewind.paper.clock import MarketClock
 from tradewind.paper.exchange import PaperExchange
 from tradewind.paper.markets_synthetic import SyntheticMarket
@@ -109,58 +108,6 @@ def test_shock_through_a_stop_and_it_is_labelled() -> None:
         server.admin.step_ms(120_000)
         rows = client.public("/api/v3/klines", symbol=BTC, interval="1m", startTime=START - 120_000).json()
         assert [r[11] for r in rows].count("injected shock") == 1
-
-
-def test_http_and_in_process_give_the_same_fills() -> None:
-    """The same event log, once over HTTP and once against the exchange object, ends in the same trades and balances."""
-    rng = random.Random(11)
-    exchange = local()
-    with PaperServerProcess() as server:
-        server.admin.set_clock(START)
-        account = server.create_account(USDT="100000", BTC="5", ETH="50")
-        client = RawClient(server.url, account)
-        now = START
-        for i in range(60):
-            symbol = rng.choice((BTC, "ETHUSDT"))
-            exchange.refresh(symbol, now)
-            rules = exchange.engine.rules[symbol]
-            last = exchange.engine.quotes[symbol].last_ticks
-            side = rng.choice(list(OrderSide))
-            kind = rng.choice((OrderKind.LIMIT, OrderKind.MARKET, OrderKind.STOP_LOSS, OrderKind.TAKE_PROFIT))
-            lots = rng.randrange(1000, 20_000)
-            ticks = int(last * rng.uniform(0.99, 1.01))
-            new = NewOrder(
-                symbol, side, kind, f"n{i}", lots, ticks if kind is OrderKind.LIMIT else 0,
-                ticks if kind.is_contingent else 0, time_in_force=TimeInForce.GTC,
-            )  # fmt: skip
-            sent: dict[str, Any] = {
-                "symbol": symbol, "side": side.name, "type": kind.value, "quantity": str(rules.quantity(lots)),
-                "newClientOrderId": f"n{i}",
-            }  # fmt: skip
-            if kind is OrderKind.LIMIT:
-                sent |= {"price": str(rules.price(ticks)), "timeInForce": "GTC"}
-            if kind.is_contingent:
-                sent["stopPrice"] = str(rules.price(ticks))
-            answer = client.signed("POST", "/api/v3/order", **sent)
-            try:
-                exchange.engine.place("a", new, now)
-                assert answer.status_code == 200, answer.text
-            except Refusal:
-                assert answer.status_code == 400, answer.text
-            if rng.random() < 0.5:
-                now += rng.choice((61_000, 900_000, 7_200_000))
-                server.admin.set_clock(now)
-                step_to(exchange, now)
-        exchange.collect()
-        over_http = server.admin.state()["accounts"][account.account_id]
-        keys = ("trade_id", "symbol", "price_ticks", "lots", "commission_atoms", "is_maker", "time_ms")
-        mine = [f for s in (BTC, "ETHUSDT") for f in exchange.fills.get(("a", s), [])]
-        assert len(mine) > 20
-        assert sorted(tuple(f[k] for k in keys) for f in over_http["fills"]) == sorted(
-            tuple(getattr(f, k) for k in keys) for f in mine
-        )
-        balances = {a: (Decimal(b["free"]), Decimal(b["locked"])) for a, b in over_http["balances"].items()}
-        assert balances == exchange.balances("a")
 
 
 def test_going_back_in_time_moves_only_the_hand() -> None:

@@ -94,6 +94,7 @@ class Execution(EngineState):
         """The order enters the book: it waits for its trigger, or takes what it may and rests with the remainder."""
         if order.kind.is_contingent:
             if order.trailing_bps and not order.stop_ticks:
+                order.reserve_ticks = last
                 start_trailing(order, last, now_ms)
             self._relock(order)
             self._touch(order, now_ms)

@@ -182,7 +182,7 @@ class EngineState:
             return order.remaining_lots * rules.base_atoms_per_lot
         if order.kind is OrderKind.MARKET:
             return 0
-        price = order.price_ticks or order.stop_ticks or order.trailing_extreme_ticks
+        price = order.price_ticks or order.stop_ticks or order.reserve_ticks or order.trailing_extreme_ticks
         return order.remaining_lots * price * rules.quote_atoms_per_ticklot
 
     def _lock_proceeds(self, order_list: OrderList) -> None:

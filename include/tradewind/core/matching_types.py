@@ -188,6 +188,8 @@ class Order:
     trailing_ms: int = NEVER_MS
     trailing_extreme_ticks: int = 0
     reject_reason: str = ""
+    reserve_ticks: int = 0
+    """The price that a buying order without a price or stop price is paid at: the last one when it was placed."""
 
     @property
     def remaining_lots(self) -> int:

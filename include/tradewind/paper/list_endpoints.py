@@ -135,9 +135,10 @@ def _place_list(call: Call, new: NewOrderList) -> dict[str, Any]:
     exchange = call.exchange
     exchange.refresh(new.symbol, call.now_ms)
     if call.rejected_leg is not None:
-        doomed = new.orders[call.rejected_leg]
+        leg = min(max(call.rejected_leg, 0), len(new.orders) - 1)
+        doomed = new.orders[leg]
         orders = list(new.orders)
-        orders[call.rejected_leg] = replace(doomed, tags=(*doomed.tags, ("fault", "reject")))
+        orders[leg] = replace(doomed, tags=(*doomed.tags, ("fault", "reject")))
         new = replace(new, orders=tuple(orders))
     exchange.engine.check_list(call.account_id, new)
     call.headers |= call.limiter.count_orders(call.account_id, len(new.orders), call.wall_ms)
