@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from .adapters.ccxt_client import CcxtClient
     from .adapters.database import Database
     from .adapters.model_store import PgModelStore
+    from .adapters.parity_store import PgParityStore
     from .adapters.signal_store import PgSignalStore
     from .adapters.trading_store import PgTradingStore
+    from .core.matching_book import MatchingSettings
     from .core.ports import (
         ArticleScorer,
         Clock,
@@ -211,6 +213,19 @@ class Wiring:
         from .adapters.model_store import PgModelStore
 
         return PgModelStore(self.database, self.settings.model_url)
+
+    @cached_property
+    def parity_store(self) -> PgParityStore:
+        from .adapters.parity_store import PgParityStore
+
+        return PgParityStore(self.database, account=self.account, strategy_version=self.params.strategy_version)
+
+    @property
+    def matching(self) -> MatchingSettings | None:
+        """How the market fills where it is simulated; None where a real exchange does."""
+        from .core.matching_book import MatchingSettings
+
+        return MatchingSettings() if self.settings.mode in ("demo", "paper") else None
 
     def close(self) -> None:
         """Give back what was opened: pools and sockets of those adapters that were used."""

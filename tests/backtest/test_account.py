@@ -114,7 +114,8 @@ def test_a_lot_that_did_not_fill_ends_the_entry() -> None:
     holding = entered(made)
     assert holding.position.status is PositionStatus.CLOSED
     assert holding.position.exit_reason == "not_filled"
-    assert {o.lot for o in holding.orders.values()} == {0}
+    second = {(o.state, o.reason) for o in holding.orders.values() if o.lot == 1}
+    assert second == {(OrderState.EXPIRED, "the first lot is expired")}
     assert made.free_quote == 10_000
 
 
@@ -133,7 +134,7 @@ def test_an_entry_without_the_money_is_refused_and_nothing_is_held() -> None:
     made = SimulatedAccount("test", {"SOL/USDT": rules}, D(100), matching_settings(PARAMS))
     made.feed_price("SOL/USDT", 100.0, 50_000.0, OPEN_MS, OPEN_MS)
     holding = entered(made)
-    assert {o.state for o in holding.orders.values()} == {OrderState.REJECTED}
+    assert {(o.lot, o.state) for o in holding.orders.values()} == {(0, OrderState.REJECTED), (1, OrderState.EXPIRED)}
     assert holding.position.status is PositionStatus.CLOSED
 
 

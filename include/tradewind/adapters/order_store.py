@@ -23,7 +23,8 @@ _FILL_COLUMNS: Final = (
 )
 
 
-def _order(row: Mapping[str, Any]) -> Order:
+def order_of(row: Mapping[str, Any]) -> Order:
+    """An order from its row."""
     return Order(**{**row, "role": OrderRole(row["role"]), "state": OrderState(row["state"])})
 
 
@@ -76,7 +77,7 @@ class OrderStore(PositionStore):
                     event = (order.client_order_id, "", order.state.value, as_json({"reason": order.reason}))
                     connection.execute(self.INSERT_EVENT, (*event, order.planned_at))
             rows = connection.execute(self.ORDERS_BY_ID, (ids,)).fetchall()
-        stored = {row["client_order_id"]: _order(row) for row in rows}
+        stored = {row["client_order_id"]: order_of(row) for row in rows}
         missing = [client_id for client_id in ids if client_id not in stored]
         if missing:
             raise LedgerMismatch(f"orders {missing} could not be planned: orders of other ids are in their places")
@@ -105,7 +106,7 @@ class OrderStore(PositionStore):
             row = connection.execute(self.LOCK_ORDER, (client_order_id, self.account)).fetchone()
             if row is None:
                 raise LedgerMismatch(f"no order {client_order_id} in the ledger of account {self.account}")
-            current = _order(row)
+            current = order_of(row)
             # A step to SENT with its time is the right to send, and is given once.
             sends = to is OrderState.SENT and "sent_at" in detail
             if not is_allowed(current.state, to) and (sends or to is not current.state):
@@ -129,14 +130,14 @@ class OrderStore(PositionStore):
                 event = (client_order_id, current.state.value, to.value, as_json(detail), at)
                 connection.execute(self.INSERT_EVENT, event)
         assert moved is not None  # the row is locked
-        return _order(moved)
+        return order_of(moved)
 
     ORDER: Final = f"SELECT {_ORDER_COLUMNS} FROM orders WHERE client_order_id = %s AND account = %s"  # noqa: S608
 
     def order(self, client_order_id: str) -> Order | None:
         """The ledger's row of an id, or None."""
         row = self._database.row(self.ORDER, (client_order_id, self.account))
-        return None if row is None else _order(row)
+        return None if row is None else order_of(row)
 
     ORDERS_IN: Final = f"""
         SELECT {_ORDER_COLUMNS} FROM orders
@@ -145,7 +146,7 @@ class OrderStore(PositionStore):
     def orders_in(self, states: Sequence[OrderState]) -> list[Order]:
         """All orders in one of the states, oldest first."""
         rows = self._database.rows(self.ORDERS_IN, (self.account, [state.value for state in states]))
-        return [_order(row) for row in rows]
+        return [order_of(row) for row in rows]
 
     ORDERS_OF: Final = f"""
         SELECT {_ORDER_COLUMNS} FROM orders WHERE account = %s AND position_id = %s
@@ -153,7 +154,7 @@ class OrderStore(PositionStore):
 
     def orders_of(self, position_id: str) -> list[Order]:
         """Every order of a position, by generation, lot and role."""
-        return [_order(row) for row in self._database.rows(self.ORDERS_OF, (self.account, position_id))]
+        return [order_of(row) for row in self._database.rows(self.ORDERS_OF, (self.account, position_id))]
 
     ORDERS_BY_EXCHANGE_ID: Final = """
         SELECT exchange_order_id, client_order_id FROM orders

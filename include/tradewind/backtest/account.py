@@ -12,15 +12,23 @@ from datetime import datetime
 from decimal import Decimal
 
 from tradewind.core import matching_types as engine_types
-from tradewind.core.brackets import next_generation, plan_entry, plan_exit, plan_protection
+from tradewind.core.brackets import (
+    floor_to_step,
+    is_tradable,
+    next_generation,
+    plan_entry,
+    plan_exit,
+    plan_protection,
+)
 from tradewind.core.ledger import apply_fills, lot_quantities, total
 from tradewind.core.matching import Engine
 from tradewind.core.matching_book import BarTicks, MatchingSettings, best_ask, best_bid
 from tradewind.core.matching_lists import NewOrderList
 from tradewind.core.matching_rules import SymbolRules, amount, atoms
 from tradewind.core.matching_types import ListKind, NewOrder, OrderKind, OrderSide, OrderStatus, Refusal, TimeInForce
-from tradewind.core.orders import AT_EXCHANGE, is_final
+from tradewind.core.orders import is_final
 from tradewind.core.params import StrategyParams
+from tradewind.core.protection import is_fine, is_through, worst_price
 from tradewind.core.types import (
     BookTop,
     BracketSupport,
@@ -36,6 +44,9 @@ from tradewind.core.types import (
 )
 
 from .signals import moment
+
+ZERO = Decimal(0)
+EXIT_ROUNDS = 3  # as often as live sends what a thin book left of a market order
 
 STATES: Mapping[OrderStatus, OrderState] = {
     OrderStatus.PENDING_NEW: OrderState.WORKING,
@@ -192,12 +203,14 @@ class SimulatedAccount:
         holding.stop_path.append((at_ms, float(intent.stop_price)))
         sized_from_proceeds = instrument.bracket is BracketSupport.OPOCO
         kind = ListKind.OPOCO if sized_from_proceeds else ListKind.OTOCO
-        is_filled = True
+        refused = ""
         for legs in plan_entry(intent, instrument, now):
-            if not is_filled:
-                break
             orders = (legs.entry, *sorted((legs.stop, legs.target), key=_level, reverse=True))
+            if refused:
+                orders = tuple(replace(order, state=OrderState.EXPIRED, reason=refused) for order in orders)
             self._remember(holding, orders)
+            if refused:
+                continue
             requests = tuple(
                 self._request(order, without_quantity=sized_from_proceeds and order is not legs.entry)
                 for order in orders
@@ -209,47 +222,78 @@ class SimulatedAccount:
             except Refusal as refusal:
                 self._reject(holding, orders, refusal, now)
             self._settle()
-            is_filled = holding.orders[legs.entry.client_order_id].state is OrderState.FILLED
+            state = holding.orders[legs.entry.client_order_id].state
+            refused = "" if state is OrderState.FILLED else f"the first lot is {state.value}"
+        self._rebuild(holding)
+        self.converge(holding, at_ms)
         return holding
 
     def protect(self, holding: Holding, stop_price: Decimal, at_ms: int, reason: str) -> None:
-        """Replace what protects each held lot by a stop at `stop_price` and the lot's own target.
-
-        A lot whose new protection is refused (the price is already through) leaves at market.
-        """
-        now = moment(at_ms)
-        position, instrument = holding.position, self.instruments[holding.position.symbol]
-        targets = {lot.lot: lot.target_price for lot in holding.intent.lots}
-        for lot, quantity in self.held_lots(holding).items():
-            self._cancel_lot(holding, lot, at_ms)
-            generation = next_generation(list(holding.orders.values()), lot)
-            pair = plan_protection(
-                position, lot, quantity, stop_price, targets[lot], generation, instrument, now, reason
-            )
-            if pair is None:
-                continue
-            orders = tuple(sorted(pair, key=_level, reverse=True))
-            self._remember(holding, orders)
-            new = NewOrderList(
-                ListKind.OCO, position.symbol, str(pair[0].list_client_id), tuple(self._request(o) for o in orders)
-            )
-            try:
-                self.engine.place_list(self.account_id, new, at_ms)
-            except Refusal as refusal:
-                self._reject(holding, orders, refusal, now)
-                self._leave_lot(holding, lot, quantity, at_ms, "stop_through")
-        if stop_price != position.stop_price:
+        """Let one stop at `stop_price` and the lot's own target rest for every lot; `converge` does it."""
+        if stop_price != holding.position.stop_price:
             holding.position = replace(holding.position, stop_price=stop_price)
             holding.stop_path.append((at_ms, float(stop_price)))
+        self.converge(holding, at_ms, reason)
+
+    def converge(self, holding: Holding, at_ms: int, reason: str = "healed") -> None:
+        """What live's `converge_protection` does: nothing where all is fine, else cancel and place anew, lot by lot.
+
+        A lot whose new protection cannot be placed (the price is already through) leaves at market.
+        """
+        instrument = self.instruments[holding.position.symbol]
+        lots = self._lots(holding)
+        if not holding.is_live or all(self._is_fine(holding, lot, held, at_ms) for lot, held in lots.items()):
+            return
+        share = self._share(holding)
+        for lot in sorted(lots):
+            wanted = floor_to_step(min(max(self._lots(holding)[lot], ZERO), share), instrument.step_size)
+            share -= wanted
+            if not self._is_fine(holding, lot, wanted, at_ms):
+                self._replace_lot(holding, lot, wanted, at_ms, reason)
         self._settle()
 
-    def leave(self, holding: Holding, at_ms: int, reason: str) -> None:
-        """Cancel what rests and sell what is held at market, lot by lot."""
-        holding.position = replace(holding.position, status=PositionStatus.CLOSING, exit_reason=reason)
-        for lot, quantity in self.held_lots(holding).items():
-            self._cancel_lot(holding, lot, at_ms)
-            self._leave_lot(holding, lot, quantity, at_ms, reason)
+    def _replace_lot(
+        self, holding: Holding, lot: int, wanted: Decimal, at_ms: int, reason: str, *, may_exit: bool = True
+    ) -> None:
+        now, symbol = moment(at_ms), holding.position.symbol
+        instrument, book = self.instruments[symbol], self.book(symbol, now)
+        self._cancel_lot(holding, lot, at_ms)
+        if not holding.is_live or not is_tradable(wanted, worst_price(holding.position, book), instrument):
+            return
+        target = next(own.target_price for own in holding.intent.lots if own.lot == lot)
+        if not is_through(holding.position, target, book):
+            generation = next_generation(list(holding.orders.values()), lot)
+            pair = plan_protection(
+                holding.position, lot, wanted, holding.position.stop_price, target, generation, instrument, now, reason
+            )
+            if pair is not None and self._place_pair(holding, pair, at_ms):
+                return
+        if not may_exit:
+            return
+        self._leave_lot(holding, lot, at_ms, "stop_through")
+        rest = floor_to_step(min(max(self._lots(holding)[lot], ZERO), wanted), instrument.step_size)
+        if holding.is_live and is_tradable(rest, worst_price(holding.position, book), instrument):
+            self._replace_lot(holding, lot, rest, at_ms, reason, may_exit=False)
+
+    def _place_pair(self, holding: Holding, pair: tuple[Order, Order], at_ms: int) -> bool:
+        orders = tuple(sorted(pair, key=_level, reverse=True))
+        self._remember(holding, orders)
+        requests = tuple(self._request(order) for order in orders)
+        new = NewOrderList(ListKind.OCO, holding.position.symbol, str(pair[0].list_client_id), requests)
+        try:
+            self.engine.place_list(self.account_id, new, at_ms)
+        except Refusal as refusal:
+            self._reject(holding, orders, refusal, moment(at_ms))
+            return False
         self._settle()
+        return True
+
+    def leave(self, holding: Holding, at_ms: int, reason: str) -> None:
+        """Cancel what rests and sell what is held at market, lot by lot; protect again what could not be sold."""
+        holding.position = replace(holding.position, status=PositionStatus.CLOSING, exit_reason=reason)
+        for lot in sorted(self._lots(holding)):
+            self._leave_lot(holding, lot, at_ms, reason)
+        self.converge(holding, at_ms)
 
     def held_lots(self, holding: Holding) -> dict[int, Decimal]:
         """Held quantity by lot, only those with something held."""
@@ -258,33 +302,51 @@ class SimulatedAccount:
         return {lot: quantity for lot, quantity in lots.items() if quantity > 0}
 
     def unprotected(self, holding: Holding) -> bool:
-        """Is a sellable quantity held without a resting stop for it?"""
-        instrument = self.instruments[holding.position.symbol]
-        for lot, quantity in self.held_lots(holding).items():
-            resting = sum(
-                order.quantity - order.filled_quantity
-                for order in holding.orders.values()
-                if order.lot == lot and order.role is OrderRole.STOP and order.state in AT_EXCHANGE
-            )
-            bare = quantity - resting
-            if bare >= instrument.step_size and bare * holding.position.stop_price >= instrument.min_notional_quote:
-                return True
-        return False
+        """Does anything but what should rest for its lots?"""
+        at_ms = self.engine.quotes[holding.position.symbol].time_ms
+        return not all(self._is_fine(holding, lot, held, at_ms) for lot, held in self._lots(holding).items())
 
     # --------------------------------------------------------------------------------------------------------- details
-    def _leave_lot(self, holding: Holding, lot: int, quantity: Decimal, at_ms: int, reason: str) -> None:
-        now = moment(at_ms)
+    def _lots(self, holding: Holding) -> dict[int, Decimal]:
+        instrument = self.instruments[holding.position.symbol]
+        return lot_quantities(list(holding.orders.values()), holding.fills, holding.position.side, instrument)
+
+    def _is_fine(self, holding: Holding, lot: int, wanted: Decimal, at_ms: int) -> bool:
         symbol = holding.position.symbol
-        generation = next_generation(list(holding.orders.values()), lot)
-        bid = self.book(symbol, now).bid
-        order = plan_exit(holding.position, lot, quantity, bid, generation, self.instruments[symbol], now, reason)
-        if order is None:
-            return
-        self._remember(holding, (order,))
-        try:
-            self.engine.place(self.account_id, self._request(order), at_ms)
-        except Refusal as refusal:
-            self._reject(holding, (order,), refusal, now)
+        book = self.book(symbol, moment(at_ms))
+        return is_fine(list(holding.orders.values()), lot, wanted, holding.position, book, self.instruments[symbol])
+
+    def _share(self, holding: Holding) -> Decimal:
+        """How much of the position the account really holds."""
+        base = self.instruments[holding.position.symbol].base
+        total_held = amount(self.engine.book.accounts[self.account_id].balance(base).total)
+        return max(min(holding.position.quantity, total_held), ZERO)
+
+    def _leave_lot(self, holding: Holding, lot: int, at_ms: int, reason: str) -> None:
+        """Sell a lot at market; what a thin book leaves is sent again, a few times."""
+        now, symbol = moment(at_ms), holding.position.symbol
+        instrument = self.instruments[symbol]
+        for _ in range(EXIT_ROUNDS):
+            bid = self.book(symbol, now).bid
+            held = floor_to_step(max(self._lots(holding)[lot], ZERO), instrument.step_size)
+            if not holding.is_live or not is_tradable(held, bid, instrument):
+                break
+            share = self._share(holding)
+            self._cancel_lot(holding, lot, at_ms)
+            wanted = floor_to_step(min(max(self._lots(holding)[lot], ZERO), share), instrument.step_size)
+            generation = next_generation(list(holding.orders.values()), lot)
+            order = plan_exit(holding.position, lot, wanted, bid, generation, instrument, now, reason)
+            if order is None:
+                break
+            self._remember(holding, (order,))
+            try:
+                self.engine.place(self.account_id, self._request(order), at_ms)
+            except Refusal as refusal:
+                self._reject(holding, (order,), refusal, now)
+                break
+            self._settle()
+            if holding.orders[order.client_order_id].filled_quantity == 0:
+                break
 
     def _cancel_lot(self, holding: Holding, lot: int, at_ms: int) -> None:
         for order in list(holding.orders.values()):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from tradewind.core.brackets import decimal_of
 from tradewind.core.decision import decide
-from tradewind.core.inputs import CycleInputs, pair_key
+from tradewind.core.inputs import CycleInputs, SymbolInputs, pair_key
 from tradewind.core.ledger import closed_trade, net_r, signed_quantity, total
 from tradewind.core.market_numbers import return_correlation
 from tradewind.core.matching_book import half_spread_ticks
@@ -28,7 +29,7 @@ from tradewind.core.params import StrategyParams
 from tradewind.core.positions import FAILED_STOP, Costs, ExitNow, MoveStop, bars_held, manage_on_close, stop_failed
 from tradewind.core.resampling import BASE_MS
 from tradewind.core.risk import Holding as Marked
-from tradewind.core.risk import exposure_of, ledger_equity
+from tradewind.core.risk import exposure_of, ledger_equity, sizing_equity
 from tradewind.core.types import (
     ClosedTrade,
     Decision,
@@ -48,6 +49,7 @@ from .settings import ReplaySettings
 from .signals import SymbolSeries, moment, prefilter
 from .skipping import TickColumns, next_event
 
+QUALITY = "data quality"  # the name of a missing verdict on the bars
 TRADES_WINDOW = timedelta(days=30)  # as far back as live looks for losses and cooldowns
 
 
@@ -241,8 +243,8 @@ class Chain:
                 self.account.leave(holding, at_ms, reason)
             elif stop is not None:
                 self.account.protect(holding, stop, at_ms, "moved")
-            elif self.account.unprotected(holding):
-                self.account.protect(holding, holding.position.stop_price, at_ms, "healed")
+            else:
+                self.account.converge(holding, at_ms)
             self._collect([holding])
 
     def _mark(self, at_ms: int, *, drawn: bool) -> None:
@@ -283,6 +285,8 @@ class Chain:
             now = recorded.now
         max_age = timedelta(seconds=self.params.sentiment_max_age_s)
         symbol_inputs = tuple(self.series[symbol].inputs_at(row, now, max_age) for symbol, row in symbols)
+        if recorded is not None:
+            symbol_inputs = _judged_as(symbol_inputs, recorded)
         self.scored += sum(s.sentiment is not None and s.sentiment.status == "ok" for s in symbol_inputs)
         return CycleInputs(
             account=self.settings.account,
@@ -293,7 +297,7 @@ class Chain:
             portfolio=self._portfolio(now),
             symbols=symbol_inputs,
             correlations=Correlations(self.series, bar_ms + BASE_MS, self.params.correlation_window_bars),
-            model_trained_until=self._trained_until(bar_ms),
+            model_trained_until=self._trained_until(bar_ms) if recorded is None else recorded.model_trained_until,
             losses_lifted_at=None if recorded is None else recorded.losses_lifted_at,
             allowed_sides=(Side.LONG,),
         )
@@ -319,7 +323,7 @@ class Chain:
         cash = self.settings.capital_quote + self._cash()
         return Portfolio(
             account=self.settings.account,
-            equity_quote=self.marks.last,
+            equity_quote=sizing_equity(self.marks.last, self.settings.max_capital_quote),
             free_quote=max(min(cash, self.account.free_quote), Decimal(0)),
             day_open_equity_quote=self.marks.day_open,
             peak_equity_quote=self.marks.peak,
@@ -450,6 +454,19 @@ class Chain:
             fees_quote=float(position.fees_quote),
             exit_reason=position.exit_reason,
         )
+
+
+def _judged_as(symbols: Sequence[SymbolInputs], recorded: CycleInputs) -> tuple[SymbolInputs, ...]:
+    """The inputs with what live's own checks had said of the bars by then: that is no property of the bars."""
+    known = {s.symbol: s for s in recorded.symbols}
+    return tuple(
+        replace(
+            s,
+            quality=known[s.symbol].quality,
+            missing=tuple(name for name in known[s.symbol].missing if name == QUALITY),
+        )
+        for s in symbols
+    )
 
 
 def _ms(at: datetime) -> int:

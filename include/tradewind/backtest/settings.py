@@ -19,6 +19,7 @@ class ReplaySettings:
 
     Parameters
     ----------
+    max_capital_quote : the most equity that sizing may use; None for all of it.
     decision_delay_s : from a bar's close to the decision, as live measures it; the entry meets the next bar's open.
     models : which version decides from when, ascending; before the first none does. None: their age is not judged.
     matching : None for the strategy's own spread and slippage.
@@ -29,6 +30,7 @@ class ReplaySettings:
     """
 
     capital_quote: Decimal = Decimal(10_000)
+    max_capital_quote: Decimal | None = None
     account: str = "replay"
     decision_delay_s: float = 5.0
     models: tuple[ModelSpan, ...] | None = None

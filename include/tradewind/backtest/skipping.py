@@ -1,7 +1,7 @@
 """How far nothing can happen to a position: the loop between events, compiled.
 
 The position rule is `core.position_kernels.manage_close`, the one that serves live; what touches an order is told by
-`core.matching`'s own bounds. So a bar is passed over only when walking it would have changed nothing but the best close.
+`core.matching`'s own bounds. So a bar is passed over only when walking it would change nothing but the best close.
 """
 
 from __future__ import annotations

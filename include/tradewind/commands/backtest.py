@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tradewind.core.params import StrategyParams
     from tradewind.core.types import Bars, Instrument
 
-_FAR_MS = 1 << 52
+_FAR_MS = 1 << 45  # the year 3084: still a date
 
 
 def register(app: typer.Typer) -> None:

@@ -180,7 +180,7 @@ def _relevance(symbol: str, article: Article, rules: SentimentRules) -> float:
 
 
 def known_at(symbol: str, newest: SentimentState | None, now: datetime, max_age: timedelta) -> SentimentState:
-    """What may be used at `now` of the newest aggregate stored by then: neutral, and saying so, when none or too old."""
+    """What `now` may use of the newest aggregate stored by then: neutral, and saying so, when none or too old."""
     if newest is None:
         return SentimentState(symbol, now, 0.0, 0.0, "none", "")
     if newest.status == "ok" and now - newest.as_of > max_age:
