@@ -12,6 +12,7 @@ ledger of fills explains both markets, to the last digit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -32,7 +33,14 @@ from tradewind.core.types import (
     OrderState,
     Payment,
 )
-from tradewind.errors import LedgerMismatch, NotSupported, OrderRejected, OutcomeUnknown, TradewindError
+from tradewind.errors import (
+    LedgerMismatch,
+    NotSupported,
+    OrderRejected,
+    OutcomeUnknown,
+    ReconcileError,
+    TradewindError,
+)
 
 NO_SUCH_ORDER: Final = frozenset({-2013, -2011})
 DUPLICATE: Final = -4116
@@ -62,6 +70,10 @@ class CcxtFuturesTrading:
     def recv_window_s(self) -> float:
         return self._client.config.recv_window_ms / 1000
 
+    def signed_at(self, moment: datetime) -> AbstractContextManager[None]:
+        """Within, sends carry this timestamp of the machine's clock and are refused when they leave too late."""
+        return self._client.signed_at(to_ms(moment))
+
     # ---------------------------------------------------------------------------------------------------------- sends
     def send_bracket(self, legs: BracketLegs, instrument: Instrument) -> list[ExchangeOrder]:
         """Raises NotSupported: there are no lists here, the caller sends the entry and protects its fill."""
@@ -75,7 +87,7 @@ class CcxtFuturesTrading:
         placed = self._send_algo(stop)
         try:
             return [placed, self._send_algo(target)]
-        except OutcomeUnknown:
+        except ReconcileError:
             raise
         except TradewindError:
             # The stop rests already: an exception would say that neither does.

@@ -1,0 +1,287 @@
+"""Futures through the same jobs, over HTTP: long and short opened, protected, moved, closed, and the ledger exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from tests.support.futures import futures_account
+from tests.support.futures_rig import FuturesRig
+from tests.support.paper_server import PaperServerProcess
+from tests.support.trading_rig import RuleModels
+from tradewind.core.types import OrderRole, OrderState, PositionStatus, Side, TradingMode
+from tradewind.errors import OrderRejected
+from tradewind.jobs.positions import manage_positions
+from tradewind.jobs.safety import flatten
+from tradewind.jobs.trading import filter_signals, place_brackets, predict_signals, size_positions
+
+SIDES = [Side.LONG, Side.SHORT]
+CLOSED = (PositionStatus.CLOSED, PositionStatus.DUST)
+
+
+@pytest.fixture
+def make_futures_rig(paper_server: PaperServerProcess, postgres_url: str) -> Iterator[Callable[..., FuturesRig]]:
+    made: list[FuturesRig] = []
+
+    def make(account: Any = None, money: str = "10000", **options: Any) -> FuturesRig:
+        account = account or futures_account(paper_server, money)
+        made.append(FuturesRig(paper_server, postgres_url, account, **options))
+        return made[-1]
+
+    yield make
+    paper_server.admin.clear_faults()
+    for rig in made:
+        rig.close()
+
+
+@pytest.fixture
+def rig(make_futures_rig: Callable[..., FuturesRig]) -> FuturesRig:
+    return make_futures_rig()
+
+
+def enter(rig: FuturesRig, side: Side, **options: Any) -> str:
+    rig.make_ready()
+    intent = rig.decide_side(side, **options)
+    result = place_brackets(rig, intent.intent_id)
+    assert result["outcome"] == "filled", result
+    return intent.intent_id
+
+
+def move(rig: FuturesRig, side: Side, frac: float) -> None:
+    """The market goes by `frac` in favour of a side (against it when negative), and a bar closes there."""
+    rig.admin.shock(frac if side is Side.LONG else 1 / (1 + frac) - 1, "BTC/USDT")
+    rig.step()
+
+
+def position(rig: FuturesRig, position_id: str) -> Any:
+    found = rig.trading_store.position(position_id)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_an_entry_is_filled_and_protected_by_reduce_only_orders(rig: FuturesRig, side: Side) -> None:
+    position_id = enter(rig, side)
+    held = position(rig, position_id)
+    assert (held.status, held.side) == (PositionStatus.OPEN, side)
+    assert rig.position_quantity() == (held.quantity if side is Side.LONG else -held.quantity)
+    waiting = {row["orderType"]: row for row in rig.waiting()}
+    assert set(waiting) == {"STOP_MARKET", "TAKE_PROFIT_MARKET"}
+    assert Decimal(waiting["STOP_MARKET"]["triggerPrice"]) == held.stop_price
+    assert all(row["reduceOnly"] in (True, "true") for row in waiting.values())
+    assert {Decimal(row["quantity"]) for row in waiting.values()} == {held.quantity}
+    (risk,) = rig.client.read("fapiprivatev2_get_positionrisk", {"symbol": "BTCUSDT"})
+    assert (risk["leverage"], risk["marginType"]) == ("3", "isolated")
+    result = manage_positions(rig)
+    assert result["clean"], result
+    rig.assert_agrees()
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_trade_over_break_even_and_funding_to_its_stop(rig: FuturesRig, side: Side) -> None:
+    before = rig.wallet()
+    position_id = enter(rig, side, two_lots=True)
+    opened = position(rig, position_id)
+    move(rig, side, 0.026)  # through +1R, short of +2R
+    result = manage_positions(rig)
+    assert result["clean"], result
+    half = position(rig, position_id)
+    assert half.quantity < opened.quantity * Decimal("0.6"), "the first lot took its target"
+    better = half.stop_price - opened.entry_price
+    assert better > 0 if side is Side.LONG else better < 0, "at +1R the stop belongs beyond break-even"
+    (stop,) = [row for row in rig.waiting() if row["orderType"] == "STOP_MARKET"]
+    assert (Decimal(stop["triggerPrice"]), Decimal(stop["quantity"])) == (half.stop_price, half.quantity)
+    assert all((span.seconds or 0) < 2 for span in rig.trading_store.unprotected_spans(position_id))
+    rig.assert_agrees()
+
+    move(rig, side, -0.05)
+    result = manage_positions(rig)
+    assert result["clean"], result
+    closed = position(rig, position_id)
+    assert closed.status in CLOSED
+    assert closed.exit_reason == "stop"
+    assert rig.waiting() == [], "the target that was left is cancelled"
+    assert rig.position_quantity() == 0
+    rig.assert_agrees()
+    (trade,) = rig.trading_store.closed_trades(rig.clock.now() - timedelta(days=1))
+    paid = rig.trading_store.ledger_totals()["BTC/USDT"].cash_quote - trade.net_quote
+    assert rig.wallet() - before == trade.net_quote + paid, "the wallet moved by the result and the funding, no more"
+
+
+def test_funding_is_in_the_equity_and_explained(rig: FuturesRig) -> None:
+    position_id = enter(rig, Side.SHORT, stop_frac=Decimal("0.3"), target_frac=Decimal("0.3"))
+    rig.step(33)
+    result = manage_positions(rig)
+    assert result["clean"], result
+    rows = [row for row in rig.client.read("fapiprivate_get_income") if row["incomeType"] == "FUNDING_FEE"]
+    assert rows
+    fills = sum(
+        (f.quantity * f.price * (-1 if f.is_buy else 1) - f.fee for f in rig.trading_store.fills_of(position_id)),
+        Decimal(0),
+    )
+    funding = sum((Decimal(row["income"]) for row in rows), Decimal(0))
+    assert rig.trading_store.ledger_totals()["BTC/USDT"].cash_quote == fills + funding
+    rig.assert_agrees()
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_kill_between_fill_and_protection_heals(
+    make_futures_rig: Callable[..., FuturesRig], monkeypatch: pytest.MonkeyPatch, side: Side
+) -> None:
+    rig = make_futures_rig()
+    rig.make_ready()
+    intent = rig.decide_side(side)
+
+    def die(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rig.exchange, "send_protection", die)
+    with pytest.raises(KeyboardInterrupt):
+        place_brackets(rig, intent.intent_id)
+    assert rig.position_quantity() != 0
+    assert rig.waiting() == []
+    monkeypatch.undo()
+    manage_positions(rig)
+    kinds = sorted(row["orderType"] for row in rig.waiting())
+    # What was sent by the dead task is unknown until its request can no longer arrive; the market exit is the way out.
+    assert kinds == ["STOP_MARKET", "TAKE_PROFIT_MARKET"] or rig.position_quantity() == 0
+    assert bool(kinds) == (rig.position_quantity() != 0)
+    rig.assert_agrees()
+
+
+def test_a_refused_target_leaves_no_half_protected_position(rig: FuturesRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.make_ready()
+    intent = rig.decide_side(Side.LONG)
+    send = rig.exchange._send_algo  # type: ignore[attr-defined]
+
+    def refuse_targets(order: Any) -> Any:
+        if order.role is OrderRole.TARGET:
+            raise OrderRejected("refused", -2021)
+        return send(order)
+
+    monkeypatch.setattr(rig.exchange, "_send_algo", refuse_targets)
+    place_brackets(rig, intent.intent_id)
+    monkeypatch.undo()
+    manage_positions(rig)
+    assert rig.position_quantity() == 0
+    assert rig.waiting() == []
+    states = {o.role: o.state for o in rig.trading_store.orders_of(intent.intent_id) if o.generation == 1}
+    assert states[OrderRole.TARGET] is OrderState.REJECTED
+    rig.assert_agrees()
+
+
+def test_a_stop_that_was_replaced_and_not_cancelled_is_cancelled_by_the_next_run(
+    rig: FuturesRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    position_id = enter(rig, Side.LONG, stop_frac=Decimal("0.02"), target_frac=Decimal("0.2"))
+    cancel = rig.exchange.cancel_order
+    monkeypatch.setattr(rig.exchange, "cancel_order", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    move(rig, Side.LONG, 0.025)
+    with pytest.raises(KeyboardInterrupt):
+        manage_positions(rig)
+    assert sorted(row["orderType"] for row in rig.waiting()).count("STOP_MARKET") == 2, "the new one came first"
+    monkeypatch.setattr(rig.exchange, "cancel_order", cancel)
+    assert manage_positions(rig)["clean"]
+    (stop,) = [row for row in rig.waiting() if row["orderType"] == "STOP_MARKET"]
+    assert Decimal(stop["triggerPrice"]) == position(rig, position_id).stop_price
+    assert not any(span.cause == "replacement" for span in rig.trading_store.unprotected_spans(position_id))
+    rig.assert_agrees()
+
+
+def test_an_entry_accepted_and_then_hung_is_looked_up_and_not_sent_again(
+    make_futures_rig: Callable[..., FuturesRig],
+) -> None:
+    rig = make_futures_rig(timeout_s=1.0)
+    rig.make_ready()
+    intent = rig.decide_side(Side.SHORT)
+    rig.admin.add_fault("hang_after", method="POST", path="/fapi/v1/order", times=1, seconds=5)
+    assert place_brackets(rig, intent.intent_id)["outcome"] == "filled"
+    assert rig.position_quantity() == -intent.quantity
+    assert len(rig.waiting()) == 2
+    rig.assert_agrees()
+
+
+def test_protection_accepted_and_then_dropped_is_found(make_futures_rig: Callable[..., FuturesRig]) -> None:
+    rig = make_futures_rig(timeout_s=2.0)
+    rig.make_ready()
+    intent = rig.decide_side(Side.LONG)
+    rig.admin.add_fault("drop_after", method="POST", path="/fapi/v1/algoOrder", times=1)
+    place_brackets(rig, intent.intent_id)
+    manage_positions(rig)
+    stops = [row for row in rig.waiting() if row["orderType"] == "STOP_MARKET"]
+    assert len(stops) == (1 if rig.position_quantity() else 0)
+    rig.assert_agrees()
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_flatten_leaves_by_reduce_only_market_orders(rig: FuturesRig, side: Side) -> None:
+    position_id = enter(rig, side)
+    assert flatten(rig, "tester")["flat"]
+    assert rig.position_quantity() == 0
+    assert rig.waiting() == []
+    assert position(rig, position_id).status in CLOSED
+    assert rig.trading_store.latch().mode is TradingMode.HALTED
+    rig.assert_agrees()
+
+
+def test_a_short_that_ran_away_trips_the_breaker_s_second_pair_of_eyes(rig: FuturesRig) -> None:
+    enter(rig, Side.SHORT, notional=Decimal(2400), stop_frac=Decimal("0.25"), target_frac=Decimal("0.25"))
+    rig.admin.shock(0.14, "BTC/USDT")
+    result = manage_positions(rig)
+    assert result["breached"]
+    assert rig.trading_store.latch().mode is TradingMode.HALTED
+    assert rig.position_quantity() == 0
+    rig.assert_agrees()
+
+
+def test_a_liquidated_position_is_closed_in_the_ledger(rig: FuturesRig) -> None:
+    position_id = enter(rig, Side.SHORT, notional=Decimal(1000), stop_frac=Decimal("0.9"), target_frac=Decimal("0.5"))
+    rig.admin.shock(0.36, "BTC/USDT")  # a third of the notional is its margin
+    rig.admin.step_ms(60_000)
+    assert rig.position_quantity() == 0
+    manage_positions(rig)
+    closed = position(rig, position_id)
+    assert closed.status in CLOSED
+    assert closed.exit_reason == "liquidated"
+    assert rig.waiting() == []
+    rig.assert_agrees()
+
+
+def test_the_stages_open_a_short_where_a_short_is_expected(rig: FuturesRig) -> None:
+    """predict → filter → size → place on the stored bars, with a champion that foresees a fall."""
+    rig.collect(6000)
+    rig.model_store = RuleModels(rig.clock.now() - timedelta(days=1))
+    flip = rig.model_store._model.predict
+
+    def foresee_a_fall(rows: Any, regimes: Any) -> Any:
+        from dataclasses import replace
+
+        return {
+            symbol: replace(p, p_long=0.1, p_short=0.7, expected_r_long=-0.5, expected_r_short=0.5)
+            for symbol, p in flip(rows, regimes).items()
+        }
+
+    rig.model_store._model.predict = foresee_a_fall
+    rig.make_ready()
+    bar = rig.bar()
+    predict_signals(rig, bar)
+    filter_signals(rig, bar)
+    intents = size_positions(rig, bar)
+    decisions = rig.trading_store.decisions(bar)
+    for decision in decisions:
+        verdicts = {v.filter: v for v in decision.verdicts}
+        assert verdicts["signal"].numbers["side"] == "short" or decision.prediction is None
+        if decision.intent is not None:
+            assert decision.intent.side is Side.SHORT
+            liquidation = verdicts["liquidation"]
+            assert liquidation.passed
+            assert 0 < float(liquidation.numbers["share_of_the_way"] or 0) < 0.7
+    assert intents, [decision.reason for decision in decisions]
+    for intent_id in intents:
+        assert place_brackets(rig, intent_id)["outcome"] in ("filled", "rejected", "expired")
+    assert manage_positions(rig)["clean"]
+    rig.assert_agrees()
