@@ -14,6 +14,7 @@ from typing import Any, Final
 from tradewind.adapters.account_store import AccountStore, as_json
 from tradewind.core.ports import Flattening, ReconciliationRecord
 from tradewind.core.types import Latch, TradingMode
+from tradewind.errors import TradingHalted
 
 _NEVER: Final = datetime.fromtimestamp(0, UTC)
 
@@ -46,11 +47,16 @@ class SafetyStore(AccountStore):
     INSERT_HISTORY: Final = """
         INSERT INTO latch_history (account, sequence, mode, reason, actor, at) VALUES (%s, %s, %s, %s, %s, %s)"""
 
-    def open_latch(self, reason: str, at: datetime, *, actor: str) -> Latch:
-        """Open the latch: the last step of an audited resume, after its checks."""
+    def open_latch(self, reason: str, at: datetime, *, actor: str, sequence: int | None = None) -> Latch:
+        """Open the latch: the last step of an audited resume, after its checks.
+
+        Raises TradingHalted when it is not at `sequence` any more: what closed it since was not looked at.
+        """
         mode = TradingMode.ACTIVE
         with self._database.transaction() as connection:
             row = connection.execute(self.LOCK_LATCH, (self.account,)).fetchone()
+            if row is not None and sequence is not None and row["sequence"] != sequence:
+                raise TradingHalted("the latch was closed anew meanwhile: look at the reason and resume again")
             if row is not None and row["mode"] != mode.value:
                 sequence = row["sequence"] + 1
                 connection.execute(self.CHANGE_LATCH, (mode.value, reason, at, sequence, self.account))
@@ -132,6 +138,16 @@ class SafetyStore(AccountStore):
         """Keep one reading: `day_open` or `mark`, at a moment of the market's clock. An opening is never rewritten."""
         self._database.execute(self.RECORD_EQUITY, (self.account, kind, at, equity_quote, as_json(detail)))
 
+    RECORD_RESUME: Final = """
+        INSERT INTO equity (account, kind, at, equity_quote, detail)
+        SELECT %(account)s, 'day_open', greatest(%(at)s, max(at) + interval '1 microsecond'), %(equity)s, %(detail)s
+        FROM equity WHERE account = %(account)s"""
+
+    def record_resume(self, at: datetime, equity_quote: Decimal, **detail: Any) -> None:
+        """Keep the opening that a resume makes, after every reading so far, also where the market's clock stands."""
+        values = {"account": self.account, "at": at, "equity": equity_quote, "detail": as_json(detail)}
+        self._database.execute(self.RECORD_RESUME, values)
+
     DAY_OPEN: Final = """
         SELECT equity_quote FROM equity
         WHERE account = %s AND kind = 'day_open' AND at >= %s AND at < %s ORDER BY at DESC LIMIT 1"""
@@ -183,9 +199,32 @@ class SafetyStore(AccountStore):
         return dict(holdings)
 
     def baseline(self) -> dict[str, Decimal] | None:
-        """What the account held before us, by asset; None before the first reconciliation."""
+        """What the account holds that is not ours, by asset: what it held before us and what a person explained since.
+
+        None before the first reconciliation.
+        """
         rows = self._database.rows(self.BASELINE, (self.account,))
-        return {row["asset"]: row["quantity"] for row in rows} if rows else None
+        if not rows:
+            return None
+        held: dict[str, Decimal] = {row["asset"]: row["quantity"] for row in rows}
+        for asset, quantity in self.accepted_differences().items():
+            held[asset] = held.get(asset, Decimal(0)) + quantity
+        return held
+
+    ACCEPT: Final = """
+        INSERT INTO accepted_differences (account, asset, quantity, reason, actor, at)
+        VALUES (%s, %s, %s, %s, %s, %s)"""
+
+    def accept_difference(self, asset: str, quantity: Decimal, reason: str, at: datetime, *, actor: str) -> None:
+        """Keep a person's explanation: from now on so much more (or less) of the asset is expected (wall time)."""
+        self._database.execute(self.ACCEPT, (self.account, asset, quantity, reason, actor, at))
+
+    ACCEPTED: Final = """
+        SELECT asset, sum(quantity) AS quantity FROM accepted_differences WHERE account = %s GROUP BY asset"""
+
+    def accepted_differences(self) -> dict[str, Decimal]:
+        """What was explained in all, by asset."""
+        return {row["asset"]: row["quantity"] for row in self._database.rows(self.ACCEPTED, (self.account,))}
 
     INSERT_RECONCILIATION: Final = """
         INSERT INTO reconciliations (account, at, clean, report) VALUES (%s, %s, %s, %s)"""

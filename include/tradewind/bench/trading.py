@@ -1,7 +1,8 @@
 """From a closed bar to a bracket, from a breach to a flat account, on the whole stack through the real scheduler.
 
-The market is stepped and synthetic. Entries come from a champion that says yes (`trading_stack.PROBABILITIES`): filters,
-sizes and limits are the shipped ones. Between cycles the account is flattened and resumed, so that each may enter anew.
+The market is stepped and synthetic. Entries come from a champion that says yes (`trading_stack.PROBABILITIES`):
+filters, sizes and limits are the shipped ones. Between cycles the account is flattened and resumed, so that each may
+enter anew.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ def _compute_rows(system: TradingStack) -> list[Row]:
     """One bar's decision for all symbols in this process, its libraries loaded, without reading or writing rows."""
     ports = system.wiring
     bar = system.now() - BAR
-    read, model = read_inputs(ports, bar), champion(ports)
+    read, (model, _) = read_inputs(ports, bar), champion(ports)
     symbols = tuple(dict.fromkeys((*ports.symbols, ports.params.leader_symbol)))
     bars = ports.market_store.read_last_bars(symbols, "15m", to_ms(bar + BAR), LIVE_WINDOW_BARS)
     leader = bars[ports.params.leader_symbol]

@@ -1,4 +1,4 @@
-"""`halt`, `resume`, `flatten`, `drill breaker`: they work without Airflow, on PostgreSQL and the exchange alone."""
+"""What stops, closes, explains and opens: it works without Airflow, on PostgreSQL and the exchange alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LONGEST_PAUSE_S = 15.0
 
 
 def register(app: typer.Typer) -> None:
-    for command in (halt, resume, flatten):
+    for command in (halt, resume, flatten, accept, adopt):
         app.command(rich_help_panel="Safety")(command)
     app.add_typer(drill_app, name="drill", rich_help_panel="Safety")
 
@@ -59,6 +59,37 @@ def flatten(
     with _ports() as ports:
         done = _until_flat(lambda: safety.flatten(ports, _actor()), patience_s)
     _print(done, f"Flat, verified after {done['seconds']:.1f} s. Trading stays halted: ./tradewind resume.", as_json)
+
+
+def accept(
+    asset: Annotated[str, typer.Argument(help="What the account holds more or less of than the ledger explains.")],
+    reason: Annotated[str, typer.Option("--reason", help="Where it went or came from: kept in the audit log.")],
+    as_json: AsJson = False,
+) -> None:
+    """Explain a difference between account and ledger: a deposit, a withdrawal, a sale of your own."""
+    from tradewind.jobs.accepting import accept_difference
+
+    with _ports() as ports:
+        done = accept_difference(ports, asset.upper(), reason, _actor())
+    rest = "Exchange and ledger agree." if done["clean"] else "Other differences stand: ./tradewind status."
+    _print(done, f"{done['quantity']} {done['asset']} accepted. {rest}", as_json)
+
+
+def adopt(
+    symbol: Annotated[str, typer.Argument(help="The market in which you bought by hand, such as ETH/USDT.")],
+    stop_frac: Annotated[
+        float, typer.Option("--stop-frac", help="Where the stop goes, as a share of the price paid below it.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Put what you bought by hand under a stop and a target, as a position that is managed from now on."""
+    from decimal import Decimal
+
+    from tradewind.jobs.accepting import adopt_purchase
+
+    with _ports() as ports:
+        done = adopt_purchase(ports, symbol.upper(), Decimal(str(stop_frac)), _actor())
+    _print(done, f"{done['quantity']} adopted as {done['position_id']}, stop at {done['stop']}.", as_json)
 
 
 @drill_app.command("breaker")

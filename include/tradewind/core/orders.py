@@ -47,6 +47,7 @@ ALLOWED_MOVES: Final[Mapping[OrderState, frozenset[OrderState]]] = {
 }
 
 ID_PREFIX: Final = "tw"
+ADOPTED: Final = "adopted-"  # how the ids of positions begin that a person opened
 ABSENCE_MARGIN_S: Final = 5.0
 LIST: Final = "list"
 

@@ -44,10 +44,15 @@ def ensure_baseline(ports: Ports) -> Mapping[str, Decimal]:
 
 
 def capital_quote(ports: Ports) -> Decimal:
-    """The quote currency the account began with, at most what trading may use."""
-    capital = ensure_baseline(ports).get(quote_asset(ports), ZERO)
+    """The quote currency the account began with, at most what trading may use; transfers are not in it."""
+    capital = ensure_baseline(ports).get(quote_asset(ports), ZERO) - transfers_quote(ports)
     limit = ports.max_capital_quote
     return capital if limit is None else min(capital, limit)
+
+
+def transfers_quote(ports: Ports) -> Decimal:
+    """What was paid in (negative: out) since, as a person explained it: no gain and no loss, but money to size on."""
+    return ports.trading_store.accepted_differences().get(quote_asset(ports), ZERO)
 
 
 def cash_flow_quote(ports: Ports) -> Decimal:
@@ -87,17 +92,18 @@ def build_portfolio(ports: Ports) -> Portfolio:
     """The account as sizing and the portfolio filters see it, at prices of this moment."""
     store, now = ports.trading_store, ports.clock.now()
     positions = store.live_positions()
-    cash = capital_quote(ports) + cash_flow_quote(ports)
+    transfers = transfers_quote(ports)
+    cash = capital_quote(ports) + cash_flow_quote(ports) + transfers
     equity = _equity(ports, positions)
     balance = ports.exchange.balances().get(quote_asset(ports))
     # On margin a position takes its margin only, and the exchange says what is left; else it takes all its money.
-    spendable = equity if is_margined(ports.exchange.instruments(ports.symbols)) else cash
+    spendable = equity + transfers if is_margined(ports.exchange.instruments(ports.symbols)) else cash
     free = min(spendable, balance.free if balance is not None else ZERO)
     day_open = store.day_open_equity(now)
     peak = store.peak_equity()
     return Portfolio(
         account=ports.account,
-        equity_quote=sizing_equity(equity, ports.max_capital_quote),
+        equity_quote=max(sizing_equity(equity + transfers, ports.max_capital_quote), ZERO),
         free_quote=max(free, ZERO),
         day_open_equity_quote=day_open if day_open is not None else equity,
         peak_equity_quote=peak if peak is not None else equity,

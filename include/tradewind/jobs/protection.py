@@ -20,7 +20,7 @@ from decimal import Decimal
 from typing import Final
 
 from tradewind.core.brackets import floor_to_step, is_tradable, next_generation, plan_exit, plan_protection
-from tradewind.core.orders import AT_EXCHANGE, UNDECIDED
+from tradewind.core.orders import ADOPTED, AT_EXCHANGE, UNDECIDED
 from tradewind.core.ports import Ports
 from tradewind.core.positions import sign_of
 from tradewind.core.protection import is_fine, is_through, resting, worst_price
@@ -101,7 +101,7 @@ def _replace_lot(ports: Ports, situation: Situation, lot: int, wanted: Decimal, 
     deadline = time.monotonic() + ports.params.replacement_deadline_s
     held_before = situation.lots[lot]
     rests = resting(situation.orders, lot)
-    overlaps = _may_overlap(situation, rests, wanted)
+    overlaps = False
     if overlaps and (right := _right_generation(situation, lot, wanted)) is not None:
         # Somebody died between the two steps: only the second is left.
         cancel_resting(ports, [order for order in rests if order.generation != right])
@@ -181,7 +181,9 @@ def _place_pair(ports: Ports, situation: Situation, pair: tuple[Order, Order], d
 
 
 def _target_price(ports: Ports, situation: Situation, lot: int) -> Decimal:
-    """The lot's own target, as it was decided."""
+    """The lot's own target, as it was decided; an adopted position has one for all."""
+    if situation.position.position_id.startswith(ADOPTED):
+        return situation.position.target_price
     decided = ports.trading_store.intent(situation.position.position_id).lots
     return next((own.target_price for own in decided if own.lot == lot), situation.position.target_price)
 

@@ -266,8 +266,9 @@ def resume(ports: Ports, actor: str, reason: str = "resumed", source: str = "com
         store.audit(actor, "resume", "refused", {"refusals": refusals}, source=source)
         raise TradingHalted(f"resume is refused: {'; '.join(refusals)}")
     equity = mark_equity(ports)
-    store.record_equity("day_open", ports.clock.now(), equity, resumed_by=actor, reason=reason)
-    opened = store.open_latch(f"{reason} (was: {latch.reason})", ports.wall.now(), actor=actor)
+    store.record_resume(ports.clock.now(), equity, resumed_by=actor, reason=reason)
+    words = f"{reason} (was: {latch.reason})"
+    opened = store.open_latch(words, ports.wall.now(), actor=actor, sequence=latch.sequence)
     store.audit(actor, "resume", "opened", {"was": latch.reason, "equity_quote": equity}, source=source)
     ports.alerts.raise_alert("warning", f"resume-{opened.sequence}", "Trading is resumed", f"{actor}: {reason}")
     return {"mode": opened.mode.value, "equity_quote": str(equity), "sequence": opened.sequence}

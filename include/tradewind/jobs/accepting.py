@@ -1,0 +1,199 @@
+"""A person explains what exchange and ledger disagree on: a transfer, a sale of their own, or a purchase to look after.
+
+Both are audited, and neither moves anything at the exchange but the protection of what is adopted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from tradewind.core.brackets import is_tradable
+from tradewind.core.orders import ADOPTED
+from tradewind.core.ports import Ports
+from tradewind.core.positions import round_to_tick
+from tradewind.core.reconcile import DifferenceKind
+from tradewind.core.types import (
+    Fill,
+    Instrument,
+    Order,
+    OrderRole,
+    OrderState,
+    Position,
+    PositionStatus,
+    RegimeFamily,
+    Side,
+)
+from tradewind.errors import BadInput, LockNotAcquired
+from tradewind.jobs.protection import converge_protection
+from tradewind.jobs.reconciling import compare, record
+from tradewind.jobs.settling import ingest_fills, refresh
+from tradewind.jobs.tending import foreign_fills, instruments_of, is_anybody_at_work
+
+ZERO: Final = Decimal(0)
+_BALANCES: Final = (DifferenceKind.BALANCE_DEFICIT, DifferenceKind.BALANCE_SURPLUS)
+# How far back a purchase that is to be adopted may lie.
+_PURCHASE_WINDOW: Final = timedelta(days=7)
+
+
+def unexplained(ports: Ports) -> dict[str, Decimal]:
+    """What the account holds more (or, negative, less) of than baseline and fills explain, by asset.
+
+    Raises LockNotAcquired while a task is at work on a position: what is half done looks like a difference.
+    """
+    if is_anybody_at_work(ports):
+        raise LockNotAcquired("a task is at work on a position: try again in a few seconds")
+    report = compare(ports, instruments_of(ports))
+    return {found.subject: Decimal(found.exchange) - Decimal(found.ledger) for found in report.of(*_BALANCES)}
+
+
+def accept_difference(ports: Ports, asset: str, reason: str, actor: str, source: str = "command") -> dict[str, Any]:
+    """Take one asset's difference as explained: from now on the account is expected to hold what it holds.
+
+    Raises BadInput where nothing is to be explained, or where less is there than our positions need: what is gone then
+    was ours, and no words bring it back.
+    """
+    if not reason.strip():
+        raise BadInput('an explanation needs words, such as ./tradewind accept USDT --reason "withdrew 500"')
+    store = ports.trading_store
+    found = unexplained(ports)
+    if asset not in found:
+        raise BadInput(f"{asset} needs no explanation; what does: {_listed(found) or 'nothing'}")
+    quantity = found[asset]
+    if (store.baseline() or {}).get(asset, ZERO) + quantity < 0:
+        raise BadInput(
+            f"{-quantity} {asset} are missing and less was held before: part of it is the ledger's. "
+            "Buy it back at the exchange, or flatten, which closes what is left"
+        )
+    store.accept_difference(asset, quantity, reason, ports.wall.now(), actor=actor)
+    store.audit(actor, "accept", "accepted", {"asset": asset, "quantity": quantity, "reason": reason}, source=source)
+    clean = record(ports, compare(ports, instruments_of(ports), foreign_fills(ports)))
+    return {"asset": asset, "quantity": str(quantity), "clean": clean}
+
+
+def _listed(found: dict[str, Decimal]) -> str:
+    return ", ".join(f"{quantity:+f} {asset}" for asset, quantity in sorted(found.items()))
+
+
+# ------------------------------------------------------------------------------------------------------------- adopting
+def adopt_purchase(
+    ports: Ports, symbol: str, stop_frac: Decimal, actor: str, target_r: Decimal = Decimal(2), source: str = "command"
+) -> dict[str, Any]:
+    """Take a person's purchase into the ledger as a position of its own, under a stop and a target.
+
+    The stop lies `stop_frac` under the average price paid, the target `target_r` times as far over it. Raises BadInput
+    unless the newest purchases of the last week add up to exactly what is unexplained.
+    """
+    if not ZERO < stop_frac < 1:
+        raise BadInput(f"--stop-frac is {stop_frac}: give a share of the price between 0 and 1, such as 0.03")
+    instrument = ports.exchange.instruments([symbol]).get(symbol)
+    if instrument is None or symbol not in ports.symbols:
+        raise BadInput(f"{symbol} is not traded here: name one of {', '.join(ports.symbols)}")
+    store = ports.trading_store
+    surplus = unexplained(ports).get(instrument.base, ZERO)
+    bought = _purchases(ingest_fills(ports, symbol, since=ports.clock.now() - _PURCHASE_WINDOW), surplus, instrument)
+    if not bought:
+        raise BadInput(
+            f"no purchases of the last week add up to the {surplus} {instrument.base} that are unexplained; "
+            f"./tradewind accept {instrument.base} leaves them yours"
+        )
+    position = _position_of(ports, bought, symbol, stop_frac, target_r, instrument)
+    book = ports.exchange.book_tops([symbol])[symbol]
+    if not is_tradable(surplus, min(position.stop_price, book.bid), instrument):
+        raise BadInput(f"{surplus} {instrument.base} are too little for an order: they cannot be protected")
+    with store.position_lock(position.position_id) as held:
+        if not held:
+            raise LockNotAcquired(f"another task is at work on {position.position_id}")
+        store.open_position(position)
+        store.plan_orders(_entries_of(ports, position, bought))
+        store.insert_fills(bought)
+        situation = converge_protection(ports, refresh(ports, position.position_id, instrument, book))
+    detail = {"position_id": position.position_id, "quantity": surplus, "stop_price": position.stop_price}
+    store.audit(actor, "adopt", "adopted", detail, source=source)
+    record(ports, compare(ports, instruments_of(ports), foreign_fills(ports)))
+    return {
+        "position_id": position.position_id,
+        "quantity": str(situation.position.quantity),
+        "stop": str(position.stop_price),
+    }
+
+
+def _purchases(foreign: Sequence[Fill], surplus: Decimal, instrument: Instrument) -> list[Fill]:
+    """The newest purchases that, net of fees in base, brought exactly the surplus; none when no row of them did."""
+    found: list[Fill] = []
+    left = surplus
+    for fill in sorted((fill for fill in foreign if fill.is_buy), key=lambda fill: fill.at, reverse=True):
+        if left <= 0:
+            break
+        found.append(fill)
+        left -= fill.quantity - (fill.fee if fill.fee_asset == instrument.base else ZERO)
+    return list(reversed(found)) if found and left == 0 else []
+
+
+def _position_of(
+    ports: Ports, bought: Sequence[Fill], symbol: str, stop_frac: Decimal, target_r: Decimal, instrument: Instrument
+) -> Position:
+    quantity = sum((fill.quantity for fill in bought), ZERO)
+    price = sum((fill.quantity * fill.price for fill in bought), ZERO) / quantity
+    stop = round_to_tick(price * (1 - stop_frac), instrument.tick_size, up=False)
+    target = round_to_tick(price + (price - stop) * target_r, instrument.tick_size, up=True)
+    return Position(
+        position_id=f"{ADOPTED}{instrument.base}-{bought[0].trade_id}",
+        account=ports.account,
+        strategy_version=ports.params.strategy_version,
+        symbol=symbol,
+        side=Side.LONG,
+        family=RegimeFamily.TRENDING,
+        status=PositionStatus.OPENING,
+        bar=bought[0].at,
+        opened_at=None,
+        closed_at=None,
+        quantity=ZERO,
+        entry_quantity=ZERO,
+        entry_price=None,
+        initial_stop_price=stop,
+        stop_price=stop,
+        target_price=target,
+        # The rules trail by ATR: the person's own distance stands in for it.
+        atr_quote=float(price - stop) / ports.params.trending.stop_atr,
+        best_close=None,
+        managed_bar=None,
+        realised_quote=ZERO,
+        fees_quote=ZERO,
+    )
+
+
+def _entries_of(ports: Ports, position: Position, bought: Sequence[Fill]) -> list[Order]:
+    """One filled entry row for each of the person's orders, under the ids they have at the exchange."""
+    orders = []
+    for number, name in enumerate(dict.fromkeys(fill.client_order_id for fill in bought)):
+        own = [fill for fill in bought if fill.client_order_id == name]
+        quantity = sum((fill.quantity for fill in own), ZERO)
+        orders.append(
+            Order(
+                client_order_id=name,
+                account=position.account,
+                position_id=position.position_id,
+                symbol=position.symbol,
+                role=OrderRole.ENTRY,
+                is_buy=True,
+                lot=0,
+                generation=number,
+                order_type="MARKET",
+                quantity=quantity,
+                price=None,
+                stop_price=None,
+                list_client_id=None,
+                state=OrderState.FILLED,
+                exchange_order_id=None,
+                filled_quantity=quantity,
+                planned_at=own[0].at,
+                # As if sent: its fills are then taken in again should this be cut short.
+                sent_at=own[0].at,
+                updated_at=ports.clock.now(),
+                reason="bought by hand",
+            )
+        )
+    return orders
