@@ -54,16 +54,20 @@ class Candidate:
 
 # ------------------------------------------------------------------------------------------------------------- predict
 def predict(
-    inputs: CycleInputs, model: PredictionModel | None, features: Mapping[str, tuple[datetime, Any]]
+    inputs: CycleInputs,
+    model: PredictionModel | None,
+    features: Mapping[str, tuple[datetime, Any]],
+    model_problem: str = "",
 ) -> CycleInputs:
     """The inputs with each symbol's prediction filled in, in one batch.
 
     `features` maps a symbol to (bar, feature row); a symbol without one keeps what its `missing` says. Symbols in a
-    chaotic regime are not asked about. Without a champion every symbol misses it by name.
+    chaotic regime are not asked about. Without a champion every symbol misses it by name, or by what is wrong with it.
     """
     if model is None:
-        symbols = tuple(replace(s, prediction=None, missing=(*s.missing, NO_CHAMPION)) for s in inputs.symbols)
-        return replace(inputs, symbols=symbols, model_trained_until=None)
+        reason = f"model: {model_problem}" if model_problem else NO_CHAMPION
+        symbols = tuple(replace(s, prediction=None, missing=(*s.missing, reason)) for s in inputs.symbols)
+        return replace(inputs, symbols=symbols, model_trained_until=None, model_problem=model_problem)
     asked: dict[str, RegimeState] = {
         s.symbol: s.regime
         for s in inputs.symbols

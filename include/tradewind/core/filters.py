@@ -112,7 +112,7 @@ def quality_numbers(verdict: StoredVerdict) -> Numbers:
 def check_model(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal | None) -> Verdict:
     """There is a champion, and its data does not end too long ago."""
     if inputs.model_trained_until is None:
-        return Verdict("model", False, "there is no champion model")
+        return Verdict("model", False, inputs.model_problem or "there is no champion model")
     age_s = (inputs.known_at - inputs.model_trained_until).total_seconds()
     limit = inputs.params.max_model_age_s
     version = symbol.prediction.model_version if symbol.prediction is not None else None

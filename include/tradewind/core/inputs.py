@@ -73,7 +73,8 @@ class CycleInputs:
     """One bar of one account: all that `decision.decide` looks at. `bar` is the bar's open; `now` the market's clock.
 
     `correlations` maps `pair_key(a, b)` to the correlation of returns; an absent pair is unknown.
-    `model_trained_until` is the end of the data behind the champion, None without one.
+    `model_trained_until` is the end of the data behind the champion, None without one; `model_problem` says why a
+    champion cannot be used.
     """
 
     account: str
@@ -87,6 +88,7 @@ class CycleInputs:
     model_trained_until: datetime | None = None
     losses_lifted_at: datetime | None = None  # a resume forgives the losses before it
     allowed_sides: tuple[Side, ...] = (Side.LONG,)
+    model_problem: str = ""
 
     @property
     def bar_ms(self) -> int:

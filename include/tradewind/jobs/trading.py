@@ -75,7 +75,8 @@ def predict_signals(ports: Ports, bar: datetime) -> dict[str, Any]:
     if inputs is None:
         read = read_inputs(ports, bar)
         store.remember_strategy(ports.params)
-        predicted = predict(read.inputs, champion(ports), read.features)
+        model, problem = champion(ports)
+        predicted = predict(read.inputs, model, read.features, problem)
         store.insert_predictions(
             bar, [_stored_prediction(predicted, number, read.features) for number in range(len(predicted.symbols))]
         )

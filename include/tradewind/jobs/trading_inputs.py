@@ -137,13 +137,13 @@ def correlations(bars: Mapping[str, Bars], symbols: list[str], end_ms: int, port
     return found
 
 
-def champion(ports: Ports) -> PredictionModel | None:
-    """The champion; one that cannot be trusted counts as none, and an alert says why."""
+def champion(ports: Ports) -> tuple[PredictionModel | None, str]:
+    """The champion, or none and why: one that cannot be trusted counts as none, and an alert says the same."""
     try:
-        return ports.model_store.champion()
+        return ports.model_store.champion(), ""
     except ModelUnavailable as error:
         ports.alerts.raise_alert("critical", "model-unavailable", "The champion model cannot be used", str(error))
-        return None
+        return None, str(error)
 
 
 def explained(inputs: SymbolInputs, row: FloatArray | None) -> dict[str, Any]:
