@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.bars import joined
 from tradewind.adapters import candle_files
-from tradewind.adapters.candle_files import NO_TIME_MS, read_candle_file
+from tradewind.adapters.candle_files import NO_TIME_MS, count_rows, read_candle_file
 from tradewind.core.candles import check
 from tradewind.core.timeframes import columns, timeframe_ms, to_ms
 from tradewind.core.types import Bars
@@ -150,3 +150,18 @@ def test_times_of_another_zone_are_the_same_moments(tmp_path: Path) -> None:
         "open_time,open,high,low,close,volume\n2025-01-01T00:00:00Z,1,1,1,1,1\n2025-01-01T02:15:00+02:00,1,1,1,1,1\n"
     )
     assert read(tmp_path / "a.csv").open_time_ms.tolist() == [START, START + STEP]
+
+
+def test_rows_are_counted_beforehand(tmp_path: Path) -> None:
+    frame = frame_of(make_bars())
+    frame.to_parquet(tmp_path / "a.parquet")
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    (tmp_path / "b.csv").write_text((tmp_path / "a.csv").read_text().rstrip())
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(tmp_path / "a.csv", "a.csv")
+    assert count_rows(tmp_path / "a.parquet") == COUNT
+    for name in ("a.csv", "b.csv", "a.zip"):
+        assert count_rows(tmp_path / name) == COUNT + 1  # and a header
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 and nothing")
+    assert count_rows(tmp_path / "broken.parquet") == 0
+    assert count_rows(tmp_path / "none.csv") == 0

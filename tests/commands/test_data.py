@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,8 @@ from typer.testing import CliRunner
 from tests.support.bars import random_bars
 from tradewind.adapters.cache import RedisKnownEmpty
 from tradewind.adapters.candle_files import COLUMNS
+from tradewind.adapters.database import Database
+from tradewind.adapters.market_store import PgMarketStore
 from tradewind.adapters.migrations import migrate
 from tradewind.cli import _register, app
 from tradewind.core.candles import take
@@ -59,6 +62,18 @@ def run(*arguments: str) -> str:
     return result.stdout
 
 
+def stored_job(job_id: str | None = None) -> dict[str, Any]:
+    """The row of an import: of the newest without an id."""
+    database = Database(load_settings().database_url.get_secret_value())
+    try:
+        store = PgMarketStore(database)
+        job = store.job(job_id or str(store.newest_job("import_candles")))
+    finally:
+        database.close()
+    assert job is not None
+    return job
+
+
 def test_import_then_gaps(deployment: redis.Redis, tmp_path: Path) -> None:
     bars = random_bars(400, timeframe="1h", start_ms=START)
     keep = np.ones(400, bool)
@@ -68,6 +83,10 @@ def test_import_then_gaps(deployment: redis.Redis, tmp_path: Path) -> None:
     assert outcome["files"] == [
         {"file": str(file), "rows": 396, "new": 396, "corrections": 0, "unfinished": 0, "refused": 0}
     ]
+    job = stored_job(outcome["job_id"])
+    assert (job["kind"], job["state"]) == ("import_candles", "done")
+    assert job["progress"]["percent"] == 100.0
+    assert job["progress"]["series"]["BTC/USDT 1h"]["rows_new"] == 396
     again = run("import", str(file), "--symbol", "BTC/USDT", "--timeframe", "1h")
     assert "0 new, 396 stored before, 0 differing, 0 refused" in again
 
@@ -108,6 +127,8 @@ def test_an_impossible_row_is_refused_and_the_rest_kept(deployment: redis.Redis,
     with pytest.raises(BadInput, match="1 rows cannot be true"):
         run("import", str(file), "--symbol", "BTC/USDT", "--timeframe", "1h")
     assert json.loads(run("gaps", "--json"))["missing_bars"] == 1
+    job = stored_job()
+    assert (job["state"], job["error"][:19]) == ("failed", "1 rows cannot be tr")
 
 
 def test_an_unfinished_bar_is_not_stored(deployment: redis.Redis, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -38,6 +38,28 @@ def read_candle_file(path: Path, symbol: str, timeframe: str) -> Iterator[Bars]:
     except (pa.ArrowException, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError,
             zipfile.BadZipFile) as error:  # fmt: skip
         raise BadInput(f"{path} cannot be read as candles: {error}") from error
+
+
+def count_rows(path: Path) -> int:
+    """How many rows the file has, a CSV's header among them; 0 when it cannot be read, which reading it will say."""
+    try:
+        with path.open("rb") as file:
+            if file.read(4) == b"PAR1":
+                return int(pq.read_metadata(path).num_rows)
+            file.seek(0)
+            if not zipfile.is_zipfile(path):
+                return _count_lines(file)
+        with zipfile.ZipFile(path) as archive, archive.open(archive.namelist()[0]) as member:
+            return _count_lines(member)
+    except (pa.ArrowException, OSError, IndexError, zipfile.BadZipFile):
+        return 0
+
+
+def _count_lines(file: IO[bytes]) -> int:
+    lines, last = 0, b"\n"
+    while block := file.read(1 << 20):
+        lines, last = lines + block.count(b"\n"), block
+    return lines + (not last.endswith(b"\n"))
 
 
 def _parquet_frames(path: Path) -> Iterator[pd.DataFrame]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,7 +46,8 @@ def import_files(
     with _wiring() as wiring:
         if wiring.settings.market == "synthetic":
             print("note: this deployment's market is synthetic; what is imported stands beside it", file=sys.stderr)
-        outcomes = _import_with_progress(wiring.market_store, files, symbol, timeframe)
+        job_id = f"import__{datetime.now(UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(3)}"
+        outcomes = _import_with_progress(wiring.market_store, job_id, files, symbol, timeframe)
     refused = sum(outcome.refused_rows for outcome in outcomes)
     if as_json:
         rows = [
@@ -56,7 +57,7 @@ def import_files(
             }
             for outcome in outcomes
         ]  # fmt: skip
-        print(json.dumps({"symbol": symbol, "timeframe": timeframe, "files": rows}))
+        print(json.dumps({"job_id": job_id, "symbol": symbol, "timeframe": timeframe, "files": rows}))
     else:
         for outcome in outcomes:
             kept = outcome.rows - outcome.refused_rows - outcome.unfinished
@@ -110,24 +111,25 @@ def show_gaps(
     Console().print(table)
 
 
-def _import_with_progress(store: MarketStore, files: Sequence[Path], symbol: str, timeframe: str) -> list[Imported]:
+def _import_with_progress(
+    store: MarketStore, job_id: str, files: Sequence[Path], symbol: str, timeframe: str
+) -> list[Imported]:
     from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    from tradewind.adapters.candle_files import read_candle_file
-    from tradewind.jobs.importing import import_candles
+    from tradewind.adapters.candle_files import count_rows, read_candle_file
+    from tradewind.jobs.importing import CandleFile, import_files
 
-    rows_column = TextColumn("{task.completed:,.0f} rows")
-    outcomes = []
+    sources = [CandleFile(file, count_rows(file), read_candle_file(file, symbol, timeframe)) for file in files]
     with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), rows_column, TimeElapsedColumn(),
-        console=Console(stderr=True), transient=True,
-    ) as bar:  # fmt: skip
-        for file in files:
-            advance = partial(bar.advance, bar.add_task(file.name, total=None))
-            batches = read_candle_file(file, symbol, timeframe)
-            outcomes.append(import_candles(store, batches, file, datetime.now(UTC), progress=advance))
-    return outcomes
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+        TextColumn("{task.completed:,.0f} rows"), TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+    ) as bars:  # fmt: skip
+        tasks = {source.file: bars.add_task(source.file.name, total=source.rows or None) for source in sources}
+        return import_files(
+            store, job_id, sources, symbol, timeframe, datetime.now(UTC),
+            progress=lambda file, rows: bars.advance(tasks[file], rows),
+        )  # fmt: skip
 
 
 @contextmanager

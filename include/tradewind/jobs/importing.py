@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from tradewind.core.candles import RefusedRow, check, closed_only, subtract_gaps
 from tradewind.core.ports import CandleGap, KnownEmpty, MarketStore
 from tradewind.core.timeframes import closed_until_ms, count_opens, timeframe_ms, to_ms
 from tradewind.core.types import Bars
+from tradewind.errors import TradewindError
 
 from .fetching import clip_to_listing
 
@@ -31,6 +33,15 @@ class Imported:
 
 
 @dataclass(frozen=True, slots=True)
+class CandleFile:
+    """A file to import: how many rows it has, as far as that is known beforehand, and its rows in batches."""
+
+    file: Path
+    rows: int
+    batches: Iterable[Bars]
+
+
+@dataclass(frozen=True, slots=True)
 class ListedGap:
     """A gap, or the part of one that the exchange is known not to have."""
 
@@ -45,9 +56,10 @@ def import_candles(
     file: Path,
     now: datetime,
     *,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Imported:
-    """Store a file's batches: valid closed bars only, nothing overwritten. `progress` gets each batch's rows."""
+    """Store a file's batches: valid closed bars only, nothing overwritten. `progress` gets each batch's rows, and how
+    many of them were new."""
     outcome = Imported(file)
     for batch in batches:
         checked = check(batch)
@@ -64,8 +76,61 @@ def import_candles(
             (outcome.refused + refused)[:_KEPT_REFUSALS],
         )
         if progress is not None:
-            progress(len(batch))
+            progress(len(batch), stored.new)
     return outcome
+
+
+def import_files(
+    store: MarketStore,
+    job_id: str,
+    files: Sequence[CandleFile],
+    symbol: str,
+    timeframe: str,
+    now: datetime,
+    *,
+    progress: Callable[[Path, int], None] | None = None,
+) -> list[Imported]:
+    """Import files of one series as one job, whose row tells how far it is; `progress` gets each batch's file and rows.
+
+    The job fails, after all else was stored, when rows were refused. A repeated import stores nothing twice.
+
+    Raises
+    ------
+    BadInput : a file cannot be read as candles; the files before it are stored.
+    """
+    params = {"files": [source.file.name for source in files], "symbol": symbol, "timeframe": timeframe}
+    store.create_job(job_id, "import_candles", params, requested_by="import")
+    store.move_job(job_id, "running")
+    expected = sum(source.rows for source in files)
+    outcomes: list[Imported] = []
+    counts = {"expected_bars": expected, "done_bars": 0, "rows_seen": 0, "rows_new": 0}
+
+    def told(file: Path, rows: int, new: int) -> None:
+        counts["done_bars"] += rows
+        counts["rows_seen"] += rows
+        counts["rows_new"] += new
+        # A header counts as a row beforehand, and a file may grow while it is read.
+        counts["expected_bars"] = max(expected, counts["done_bars"])
+        store.report_progress(job_id, {f"{symbol} {timeframe}": counts})
+        if progress is not None:
+            progress(file, rows)
+
+    try:
+        for source in files:
+            outcomes.append(
+                import_candles(store, source.batches, source.file, now, progress=partial(told, source.file))
+            )
+    except TradewindError as error:
+        store.move_job(job_id, "failed", str(error))
+        raise
+    counts["expected_bars"] = counts["done_bars"]
+    store.report_progress(job_id, {f"{symbol} {timeframe}": counts})
+    refused = sum(outcome.refused_rows for outcome in outcomes)
+    if refused:
+        store.move_job(job_id, "failed", f"{refused:,} rows cannot be true and were refused; all others are stored")
+    else:
+        store.move_job(job_id, "done")
+    return outcomes
 
 
 def list_gaps(
