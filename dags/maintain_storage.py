@@ -1,7 +1,8 @@
 """Keep our own tables small and the models honest.
 
 Once a day: retention and statistics of our tables, and the drift report (stability of the features, calibration error,
-realised against expected R). An alarm starts `retrain_models`, at most once a day; it never promotes anything. The
+realised against expected R), and the parity report: the last day, replayed over the same bars and models, compared with
+what was decided and executed. An alarm starts `retrain_models`, at most once a day; it never promotes anything. The
 tables and logs of Airflow itself are cleaned by the supervisor, since a task cannot reach them.
 
 ## What the buttons do
@@ -43,6 +44,10 @@ def maintain_storage() -> None:
     def report_drift() -> list[dict[str, object]]:
         return upkeep.measure_drift()
 
+    @task
+    def compare_with_replay() -> None:
+        upkeep.check_parity()
+
     # Mapped over nothing without an alarm; the run's id holds the date, so a second alarm of the day finds it taken.
     start_retraining = TriggerDagRunOperator.partial(
         task_id="start_retraining",
@@ -50,7 +55,9 @@ def maintain_storage() -> None:
         logical_date=None,
         skip_when_already_exists=True,
     ).expand_kwargs(report_drift())
-    remove_expired_rows() >> start_retraining
+    removed = remove_expired_rows()
+    removed >> start_retraining
+    removed >> compare_with_replay()
 
 
 maintain_storage()

@@ -46,6 +46,11 @@ _MODELS = """
     SELECT version, state, manifest, artifact_url, trained_from, trained_until, created_at
     FROM models ORDER BY created_at DESC, version"""
 _TRIALS = "SELECT coalesce(sum(coalesce((manifest ->> 'trials')::int, 1)), 0)::int AS tried FROM models"
+_DECIDING = """
+    SELECT version, trained_until, created_at FROM models m
+    WHERE trained_until < %(end)s AND EXISTS (SELECT FROM model_gates g WHERE g.version = m.version)
+        AND NOT EXISTS (SELECT FROM model_gates g WHERE g.version = m.version AND NOT g.passed)
+    ORDER BY trained_until, created_at"""
 _GATES = "SELECT gate, passed, numbers FROM model_gates WHERE version = %(version)s ORDER BY gate"
 _EVENTS = "SELECT event, actor, detail, at FROM model_events WHERE version = %(version)s ORDER BY event_id"
 # Serialises promotions: two at once would otherwise both see no champion.
@@ -215,6 +220,13 @@ class PgModelStore:
         bound = {"version": version}
         row = self._row(version)
         return {**row, "gates": self._database.rows(_GATES, bound), "events": self._database.rows(_EVENTS, bound)}
+
+    def deciding(self, end: datetime) -> list[dict[str, Any]]:
+        """Versions that could decide before `end` without knowing what comes: version, trained_until, created_at.
+
+        Those whose data end before `end` and that passed every gate, oldest data first.
+        """
+        return self._database.rows(_DECIDING, {"end": end})
 
     def has_version(self, version: str) -> bool:
         return self._database.row(_MODEL, {"version": version}) is not None

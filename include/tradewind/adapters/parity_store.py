@@ -12,7 +12,7 @@ from tradewind.adapters.order_store import order_of
 from tradewind.core.codec import decode
 from tradewind.core.inputs import CycleInputs
 from tradewind.core.parity import Ledger, ParityReport
-from tradewind.core.types import Decision, Fill
+from tradewind.core.types import Decision, Fill, Instrument
 
 
 class PgParityStore(AccountStore):
@@ -57,6 +57,15 @@ class PgParityStore(AccountStore):
             orders=[order_of(row) for row in self._database.rows(self.ORDERS, bound)],
             fills=[Fill(**row) for row in self._database.rows(self.FILLS, bound)],
         )
+
+    NEWEST: Final = """
+        SELECT inputs -> 'symbols' AS symbols FROM cycle_inputs WHERE account = %s ORDER BY bar DESC LIMIT 1"""
+
+    def newest_instruments(self) -> dict[str, Instrument]:
+        """The trading rules that the account's newest cycle decided by; empty before the first."""
+        row = self._database.row(self.NEWEST, (self.account,))
+        found = [] if row is None else [s["instrument"] for s in row["symbols"] if s["instrument"] is not None]
+        return {rules.symbol: rules for rules in (decode(Instrument, one) for one in found)}
 
     INSERT: Final = """
         INSERT INTO parity_reports

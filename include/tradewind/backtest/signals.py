@@ -151,12 +151,14 @@ def symbol_series(
     forecast: Forecast,
     params: StrategyParams,
     sentiment: tuple[SentimentState, ...] = (),
+    measures: RegimeMeasures | None = None,
 ) -> SymbolSeries:
     """All columns of one symbol, by the functions that live uses. Raises ValueError for arrays of another length."""
     for name in ("p_long", "p_short", "expected_r_long", "expected_r_short"):
         if len(getattr(forecast, name)) != len(bars_15m):
             raise ValueError(f"{bars_15m.symbol}: {name} has another length than the bars")
-    measures = measure_regime(bars_15m, params)
+    if measures is None:
+        measures = measure_regime(bars_15m, params)
     return SymbolSeries(
         bars=bars_15m,
         instrument=instrument,
@@ -195,9 +197,10 @@ def model_series(
     sentiment: tuple[SentimentState, ...] = (),
 ) -> SymbolSeries:
     """One symbol with a model's forecasts, in one vectorised pass. Raises MissingData when the leader lacks its bar."""
-    families = family_codes(regime_codes(measure_regime(bars_15m, params), params))
+    measures = measure_regime(bars_15m, params)
+    families = family_codes(regime_codes(measures, params))
     forecast = model_forecast(model, compute_features(bars_15m, leader_15m, params), families)
-    return symbol_series(bars_15m, instrument, forecast, params, sentiment)
+    return symbol_series(bars_15m, instrument, forecast, params, sentiment, measures)
 
 
 def prefilter(series: SymbolSeries, params: StrategyParams) -> dict[str, BoolArray]:

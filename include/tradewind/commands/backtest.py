@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tradewind.errors import BadInput
+from tradewind.errors import BadInput, ModelUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from tradewind.backtest.replay import ReplayResult
-    from tradewind.backtest.signals import SymbolSeries
+    from tradewind.backtest.signals import ModelSpan, SymbolSeries
     from tradewind.core.params import StrategyParams
-    from tradewind.core.types import Bars, Instrument
+    from tradewind.core.types import Bars
 
 _FAR_MS = 1 << 45  # the year 3084: still a date
+
+
+_MODELS = ("walk-forward", "champion")
 
 
 def register(app: typer.Typer) -> None:
@@ -32,13 +36,18 @@ def backtest(
     end: Annotated[str, typer.Option("--to", help="End, UTC, not included.")] = "",
     candles: Annotated[Path | None, typer.Option(help="Folder with SOL_USDT-15m.parquet; else the database.")] = None,
     rule: Annotated[str, typer.Option(help="A model-free rule as the signal: ema_cross.")] = "",
-    models: Annotated[str, typer.Option(help="champion: the present model (it may look back).")] = "champion",
+    models: Annotated[
+        str, typer.Option(help="walk-forward: only versions trained on earlier data decide; champion: looks back.")
+    ] = "walk-forward",
     capital: Annotated[float, typer.Option(min=1, help="Quote units to begin with.")] = 10_000.0,
     report: Annotated[Path | None, typer.Option(help="Write a report to this HTML file.")] = None,
     as_json: Annotated[Path | None, typer.Option("--json", help="Write every number to this file.")] = None,
 ) -> None:
     """Run the live decision chain over stored bars: the same filters, sizes, brackets and position rules."""
     from decimal import Decimal
+
+    from rich.console import Console
+    from rich.progress import Progress
 
     from tradewind.backtest.metrics import measure
     from tradewind.backtest.replay import ReplaySettings, replay
@@ -47,25 +56,28 @@ def backtest(
     wanted = tuple(dict.fromkeys(symbol.strip() for symbol in symbols.split(",") if symbol.strip()))
     if not wanted:
         raise BadInput("--symbols names no symbol; for example --symbols BTC/USDT,ETH/USDT")
-    if not rule and models != "champion":
-        raise BadInput(f"--models {models} is not known; use champion, or --rule ema_cross")
+    if not rule and models not in _MODELS:
+        raise BadInput(f"--models {models} is not known; use {' or '.join(_MODELS)}, or --rule ema_cross")
     start_ms, end_ms = _moment_ms(start, "--from", 0), _moment_ms(end, "--to", _FAR_MS)
-    labels: list[str] = []
-    if rule:
-        series, params = _rule_series(rule, wanted, candles)
-        labels.append(f"rule {rule}: no model")
-    else:
-        series, params = _champion_series(wanted, candles)
-        labels.append("looks back: bars before the model's training end were seen in training")
-        typer.echo(
-            "warning: --models champion looks back; only bars after its training end are out of sample", err=True
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("reading", total=len(wanted) + 1)
+
+        def step(words: str) -> None:
+            progress.update(task, description=words, advance=1)
+
+        made = (
+            _rule_inputs(rule, wanted, candles, step) if rule else _model_inputs(models, wanted, candles, end_ms, step)
         )
-    settings = ReplaySettings(capital_quote=Decimal(repr(capital)))
-    result = replay(series, params, start_ms, end_ms, settings, title=f"Backtest {', '.join(wanted)}", labels=labels)
-    performance = measure(result.run.trades, result.run.equity, capital)
+        for label in made.labels[:1] if models == "champion" and not rule else ():
+            typer.echo(f"warning: {label}", err=True)
+        settings = ReplaySettings(capital_quote=Decimal(repr(capital)), models=made.spans)
+        step("trading")
+        title = f"Backtest {', '.join(wanted)}"
+        result = replay(made.series, made.params, start_ms, end_ms, settings, title=title, labels=made.labels)
+        performance = measure(result.run.trades, result.run.equity, capital)
     _print_summary(result, performance)
     if report is not None:
-        write_report(report, result.run, {"Notes": [{"note": note} for note in result.run.notes]})
+        write_report(report, result.run, {})
         typer.echo(f"report: {report}")
     if as_json is not None:
         as_json.parent.mkdir(parents=True, exist_ok=True)
@@ -109,41 +121,75 @@ def _read_bars(symbols: tuple[str, ...], candles: Path | None) -> dict[str, Bars
     return bars
 
 
-def _instrument(bars: Bars, params: StrategyParams) -> Instrument:
+@dataclass(frozen=True)
+class _Inputs:
+    """What a run is made of."""
+
+    series: dict[str, SymbolSeries]
+    params: StrategyParams
+    labels: list[str]
+    spans: tuple[ModelSpan, ...] | None = None
+
+
+def _rule_inputs(name: str, symbols: tuple[str, ...], candles: Path | None, step: Callable[[str], None]) -> _Inputs:
     from tradewind.backtest.instruments import inferred_instrument
-
-    return inferred_instrument(bars, params)
-
-
-def _rule_series(
-    name: str, symbols: tuple[str, ...], candles: Path | None
-) -> tuple[dict[str, SymbolSeries], StrategyParams]:
     from tradewind.backtest.rules import RULES, rule_series
 
     if name not in RULES:
         raise BadInput(f"--rule {name} is not known; one of {', '.join(RULES)}")
     rule = RULES[name]
     bars = _read_bars(symbols, candles)
-    return {s: rule_series(b, _instrument(b, rule.params), rule) for s, b in bars.items()}, rule.params
+    series = {}
+    for symbol in symbols:
+        step(f"columns of {symbol}")
+        series[symbol] = rule_series(bars[symbol], inferred_instrument(bars[symbol], rule.params), rule)
+    return _Inputs(series, rule.params, [f"rule {name}: no model"])
 
 
-def _champion_series(symbols: tuple[str, ...], candles: Path | None) -> tuple[dict[str, SymbolSeries], StrategyParams]:
-    from tradewind.backtest.signals import model_series
-    from tradewind.errors import ModelUnavailable
+def _model_inputs(
+    models: str, symbols: tuple[str, ...], candles: Path | None, end_ms: int, step: Callable[[str], None]
+) -> _Inputs:
+    """Series with forecasts, stored news scores and, with stored bars, the rules that the account last traded by."""
+    from tradewind.backtest.instruments import inferred_instrument
+    from tradewind.backtest.walk_forward import spans_of, walk_forward_series
+    from tradewind.core.timeframes import from_ms, to_ms
     from tradewind.settings import load_settings
     from tradewind.wiring import Wiring
 
     wiring = Wiring(load_settings())
     try:
-        params, model = wiring.params, wiring.model_store.champion()
+        params, store = wiring.params, wiring.model_store
+        if models == "champion":
+            champion = store.champion()
+            ends = {} if champion is None else {champion.version: 0}
+            label = "looks back: bars before the model's training end were seen in training"
+        else:
+            ends = {row["version"]: to_ms(row["trained_until"]) for row in store.deciding(from_ms(end_ms))}
+            label = "walk-forward: each version decides from the end of its data; it was chosen by the weeks after"
+        if not ends:
+            raise ModelUnavailable("no model could decide here: train one (./tradewind demo), or use --rule ema_cross")
+        spans = spans_of(ends)
+        bars = _read_bars(tuple(dict.fromkeys((*symbols, params.leader_symbol))), candles)
+        news = wiring.state_store.sentiment_between(symbols, from_ms(0), from_ms(end_ms))
+        stored = {} if candles is not None else wiring.parity_store.newest_instruments()
+        loaded = {version: store.load(version) for version in ends}
     finally:
         wiring.close()
-    if model is None:
-        raise ModelUnavailable("there is no champion model: train one (./tradewind demo), or use --rule ema_cross")
-    leader = params.leader_symbol
-    bars = _read_bars(tuple(dict.fromkeys((*symbols, leader))), candles)
-    series = {s: model_series(bars[s], bars[leader], _instrument(bars[s], params), model, params) for s in symbols}
-    return series, params
+    series = {}
+    for symbol in symbols:
+        step(f"features and forecasts of {symbol}")
+        series[symbol] = walk_forward_series(
+            bars[symbol],
+            bars[params.leader_symbol],
+            stored.get(symbol) or inferred_instrument(bars[symbol], params),
+            spans,
+            loaded.__getitem__,
+            params,
+            news[symbol],
+        )
+    guessed = [symbol for symbol in symbols if symbol not in stored]
+    labels = [label] + ([f"steps and ticks of {', '.join(guessed)} are read off the prices"] if guessed else [])
+    return _Inputs(series, params, labels, None if models == "champion" else spans)
 
 
 def _print_summary(result: ReplayResult, performance: Any) -> None:

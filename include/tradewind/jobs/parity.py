@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from tradewind.backtest.replay import ReplaySettings, replay
-from tradewind.backtest.signals import Forecast, SymbolSeries, model_forecast, symbol_series
+from tradewind.backtest.signals import SymbolSeries, model_forecast, symbol_series
+from tradewind.backtest.walk_forward import no_forecast, overlay
 from tradewind.core.features import LIVE_WINDOW_BARS, compute_features
 from tradewind.core.inputs import BAR, CycleInputs
 from tradewind.core.matching_book import MatchingSettings
@@ -141,8 +142,7 @@ def _series(
     params = cycles[0].params
     families = family_codes(regime_codes(measure_regime(bars, params), params))
     features = compute_features(bars, leader, params)
-    empty = np.full(len(bars), np.nan)
-    merged = Forecast(empty, empty, empty, empty, "", empty, ("",), np.zeros(len(bars), dtype=np.int64))
+    merged = no_forecast(len(bars))
     for version, spans in _deciding(cycles).items():
         answers = model_forecast(ports.model_store.load(version), features, families)
         inside = np.zeros(len(bars), dtype=bool)
@@ -150,23 +150,6 @@ def _series(
             inside |= (bars.open_time_ms >= start_ms) & (bars.open_time_ms < end_ms)
         merged = overlay(merged, answers, inside)
     return replace(symbol_series(bars, instrument, merged, params), sentiment=news)
-
-
-def overlay(base: Forecast, answers: Forecast, inside: Any) -> Forecast:
-    """`base` with another model's answers on the rows that a mask marks."""
-    assert base.p_neither is not None
-    assert answers.p_neither is not None
-    assert base.version_of is not None
-    return Forecast(
-        np.where(inside, answers.p_long, base.p_long),
-        np.where(inside, answers.p_short, base.p_short),
-        np.where(inside, answers.expected_r_long, base.expected_r_long),
-        np.where(inside, answers.expected_r_short, base.expected_r_short),
-        "",
-        np.where(inside, answers.p_neither, base.p_neither),
-        (*base.versions, answers.model_version),
-        np.where(inside, len(base.versions), base.version_of),
-    )
 
 
 def _deciding(cycles: Sequence[CycleInputs]) -> Mapping[str, list[tuple[int, int]]]:

@@ -27,3 +27,19 @@ def measure_drift() -> list[dict[str, Any]]:
         report(result)
         day = ports.clock.now().date().isoformat()
     return [{"trigger_run_id": f"drift__{day}", "conf": {"reason": "drift"}}] if result["alarmed"] else []
+
+
+def check_parity() -> None:
+    """Compare the last day with its replay and store the report; a day without a flat moment is passed over."""
+    from datetime import timedelta
+
+    from tradewind.errors import MissingData
+    from tradewind.jobs.parity import check_parity
+    from tradewind.orchestration.runtime import report, task_ports
+
+    with task_ports() as ports:
+        since = ports.clock.now() - timedelta(days=1)
+        try:
+            report(check_parity(ports, since, matching=ports.matching))
+        except MissingData as reason:
+            report({"compared": False, "reason": str(reason)})
