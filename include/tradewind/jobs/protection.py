@@ -101,7 +101,7 @@ def _replace_lot(ports: Ports, situation: Situation, lot: int, wanted: Decimal, 
     deadline = time.monotonic() + ports.params.replacement_deadline_s
     held_before = situation.lots[lot]
     rests = resting(situation.orders, lot)
-    overlaps = False
+    overlaps = _may_overlap(situation, rests, wanted)
     if overlaps and (right := _right_generation(situation, lot, wanted)) is not None:
         # Somebody died between the two steps: only the second is left.
         cancel_resting(ports, [order for order in rests if order.generation != right])
