@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+import structlog
 from apiflask import APIBlueprint
 from flask import Response, g, url_for
 
@@ -150,6 +151,7 @@ def _start(
     made = services()
     job = job_for(dag_id, idempotency_key)
     conf = {**params, "job_id": job.job_id} if names_job else params
+    structlog.contextvars.bind_contextvars(dag_id=dag_id, run_id=job.run_id, job_id=job.job_id)
     try:
         remember(made.database, job, params, g.actor)
         state = start(made, job, conf)

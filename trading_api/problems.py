@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import psycopg
+import structlog
 from apiflask import APIFlask, HTTPError
 from flask import Response, current_app, g, json, request
 from flask.json.provider import DefaultJSONProvider
@@ -72,6 +73,8 @@ def problem(status: int, detail: str, *, errors: Any = None, headers: Any = None
 def _take_request_id() -> None:
     given = request.headers.get("X-Request-ID", "")
     g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=g.request_id)
 
 
 def _show_request_id(response: Response) -> Response:

@@ -21,6 +21,7 @@ _BAR = {"15m": timedelta(minutes=15), "1h": timedelta(hours=1)}
 _LATE_AFTER = timedelta(minutes=4)
 # Without these no entry is sent. Redis is dispensable, and a process that is started again is named by its part.
 _BLOCKING = ("postgresql", "airflow", "exchange", "watch")
+_SAID_ALREADY = ("part:", "process:", "dag_failed:", "naked:", "breaker", "halt-")
 _RECENT_ALERT = timedelta(hours=24)
 
 
@@ -263,11 +264,23 @@ def _problems(queries: Queries, checks: Sequence[Check], answer: dict[str, Any])
             found.append(_problem(severity, "DAG", f"the last run of {dag['dag_id']} failed"))
         elif dag["paused"] and dag["dag_id"] not in MONEY_DAGS:
             found.append(_problem("warning", "DAG", f"{dag['dag_id']} is paused"))
-    recent = datetime.now(UTC) - _RECENT_ALERT
-    for alert in queries.alerts(20):
-        if alert["severity"] != "info" and alert["last_seen_at"] > recent and alert["sent_at"] is None:
-            found.append(_problem(alert["severity"], "alert", alert["title"]))
+    found += _alarms(queries.alerts(40))
     return found
+
+
+def _alarms(alerts: Sequence[Row]) -> list[dict[str, str]]:
+    """Alerts of the last day that nobody was sent, except what is over and what the checks above say themselves."""
+    recent = datetime.now(UTC) - _RECENT_ALERT
+    over = {alert["key"].removesuffix(":over"): alert["last_seen_at"] for alert in alerts if ":over" in alert["key"]}
+    return [
+        _problem(alert["severity"], "alert", alert["title"])
+        for alert in alerts
+        if alert["severity"] != "info"
+        and alert["sent_at"] is None
+        and alert["last_seen_at"] > recent
+        and not alert["key"].startswith(_SAID_ALREADY)
+        and over.get(alert["key"], recent) < alert["last_seen_at"]
+    ]
 
 
 def _problem(severity: str, what: str, detail: str) -> dict[str, str]:

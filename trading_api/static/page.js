@@ -156,6 +156,7 @@
   });
 
   draw();
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   setInterval(refresh, REFRESH_MS);
   setInterval(draw, CHARTS_MS);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) { refresh(); draw(); } });

@@ -15,10 +15,14 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+import structlog
+
 from tradewind.core.orders import AT_EXCHANGE, ForbiddenMove, is_final, next_state, resolve
 from tradewind.core.ports import Ports
 from tradewind.core.types import ExchangeOrder, Order, OrderState
 from tradewind.errors import LedgerMismatch, ReconcileError, RetryError, TradewindError
+
+log = structlog.get_logger(__name__)
 
 # An order that worked and is suddenly unknown is declared lost only after so many answers, not after one odd one.
 ASKS_BEFORE_LOST = 3
@@ -45,6 +49,7 @@ def observe(ports: Ports, report: ExchangeOrder) -> Order | None:
     )
     if unchanged:
         return order
+    log.info("order moved", **_ids(order), was=order.state.value, state=state.value, filled=str(report.filled_quantity))
     return ports.trading_store.move_order(
         order.client_order_id,
         state,
@@ -75,10 +80,12 @@ def submit(ports: Ports, orders: Sequence[Order], send: Callable[[], Sequence[Ex
             reports = send()
     except ReconcileError as error:
         # No answer, or one that cannot be read: the exchange may hold the order.
+        log.warning("no answer to an order", **_ids(orders[0]), reason=str(error))
         _move_all(ports, orders, OrderState.UNKNOWN, str(error))
         ports.metrics.count("tradewind.orders.unknown")
         return [ask(ports, row) for row in _rows(ports, orders)]
     except TradewindError as error:
+        log.warning("order refused", **_ids(orders[0]), reason=str(error))
         _move_all(ports, orders, OrderState.REJECTED, str(error))
         ports.metrics.count("tradewind.orders.rejected")
         return _rows(ports, orders)
@@ -86,10 +93,23 @@ def submit(ports: Ports, orders: Sequence[Order], send: Callable[[], Sequence[Ex
         # Whatever this was, the request may have left: the ids must be asked for.
         _move_all(ports, orders, OrderState.UNKNOWN, "the sending task failed")
         raise
-    ports.metrics.timing_ms("tradewind.orders.ack", (time.monotonic() - started_s) * 1000, role=orders[0].role.value)
+    ack_ms = (time.monotonic() - started_s) * 1000
+    ports.metrics.timing_ms("tradewind.orders.ack", ack_ms, role=orders[0].role.value)
+    for order in orders:
+        log.info("order acknowledged", **_ids(order), ack_ms=round(ack_ms, 1))
     for report in reports:
         observe(ports, report)
     return _rows(ports, orders)
+
+
+def _ids(order: Order) -> dict[str, str]:
+    """What a reader of the log follows an order by."""
+    return {
+        "client_order_id": order.client_order_id,
+        "position_id": order.position_id,
+        "symbol": order.symbol,
+        "role": order.role.value,
+    }
 
 
 def ask(ports: Ports, order: Order) -> Order:
