@@ -37,30 +37,35 @@ def ensure(settings: Settings, server: EmbeddedPostgres | None) -> list[str]:
     ----------
     server : the embedded server, already answering; None with an external one.
     """
-    wanted = [settings.database_url]
-    restricted = [settings.writer_database_url, settings.status_database_url]
-    if settings.uses_embedded_exchange:
-        wanted.append(settings.paper_database_url)
-    if server is not None:
-        with _administrator(server) as connection:
-            for url in [*wanted, *restricted, settings.airflow_database_url]:
-                _ensure_role(connection, url)
-            # For notebooks and dashboards; whoever wants to use it gives it a password.
-            if connection.execute("SELECT to_regrole('tradewind_reader') IS NULL").fetchone() == (True,):
-                connection.execute("CREATE ROLE tradewind_reader")
-            for url in wanted:
-                _ensure_database(connection, url)
-            for url in restricted:
-                connect = sql.SQL("GRANT CONNECT, TEMPORARY ON DATABASE {} TO {}")
-                connection.execute(connect.format(sql.Identifier(_name(url)), sql.Identifier(_user(url))))
-    else:
-        for url in [*wanted, settings.airflow_database_url]:
-            _ensure_external(url)
+    make(settings, server)
     applied = migrate(settings.database_url.get_secret_value(), settings.identity)
     with psycopg.connect(settings.database_url.get_secret_value(), connect_timeout=10) as connection:
         # Roles may have been made, and tables added, since the migration that gave the rights.
         connection.execute("SELECT grant_rights()")
     return applied
+
+
+def make(settings: Settings, server: EmbeddedPostgres | None) -> None:
+    """Make the roles and the databases that are missing, without any table; `server` as for `ensure`."""
+    wanted = [settings.database_url]
+    restricted = [settings.writer_database_url, settings.status_database_url]
+    if settings.keeps_paper_exchange:
+        wanted.append(settings.paper_database_url)
+    if server is None:
+        for url in [*wanted, settings.airflow_database_url]:
+            _ensure_external(url)
+        return
+    with _administrator(server) as connection:
+        for url in [*wanted, *restricted, settings.airflow_database_url]:
+            _ensure_role(connection, url)
+        # For notebooks and dashboards; whoever wants to use it gives it a password.
+        if connection.execute("SELECT to_regrole('tradewind_reader') IS NULL").fetchone() == (True,):
+            connection.execute("CREATE ROLE tradewind_reader")
+        for url in wanted:
+            _ensure_database(connection, url)
+        for url in restricted:
+            connect = sql.SQL("GRANT CONNECT, TEMPORARY ON DATABASE {} TO {}")
+            connection.execute(connect.format(sql.Identifier(_name(url)), sql.Identifier(_user(url))))
 
 
 def recreate(settings: Settings, server: EmbeddedPostgres) -> None:
