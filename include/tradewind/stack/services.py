@@ -147,9 +147,12 @@ def _exchange(settings: Settings) -> list[Service | Step]:
 
     def create_account() -> None:
         key = settings.exchange_api_key.get_secret_value()
+        capital = {settings.quote_currency: settings.paper_capital_quote}
+        is_spot = settings.market_type == "spot"
         with PaperAdmin(settings.exchange_url, settings.exchange_admin_token.get_secret_value()) as admin:
             admin.create_account(
-                {settings.quote_currency: settings.paper_capital_quote},
+                capital if is_spot else {},
+                futures_balances=None if is_spot else capital,
                 # Named after its key, so that every later start finds it, and another key is another account.
                 account_id=hashlib.sha256(key.encode()).hexdigest()[:12],
                 api_key=key,
