@@ -18,9 +18,10 @@ from decimal import Decimal
 from typing import Any, Final
 
 from tradewind.adapters.ccxt_futures_client import CcxtFuturesClient
+from tradewind.adapters.ccxt_key_rights import key_rights
 from tradewind.adapters.ccxt_orders import STATES
 from tradewind.core.orders import is_ours
-from tradewind.core.ports import BracketLegs
+from tradewind.core.ports import BracketLegs, KeyRights
 from tradewind.core.timeframes import from_ms, to_ms
 from tradewind.core.types import (
     Balance,
@@ -69,6 +70,10 @@ class CcxtFuturesTrading:
     @property
     def recv_window_s(self) -> float:
         return self._client.config.recv_window_ms / 1000
+
+    def key_rights(self) -> KeyRights:
+        """What the exchange says this key may do."""
+        return key_rights(self._client)
 
     def signed_at(self, moment: datetime) -> AbstractContextManager[None]:
         """Within, sends carry this timestamp of the machine's clock and are refused when they leave too late."""

@@ -15,8 +15,9 @@ from decimal import Decimal
 from typing import Any, Final
 
 from tradewind.adapters.ccxt_client import CcxtClient
+from tradewind.adapters.ccxt_key_rights import key_rights
 from tradewind.adapters.ccxt_orders import exchange_order, order_fields, reports_of
-from tradewind.core.ports import BracketLegs
+from tradewind.core.ports import BracketLegs, KeyRights
 from tradewind.core.timeframes import from_ms, to_ms
 from tradewind.core.types import Balance, BookTop, BracketSupport, ExchangeOrder, Fill, Instrument, Order, Payment
 from tradewind.errors import NotSupported, OrderRejected, OutcomeUnknown, RetryError
@@ -39,6 +40,10 @@ class CcxtTrading:
     @property
     def recv_window_s(self) -> float:
         return self._client.config.recv_window_ms / 1000
+
+    def key_rights(self) -> KeyRights:
+        """What the exchange says this key may do."""
+        return key_rights(self._client)
 
     def signed_at(self, moment: datetime) -> AbstractContextManager[None]:
         """Within, sends carry this timestamp of the machine's clock and are refused when they leave too late."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tradewind.errors import BadInput, StackFailed
+from tradewind.errors import BadInput, RetryError, StackFailed
 
 if TYPE_CHECKING:
     from tradewind.settings import Settings
@@ -46,6 +46,7 @@ def up(
     from tradewind.stack.progress import LiveReporter
 
     settings = with_secrets()
+    _require_safe_key(settings)
     if reload:
         daemon.reload(settings)
         print("The processes that run Tradewind's code were restarted.")
@@ -57,6 +58,26 @@ def up(
     else:
         with LiveReporter() as reporter:
             daemon.serve(settings, reporter, on_ready=lambda stack: _announce(stack, reporter))
+
+
+def _require_safe_key(settings: Settings) -> None:
+    """Refuse to start live with a key that may withdraw. An exchange that does not tell, or not now, is told about."""
+    if settings.mode != "live":
+        return
+    from tradewind.adapters.ccxt_client import client_from_settings
+    from tradewind.adapters.ccxt_key_rights import key_rights
+
+    try:
+        rights = key_rights(client_from_settings(settings, None))
+    except RetryError as error:
+        print(f"the key's rights could not be asked for: {error}; entries wait until they are known", file=sys.stderr)
+        return
+    if rights.can_withdraw:
+        raise BadInput(
+            "the API key may withdraw or transfer: make one that may read and trade alone, and delete this one"
+        )
+    if rights.can_withdraw is None:
+        print("the exchange does not tell whether this key may withdraw: see to it that it may not", file=sys.stderr)
 
 
 def down() -> None:

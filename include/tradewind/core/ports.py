@@ -292,6 +292,15 @@ class BracketLegs:
     target: Order
 
 
+@dataclass(frozen=True, slots=True)
+class KeyRights:
+    """What the exchange says our API key may do; None where it does not tell."""
+
+    can_trade: bool | None
+    can_withdraw: bool | None  # or move money out of the account in any other way
+    is_ip_restricted: bool | None
+
+
 class TradingExchange(Protocol):
     """An exchange's private side. Every call names our client order ids; none retries a send by itself.
 
@@ -303,6 +312,8 @@ class TradingExchange(Protocol):
 
     @property
     def recv_window_s(self) -> float: ...
+
+    def key_rights(self) -> KeyRights: ...
 
     def signed_at(self, moment: datetime) -> AbstractContextManager[None]:
         """Within, sends carry this timestamp (wall time) and are refused by the exchange once they leave too late."""

@@ -44,6 +44,8 @@ def _reconciliation_reasons(ports: Ports, wall: datetime, details: dict[str, Any
     offset_ms = last.report.get("clock_offset_ms")
     if offset_ms is not None and abs(offset_ms) > ports.exchange.recv_window_s * 1000:
         reasons.append(f"the clock is {offset_ms:.0f} ms off the exchange's")
+    if last.report.get("key_can_withdraw"):
+        reasons.append("the API key may withdraw: use one that may read and trade alone")
     return reasons
 
 

@@ -15,7 +15,7 @@ from tradewind.core.orders import LIVE
 from tradewind.core.ports import Ports
 from tradewind.core.reconcile import ExchangeView, LedgerView, Reconciliation, reconcile
 from tradewind.core.types import Fill, Instrument
-from tradewind.errors import RetryError
+from tradewind.errors import RetryError, StopError
 from tradewind.jobs.equity import ensure_baseline, quote_asset
 from tradewind.jobs.payments import ingest_payments, is_margined
 
@@ -86,7 +86,7 @@ def record(ports: Ports, report: Reconciliation, problems: Sequence[str] = ()) -
     offset_ms = _clock_offset_ms(ports)
     clean = report.clean and not problems
     stored: dict[str, Any] = report.to_json()
-    stored |= {"clock_offset_ms": offset_ms, "problems": list(problems)}
+    stored |= {"clock_offset_ms": offset_ms, "key_can_withdraw": _may_withdraw(ports), "problems": list(problems)}
     ports.trading_store.record_reconciliation(ports.wall.now(), clean, stored)
     ports.metrics.gauge("tradewind.reconciliation.clean", 1.0 if clean else 0.0)
     ports.metrics.gauge("tradewind.reconciliation.differences", len(report.differences) + len(problems))
@@ -115,3 +115,19 @@ def _clock_offset_ms(ports: Ports) -> float | None:
             "Requests are refused beyond their window: synchronise the clock (chrony, ntpd).",
         )
     return offset_ms
+
+
+def _may_withdraw(ports: Ports) -> bool | None:
+    """Whether the API key may move money out of the account; None where the exchange does not tell."""
+    try:
+        may = ports.exchange.key_rights().can_withdraw
+    except (RetryError, StopError):
+        return None
+    if may:
+        ports.alerts.raise_alert(
+            "critical",
+            "key-may-withdraw",
+            "The API key may withdraw: no entries until it may not",
+            "Make a key that may read and trade alone, restricted to this machine's address, and delete this one.",
+        )
+    return may
