@@ -56,7 +56,12 @@ class Crowd:
             else:
                 open_orders = self.engine.open_orders(account)
                 if open_orders:
-                    self.engine.cancel(account, self.rng.choice(open_orders).order_id, self.now)
+                    order = self.rng.choice(open_orders)
+                    if self.rng.random() < 0.3:
+                        lots = self.rng.randrange(order.lots + 2)
+                        self.engine.amend(account, order.order_id, lots, self.commands.name(), self.now)
+                    else:
+                        self.engine.cancel(account, order.order_id, self.now)
             self.outcomes["accepted"] += 1
         except Refusal as refused:
             self.outcomes[refused.reason.value] += 1

@@ -64,8 +64,10 @@ class TwinRun:
             self.place(symbol)
         elif action < 0.80:
             self.place_list(symbol)
-        else:
+        elif action < 0.94:
             self.cancel()
+        else:
+            self.amend()
 
     def price(self, symbol: str) -> int:
         found = self.twin.view.price(symbol, self.now)
@@ -156,6 +158,27 @@ class TwinRun:
         self.twin.engine.cancel("a", order.order_id, self.now)
         self.seen["cancelled"] += 1
 
+    def amend(self) -> None:
+        resting = self.twin.engine.open_orders("a")
+        if not resting:
+            return
+        order = self.rng.choice(resting)
+        rules = self.twin.engine.rules[order.symbol]
+        lots, name = self.rng.randrange(1, order.lots + 2), self.commands.name()
+        answer, _ = self.send(
+            "PUT", "/api/v3/order/amend/keepPriority", symbol=order.symbol, orderId=order.order_id,
+            newQty=str(rules.quantity(lots)), newClientOrderId=name,
+        )  # fmt: skip
+        self.twin.refresh(order.symbol, self.now)
+        try:
+            self.twin.engine.amend("a", order.order_id, lots, name, self.now)
+            outcome = 200, "amended"
+        except Refusal:
+            outcome = 400, "amendment refused"
+        assert answer is not None
+        assert answer.status_code == outcome[0], (order, lots, answer.text)
+        self.seen[outcome[1]] += 1
+
     def compare(self) -> None:
         """Both sides say the same, and what they say is lawful."""
         twin, state = self.twin, self.server.admin.state()["accounts"][self.account.account_id]
@@ -206,6 +229,16 @@ def test_http_and_in_process_end_alike(empty_postgres_url: str) -> None:
                 run.kill()
                 run.compare()
         assert "defect" not in server.log()
-    for what in ("placed", "list placed", "refused", "cancelled", "moved", "drop_after", "partial_fill", "reject_leg"):
+    for what in (
+        "placed",
+        "amended",
+        "list placed",
+        "refused",
+        "cancelled",
+        "moved",
+        "drop_after",
+        "partial_fill",
+        "reject_leg",
+    ):
         assert run.seen[what] > 0, run.seen
     print(f"{EVENTS} events, {run.restarts} kills: {dict(run.seen)}")

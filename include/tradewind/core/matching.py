@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import itertools
 
+from tradewind.core.matching_amend import Amending
 from tradewind.core.matching_book import BarPath, BarTicks, level_lots, limit_touch_ticks
-from tradewind.core.matching_execution import Execution
 from tradewind.core.matching_lists import NewOrderList, check_composition, check_leg_relation
 from tradewind.core.matching_rules import check_filters
 from tradewind.core.matching_state import Changes, Quote
@@ -36,7 +36,7 @@ _NEVER_LOW = -1
 _NEVER_HIGH = 1 << 62
 
 
-class Engine(Execution):
+class Engine(Amending):
     """Matching for any number of accounts and symbols.
 
     Every command raises Refusal before it has changed anything, or succeeds wholly.

@@ -110,6 +110,8 @@ class RejectReason(StrEnum):
     BAD_COMPOSITION = "unsupported combination of parameters"
     UNKNOWN_ORDER = "unknown order"
     CANCEL_RESTRICTED = "cancel restrictions"
+    AMEND_NO_CHANGE = "nothing would change"
+    AMEND_INCREASE = "an order can only be reduced"
     ZERO_NOTIONAL = "price times quantity is zero"
     FILTER_PRICE = "PRICE_FILTER"
     FILTER_PERCENT_PRICE = "PERCENT_PRICE_BY_SIDE"
@@ -159,6 +161,18 @@ class NewOrder:
     """Labels the client gave (strategy id, self-trade prevention mode), carried and never read here."""
 
 
+@dataclass(frozen=True, slots=True)
+class Amendment:
+    """One reduction of an order: who it was, who it became, and how much it asked for before and after."""
+
+    execution_id: int
+    client_id_before: str
+    client_id_after: str
+    lots_before: int
+    lots_after: int
+    time_ms: int
+
+
 @dataclass(slots=True)
 class Order:
     """An order in the engine. Only the engine writes to it."""
@@ -190,6 +204,7 @@ class Order:
     reject_reason: str = ""
     reserve_ticks: int = 0
     """The price that a buying order without a price or stop price is paid at: the last one when it was placed."""
+    amendments: tuple[Amendment, ...] = ()
 
     @property
     def remaining_lots(self) -> int:

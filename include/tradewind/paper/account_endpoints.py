@@ -313,18 +313,7 @@ def my_trades(call: Call) -> Any:
     orderId=p.number,
     limit=p.limit(1000),
 )
-@endpoint(
-    "GET",
-    "/api/v3/order/amendments",
-    _USER,
-    weight=4,
-    required=("symbol", "orderId"),
-    symbol=p.symbol,
-    orderId=p.number,
-    fromExecutionId=p.number,
-    limit=p.limit(1000),
-)
-def nothing_of_the_kind(call: Call) -> list[dict[str, Any]]:
-    """Prevented matches, allocations and amendments: accounts never meet each other here, and nothing is amended."""
+def no_matches_or_allocations(call: Call) -> list[dict[str, Any]]:
+    """Prevented matches and allocations: accounts never meet each other here, and every order meets its own book."""
     rules_of(call, call.params["symbol"])
     return []

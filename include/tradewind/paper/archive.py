@@ -13,6 +13,7 @@ import psycopg
 
 from tradewind.core.matching_types import (
     NO_LIST,
+    Amendment,
     Fill,
     ListKind,
     Order,
@@ -209,6 +210,7 @@ def read_order(data: dict[str, Any]) -> Order:
         kind=OrderKind(data["kind"]),
         time_in_force=TimeInForce(data["time_in_force"]),
         status=OrderStatus(data["status"]),
+        amendments=tuple(Amendment(**step) for step in data.get("amendments", ())),
     )
     return Order(**fixed)
 

@@ -39,6 +39,8 @@ _TEXTS: dict[RejectReason, tuple[int, str]] = {
     RejectReason.BAD_COMPOSITION: (-1014, "Unsupported order combination."),
     RejectReason.UNKNOWN_ORDER: (-2011, "Unknown order sent."),
     RejectReason.CANCEL_RESTRICTED: (-2011, "Order was not canceled due to cancel restrictions."),
+    RejectReason.AMEND_NO_CHANGE: (-2038, "The requested action would change no state; rejecting."),
+    RejectReason.AMEND_INCREASE: (-2038, "Order amend (quantity increase) is not supported."),
     RejectReason.ZERO_NOTIONAL: (-2010, "Price * QTY is zero or less."),
 }
 

@@ -63,6 +63,49 @@ def new_oco(call: Call) -> dict[str, Any]:
 
 @endpoint(
     "POST",
+    "/api/v3/order/oco",
+    Security.TRADE,
+    required=("symbol", "side", "quantity", "price", "stopPrice"),
+    side=p.side,
+    quantity=p.decimal,
+    price=p.decimal,
+    stopPrice=p.decimal,
+    stopLimitPrice=p.decimal,
+    stopLimitTimeInForce=p.time_in_force,
+    trailingDelta=p.number,
+    limitClientOrderId=p.client_id,
+    stopClientOrderId=p.client_id,
+    limitIcebergQty=p.decimal,
+    stopIcebergQty=p.decimal,
+    limitStrategyId=p.number,
+    limitStrategyType=p.strategy_type,
+    stopStrategyId=p.number,
+    stopStrategyType=p.strategy_type,
+    shared=_LIST,
+)
+def new_oco_of_old(call: Call) -> dict[str, Any]:
+    """The first form of OCO, by limit and stop instead of above and below, which older clients still send."""
+    q = call.params
+    rules, side = rules_of(call, q["symbol"]), OrderSide[q["side"]]
+    limit, stop = ("above", "below") if side is OrderSide.SELL else ("below", "above")
+    as_now = {
+        f"{limit}Type": "LIMIT_MAKER",
+        f"{limit}Price": q["price"],
+        f"{stop}Type": "STOP_LOSS_LIMIT" if "stopLimitPrice" in q else "STOP_LOSS",
+        f"{stop}StopPrice": q["stopPrice"],
+    }
+    renamed = {"stopLimitPrice": f"{stop}Price", "stopLimitTimeInForce": f"{stop}TimeInForce"}
+    renamed["trailingDelta"] = f"{stop}TrailingDelta"
+    for old, new in (("limit", limit), ("stop", stop)):
+        for field in ("ClientOrderId", "IcebergQty", "StrategyId", "StrategyType"):
+            renamed[old + field] = new + field
+    as_now |= {new: q[old] for old, new in renamed.items() if old in q}
+    legs = read_pair({**as_now, **q}, rules, "above", "below", side, q["quantity"])
+    return _place_list(call, make_list(q, ListKind.OCO, rules, legs))
+
+
+@endpoint(
+    "POST",
     "/api/v3/orderList/oto",
     Security.TRADE,
     required=(*_WORKING_REQUIRED, "pendingType", "pendingQuantity"),

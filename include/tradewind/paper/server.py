@@ -26,6 +26,7 @@ from tradewind.core.matching_types import Refusal
 from tradewind.paper import (
     account_endpoints,
     admin_api,
+    amend_endpoints,
     auth,
     futures_endpoints,
     list_endpoints,
@@ -48,6 +49,7 @@ from tradewind.paper.store import PaperStore, SavedState
 log = logging.getLogger(__name__)
 _REGISTERED = (
     account_endpoints,
+    amend_endpoints,
     futures_endpoints,
     list_endpoints,
     market_endpoints,

@@ -224,24 +224,6 @@ def cancel_replace(call: Call) -> dict[str, Any]:
     return {"code": -2022, "msg": "Order cancel-replace failed.", "data": body}
 
 
-@endpoint(
-    "PUT",
-    "/api/v3/order/amend/keepPriority",
-    Security.TRADE,
-    weight=4,
-    required=("symbol", "newQty"),
-    symbol=p.symbol,
-    orderId=p.number,
-    origClientOrderId=p.client_id,
-    newClientOrderId=p.client_id,
-    newQty=p.decimal,
-)
-def amend_order(call: Call) -> dict[str, Any]:
-    """Refused, as exchangeInfo announces (`amendAllowed` is false)."""
-    rules_of(call, call.params["symbol"])
-    raise ApiError(-2038, "The requested action would change no state; order amend is not supported for this symbol.")
-
-
 def canceled_list(call: Call, order_list: OrderList, cancel_id: str) -> dict[str, Any]:
     engine = call.exchange.engine
     orders = [engine.orders[i] for i in order_list.order_ids]
