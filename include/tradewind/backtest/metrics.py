@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Final
 
 import numpy as np
 
 from tradewind.core.types import FloatArray
 
-from .results import EquityPoint, Trade
+from .bootstrap import day_intervals, ratios, trade_intervals
+from .results import EquityCurve, EquityPoint, Trade
+
+DAY_MS: Final = 86_400_000
+_EULER: Final = 0.5772156649015329
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """NaN where a number is undefined: no trades, or no day of variation. Fractions are of initial or peak equity."""
+    """NaN where a number is undefined: no trades, or no day of variation. Fractions are of initial or peak equity.
+
+    Each `…_interval` holds the 5 % and 95 % bootstrap bounds. `deflated_sharpe` is the probability that the true Sharpe
+    is above what the best of `trials` worthless strategies would have shown.
+    """
 
     trades: int
     wins: int
@@ -22,10 +34,25 @@ class Performance:
     fees_quote: float
     return_frac: float
     max_drawdown_frac: float
+    exposure_frac: float  # share of the time in which a position was held
+    turnover: float  # bought and sold over the initial equity
     expectancy_r: float
-    expectancy_r_low: float  # 5 % bound of the bootstrap
+    expectancy_r_interval: Interval
     profit_factor: float
-    sharpe_daily: float  # mean over standard deviation of daily returns, times the square root of 365
+    profit_factor_interval: Interval
+    sharpe: float  # mean over standard deviation of daily returns, times the square root of 365
+    sharpe_interval: Interval
+    sortino: float
+    sortino_interval: Interval
+    calmar: float  # yearly growth over the deepest drawdown
+    calmar_interval: Interval
+    deflated_sharpe: float
+    trials: int
+
+    @property
+    def expectancy_r_low(self) -> float:
+        """The 5 % bound."""
+        return self.expectancy_r_interval[0]
 
 
 def drawdown_frac(equity: FloatArray) -> FloatArray:
@@ -33,32 +60,85 @@ def drawdown_frac(equity: FloatArray) -> FloatArray:
     return 1.0 - equity / np.maximum.accumulate(equity)
 
 
-def bootstrap_low(values: FloatArray, *, quantile: float = 0.05, resamples: int = 2000, seed: int = 7) -> float:
-    """The `quantile` of the mean under resampling with replacement (percentile bootstrap); NaN for fewer than two."""
-    if len(values) < 2:
+def bootstrap_low(values: FloatArray) -> float:
+    """The 5 % bound of the mean of trades drawn with replacement; NaN for fewer than two."""
+    return trade_intervals(values, values)["expectancy_r"][0]
+
+
+def daily_returns(equity: Sequence[EquityPoint], start_ms: int | None = None, end_ms: int | None = None) -> FloatArray:
+    """Simple returns between the last marks of consecutive UTC days, a day without a mark being one without a change.
+
+    `start_ms` and `end_ms` bound the run; the first and the last mark by default. Empty for less than two days.
+    """
+    curve = EquityCurve.of(equity)
+    if len(curve) == 0:
+        return np.empty(0)
+    # A mark at midnight is the day's that ends there.
+    days = (curve.at_ms - 1) // DAY_MS
+    first = int(days[0]) if start_ms is None else start_ms // DAY_MS
+    last = max(int(days[-1]), first) if end_ms is None else max((end_ms - 1) // DAY_MS, first)
+    rows = np.searchsorted(days, np.arange(first, last + 1), side="right") - 1
+    closes = curve.equity_quote[np.maximum(rows, 0)]
+    out: FloatArray = closes[1:] / closes[:-1] - 1.0
+    return out
+
+
+def deflated_sharpe(returns: FloatArray, trials: int, trial_sharpes: Sequence[float] = ()) -> float:
+    """Probability that the true Sharpe exceeds what the best of `trials` without any skill would show.
+
+    Bailey and López de Prado (2014): the expected maximum of the trials' Sharpe ratios is the bar, and the estimate's
+    error takes skewness and kurtosis in. `trial_sharpes` (yearly) give their spread; without them it is that of an
+    estimate under no skill. NaN for fewer than ten days or no variation.
+    """
+    n = len(returns)
+    deviation = float(returns.std(ddof=1)) if n > 1 else 0.0
+    if n < 10 or deviation == 0:
         return float("nan")
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(0, len(values), size=(resamples, len(values)))].mean(axis=1)
-    return float(np.quantile(means, quantile))
+    sharpe = float(returns.mean()) / deviation
+    z = (returns - returns.mean()) / deviation
+    skew, kurtosis = float((z**3).mean()), float((z**4).mean())
+    known = np.array([s for s in trial_sharpes if math.isfinite(s)]) / math.sqrt(365)
+    spread = float(known.std(ddof=1)) if len(known) > 1 else 1.0 / math.sqrt(n - 1)
+    bar = 0.0
+    if trials > 1:
+        normal = NormalDist()
+        bar = spread * (
+            (1 - _EULER) * normal.inv_cdf(1 - 1 / trials) + _EULER * normal.inv_cdf(1 - 1 / (trials * math.e))
+        )
+    error = math.sqrt(max(1 - skew * sharpe + (kurtosis - 1) / 4 * sharpe**2, 1e-12) / (n - 1))
+    return NormalDist().cdf((sharpe - bar) / error)
 
 
-def daily_returns(equity: Sequence[EquityPoint]) -> FloatArray:
-    """Simple returns between the last marks of consecutive UTC days; empty for less than two days."""
-    last: dict[int, float] = {}
-    for point in equity:
-        last[point.at_ms // 86_400_000] = point.equity_quote
-    closes = np.array([last[day] for day in sorted(last)], dtype=np.float64)
-    return closes[1:] / closes[:-1] - 1.0 if len(closes) > 1 else np.empty(0)
+def exposure_frac(trades: Sequence[Trade], start_ms: int, end_ms: int) -> float:
+    """Share of [start, end) in which at least one position was held."""
+    if not trades or end_ms <= start_ms:
+        return 0.0
+    spans = np.array(sorted((trade.entry_ms, trade.exit_ms) for trade in trades), dtype=np.int64)
+    reached = np.maximum.accumulate(spans[:, 1])
+    begun = np.maximum(spans[:, 0], np.concatenate(([start_ms], reached[:-1])))
+    return float(np.maximum(spans[:, 1] - begun, 0).sum() / (end_ms - start_ms))
 
 
-def measure(trades: Sequence[Trade], equity: Sequence[EquityPoint], initial_equity_quote: float) -> Performance:
-    """All numbers of one run."""
+def measure(
+    trades: Sequence[Trade],
+    equity: Sequence[EquityPoint],
+    initial_equity_quote: float,
+    *,
+    span_ms: tuple[int, int] | None = None,
+    trials: int = 1,
+    trial_sharpes: Sequence[float] = (),
+) -> Performance:
+    """All numbers of one run over `span_ms` (the first to the last mark by default), one of `trials` tried."""
     r = np.array([trade.net_r for trade in trades], dtype=np.float64)
     net = np.array([trade.net_quote for trade in trades], dtype=np.float64)
-    marks = np.array([initial_equity_quote, *(point.equity_quote for point in equity)], dtype=np.float64)
+    curve = EquityCurve.of(equity)
+    marks = np.concatenate(([initial_equity_quote], curve.equity_quote))
     lost = -float(net[net < 0].sum())
-    returns = daily_returns(equity)
-    deviation = float(returns.std(ddof=1)) if len(returns) > 1 else 0.0
+    start_ms, end_ms = span_ms or ((int(curve.at_ms[0]), int(curve.at_ms[-1])) if len(curve) else (0, 0))
+    returns = daily_returns(curve, *(span_ms or (None, None)))
+    sharpe, sortino, calmar = ratios(returns) if len(returns) > 1 else (float("nan"),) * 3
+    of_trades, of_days = trade_intervals(r, net), day_intervals(returns)
+    moved = sum(trade.quantity * (trade.entry_price + trade.exit_price) for trade in trades)
     return Performance(
         trades=len(trades),
         wins=int((net > 0).sum()),
@@ -66,8 +146,18 @@ def measure(trades: Sequence[Trade], equity: Sequence[EquityPoint], initial_equi
         fees_quote=float(sum(trade.fees_quote for trade in trades)),
         return_frac=float(marks[-1] / initial_equity_quote - 1.0),
         max_drawdown_frac=float(drawdown_frac(marks).max()),
+        exposure_frac=exposure_frac(trades, start_ms, end_ms),
+        turnover=moved / initial_equity_quote,
         expectancy_r=float(r.mean()) if len(r) else float("nan"),
-        expectancy_r_low=bootstrap_low(r),
+        expectancy_r_interval=of_trades["expectancy_r"],
         profit_factor=float(net[net > 0].sum()) / lost if lost > 0 else float("nan"),
-        sharpe_daily=float(returns.mean()) / deviation * 365**0.5 if deviation > 0 else float("nan"),
+        profit_factor_interval=of_trades["profit_factor"],
+        sharpe=sharpe,
+        sharpe_interval=of_days["sharpe"],
+        sortino=sortino,
+        sortino_interval=of_days["sortino"],
+        calmar=calmar,
+        calmar_interval=of_days["calmar"],
+        deflated_sharpe=deflated_sharpe(returns, trials, trial_sharpes),
+        trials=trials,
     )

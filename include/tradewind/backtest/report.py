@@ -17,10 +17,12 @@ from plotly.subplots import make_subplots
 
 from tradewind.core.types import Bars, Side
 
+from .breakdown import buy_and_hold, by, costs, monthly_returns
 from .metrics import drawdown_frac, measure
-from .results import EquityPoint, RunResult, Trade
+from .results import EquityCurve, EquityPoint, RunResult, Trade
 
 MAX_TRADE_CHARTS = 60  # a chart a trade grows the file by about 20 kB; beyond this the table alone lists them
+MAX_MARKS = 6000  # of a curve: more would not be seen
 CONTEXT_BARS = 24  # drawn before the entry and after the exit of each trade
 
 _GREEN, _RED, _BLUE, _AMBER, _GREY = "#1a9a6c", "#d1495b", "#2f6fb5", "#c98a12", "#7a8594"
@@ -48,11 +50,23 @@ def write_report(path: Path, result: RunResult, sections: Mapping[str, Sequence[
     )
     environment.filters["utc"] = _utc
     drawn = result.trades[:MAX_TRADE_CHARTS]
+    span = (result.start_ms, result.end_ms)
+    performance = measure(result.trades, result.equity, result.initial_equity_quote, span_ms=span)
+    held = buy_and_hold(result)
     html = environment.get_template("report.html.j2").render(
         result=result,
-        performance=measure(result.trades, result.equity, result.initial_equity_quote),
+        performance=performance,
+        held_return_frac=held.equity_quote[-1] / result.initial_equity_quote - 1 if len(held) else float("nan"),
+        held_drawdown_frac=float(drawdown_frac(held.equity_quote).max()) if len(held) else float("nan"),
+        tables={
+            "Months, %": monthly_returns(result),
+            "By regime": by(result.trades, "regime", lambda trade: trade.regime or "unknown"),
+            "By symbol": by(result.trades, "symbol", lambda trade: trade.symbol),
+            "By exit": by(result.trades, "exit", lambda trade: trade.exit_reason),
+            "Costs": costs(result, performance) if result.trades else [],
+        },
         plotly_script=get_plotlyjs(),
-        equity_chart=_div(_equity_figure(result.equity, result.initial_equity_quote)),
+        equity_chart=_div(_equity_figure(result.equity, result.initial_equity_quote, held)),
         r_chart=_div(_r_figure(result.trades)) if result.trades else "",
         funnel_chart=_div(_funnel_figure(result)) if result.funnel else "",
         trade_charts=[
@@ -82,10 +96,30 @@ def _div(figure: go.Figure) -> str:
     return html
 
 
-def _equity_figure(equity: Sequence[EquityPoint], initial_quote: float) -> go.Figure:
+def _thinned(curve: EquityCurve) -> EquityCurve:
+    """At most some thousand marks, the extremes of each stretch kept, so that a long run stays a small file."""
+    stretch = -(-len(curve) // (MAX_MARKS // 4))
+    if stretch < 4:
+        return curve
+    rows = [0, len(curve) - 1]
+    for first in range(0, len(curve), stretch):
+        part = curve.equity_quote[first : first + stretch]
+        rows += [first, first + int(part.argmin()), first + int(part.argmax())]
+    kept = np.unique(rows)
+    return EquityCurve(curve.at_ms[kept], curve.equity_quote[kept])
+
+
+def _equity_figure(equity: Sequence[EquityPoint], initial_quote: float, held: EquityCurve) -> go.Figure:
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.7, 0.3], vertical_spacing=0.04)
-    times = _times([point.at_ms for point in equity])
-    values = np.array([point.equity_quote for point in equity], dtype=np.float64)
+    curve, held = _thinned(EquityCurve.of(equity)), _thinned(held)
+    times, values = _times(curve.at_ms.tolist()), curve.equity_quote
+    figure.add_trace(
+        go.Scatter(
+            x=_times(held.at_ms.tolist()), y=held.equity_quote, line={"color": _GREY, "width": 1}, name="buy and hold"
+        ),
+        row=1,
+        col=1,
+    )
     figure.add_trace(go.Scatter(x=times, y=values, line={"color": _BLUE, "width": 2}, name="equity"), row=1, col=1)
     figure.add_hline(y=initial_quote, line={"color": _GREY, "dash": "dot"}, row=1, col=1)
     if len(values):
@@ -95,7 +129,7 @@ def _equity_figure(equity: Sequence[EquityPoint], initial_quote: float) -> go.Fi
             row=2,
             col=1,
         )
-    figure.update_layout(**_LAYOUT, height=420, title="Equity and drawdown (quote, %)")
+    figure.update_layout(**_LAYOUT, height=420, title="Equity, buy and hold (grey), drawdown")
     return figure
 
 

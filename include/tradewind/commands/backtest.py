@@ -74,7 +74,8 @@ def backtest(
         step("trading")
         title = f"Backtest {', '.join(wanted)}"
         result = replay(made.series, made.params, start_ms, end_ms, settings, title=title, labels=made.labels)
-        performance = measure(result.run.trades, result.run.equity, capital)
+        span = (result.run.start_ms, result.run.end_ms)
+        performance = measure(result.run.trades, result.run.equity, capital, span_ms=span)
     _print_summary(result, performance)
     if report is not None:
         write_report(report, result.run, {})
@@ -198,9 +199,7 @@ def _print_summary(result: ReplayResult, performance: Any) -> None:
 
     table = Table(title=result.run.title, show_header=False)
     for name, value in _numbers(performance).items():
-        table.add_row(
-            name, "undefined" if value is None else f"{value:,.4f}" if isinstance(value, float) else str(value)
-        )
+        table.add_row(name, _words(value))
     Console().print(table)
     funnel = Table("filter", "passed", "refused", "first to refuse", title="Filter funnel")
     for row in result.run.funnel:
@@ -210,15 +209,26 @@ def _print_summary(result: ReplayResult, performance: Any) -> None:
         typer.echo(note)
 
 
-def _numbers(performance: Any) -> Mapping[str, float | int | None]:
+def _words(value: Any) -> str:
+    if isinstance(value, list):
+        return " to ".join(_words(bound) for bound in value)
+    return "undefined" if value is None else f"{value:,.4f}" if isinstance(value, float) else str(value)
+
+
+def _numbers(performance: Any) -> Mapping[str, Any]:
     """The performance by name; None where a number is undefined, since JSON has no NaN."""
     from dataclasses import asdict
-    from math import isfinite
 
     return {
-        name: None if isinstance(value, float) and not isfinite(value) else value
+        name: [_known(bound) for bound in value] if isinstance(value, tuple) else _known(value)
         for name, value in asdict(performance).items()
     }
+
+
+def _known(value: Any) -> Any:
+    from math import isfinite
+
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _as_json(result: ReplayResult, performance: Any) -> dict[str, Any]:
