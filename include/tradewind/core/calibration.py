@@ -21,7 +21,7 @@ from .types import FloatArray, IntArray
 
 PROBABILITY_FLOOR: Final = 1e-6
 OFFSET_PRIOR_STD: Final = 0.05
-SLOPE_PRIOR_STD: Final = 0.3
+SLOPE_PRIOR_STD: Final = 0.2  # a slice is worth some two hundred labels, which tell a slope from one no closer
 
 
 @dataclass(frozen=True, slots=True)
