@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -14,7 +14,7 @@ from tradewind.core.candles import check, closed_only
 from tradewind.core.ports import Listing, Ports
 from tradewind.core.timeframes import closed_until_ms, floor_ms, from_ms, timeframe_ms, to_ms
 from tradewind.core.types import Bars
-from tradewind.errors import RateLimited, RetryError, StopError, TradewindError
+from tradewind.errors import RateLimited, RetryError, TradewindError
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -23,14 +23,6 @@ R = TypeVar("R")
 WORKERS = 4
 _ATTEMPTS = 5
 _LONGEST_WAIT_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why something could not be fetched; `final` when asking again changes nothing."""
-
-    reason: str
-    final: bool
 
 
 def fetch_closed(
@@ -90,10 +82,6 @@ def with_patience(function: Callable[[], T], *, what: str) -> T:
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def failure(error: TradewindError) -> Failure:
-    return Failure(str(error), final=isinstance(error, StopError))
-
-
 # ------------------------------------------------------------------------------------------------------------ listings
 def find_listings(ports: Ports, symbols: Sequence[str]) -> dict[str, Listing]:
     """When each symbol began and ceased to trade, asked once and then remembered.
@@ -135,11 +123,18 @@ def clip_to_listing(listing: Listing | None, timeframe: str, start_ms: int, end_
 
 
 def _first_open_ms(ports: Ports, symbol: str) -> int | None:
-    try:
-        return with_patience(lambda: ports.market_data.first_open_ms(symbol, "15m"), what=f"listing of {symbol}")
-    except TradewindError as error:
-        log.warning("listing time unknown", symbol=symbol, reason=str(error))
-        return None
+    """The first bar's open time, of 15m bars where there are any, else of 1h bars."""
+    for timeframe in ("15m", "1h"):
+        try:
+            first_ms = with_patience(
+                partial(ports.market_data.first_open_ms, symbol, timeframe), what=f"listing of {symbol}"
+            )
+        except TradewindError as error:
+            log.warning("listing time unknown", symbol=symbol, timeframe=timeframe, reason=str(error))
+            continue
+        if first_ms is not None:
+            return first_ms
+    return None
 
 
 def _vanished(ports: Ports, symbol: str, listing: Listing | None) -> list[Listing]:
