@@ -76,6 +76,55 @@ def test_the_page_draws_itself_without_a_word_or_a_foreign_host(visit: tuple[Pag
     assert wrong == []
 
 
+# The ratio of WCAG 2 for every element with text of its own, against the nearest painted background.
+CONTRAST = """() => {
+  const numbers = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
+  const parse = (text) => {
+    const n = numbers(text);
+    if (text.startsWith('color(srgb')) return [...n.slice(0, 3).map((x) => x * 255), n[3] ?? 1];
+    return [n[0] ?? 0, n[1] ?? 0, n[2] ?? 0, n[3] ?? 1];
+  };
+  const light = ([r, g, b]) => {
+    const linear = (v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    const [x, y, z] = [r, g, b].map((v) => linear(v / 255));
+    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+  };
+  const low = [];
+  for (const element of document.querySelectorAll('body *')) {
+    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+    const unseen = element.closest('svg, .sr, .skip, script, :disabled, dialog:not([open])');
+    if (!own || unseen || !element.checkVisibility()) continue;
+    let at = element, back = null;
+    while (at && !back) {
+      const style = getComputedStyle(at);
+      if (style.backgroundImage !== 'none') back = 'picture';
+      else if (parse(style.backgroundColor)[3] > 0.5) back = parse(style.backgroundColor);
+      at = at.parentElement;
+    }
+    if (back === 'picture' || !back) continue;
+    const style = getComputedStyle(element);
+    const [a, b] = [light(parse(style.color)), light(back)].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    const large = parseFloat(style.fontSize) >= 24 || (parseFloat(style.fontSize) >= 18.6 && style.fontWeight >= 700);
+    const words = element.textContent.trim().slice(0, 30);
+    if (ratio < (large ? 3 : 4.5)) low.push(`${element.className || element.tagName} "${words}" ${ratio.toFixed(2)}`);
+  }
+  return low;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_has_contrast_enough(visit: tuple[Page, list[str]], scheme: str) -> None:
+    page, _ = visit
+    page.emulate_media(color_scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
+    assert page.evaluate(CONTRAST) == []
+    # The measure itself: grey on grey is found.
+    page.evaluate("document.documentElement.style.setProperty('--muted', 'rgb(128, 128, 128)')")
+    page.evaluate("document.documentElement.style.setProperty('--card', 'rgb(110, 110, 110)')")
+    assert page.evaluate(CONTRAST) != []
+
+
 def test_halting_takes_confirmation_and_the_token(visit: tuple[Page, list[str]], database: Database) -> None:
     page, _ = visit
     page.click('[data-action="halt"]')

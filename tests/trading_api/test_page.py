@@ -9,6 +9,7 @@ from decimal import Decimal
 import pytest
 from flask.testing import FlaskClient
 
+from tests.support.outside import Outside
 from tests.support.status_seed import FILTERS, seed_week
 from tests.trading_api.conftest import READER
 from tradewind.adapters.database import Database
@@ -44,6 +45,49 @@ def test_live_money_is_unmistakable(client: FlaskClient, settings: Settings) -> 
     html = page(client)
     assert "Real money" in html
     assert "PAPER" not in html
+
+
+def test_a_chosen_bar_shows_its_own_decisions_and_orders(
+    client: FlaskClient, database: Database, settings: Settings
+) -> None:
+    newest = seed_week(database, settings.account_id)
+    row = database.row("SELECT bar FROM positions p JOIN orders o USING (position_id) ORDER BY bar LIMIT 1")
+    assert row is not None
+    bar = row["bar"]
+    html = page(client, f"/?bar={views.iso(bar)}")
+    assert f"bar of {views.moment(bar)}" in text_of(html)
+    assert f"of the bar of {views.moment(bar)}" in text_of(html.partition('id="orders"')[2])
+    for path in ("/", "/?bar=nonsense", "/?bar=2026-01-01", "/?bar=9999-01-01T00:00:00Z", "/?bar=%00<script>"):
+        assert f"Last cycle bar of {views.moment(newest)}" in text_of(page(client, path)), path
+
+
+def test_regimes_show_what_follows_what(client: FlaskClient, database: Database, settings: Settings) -> None:
+    seed_week(database, settings.account_id)
+    matrix = page(client).partition('class="matrix"')[2].partition("</table>")[0]
+    shares = [float(share) for share in re.findall(r">([0-9.]+)\u202f%</td>", matrix)]
+    assert len(re.findall('scope="row"', matrix)) >= 5
+    assert max(shares) > 90, "regimes last: the next bar is mostly the same"
+
+
+def test_dags_and_their_failures_are_named(client: FlaskClient, around: Outside) -> None:
+    around.runs["watch_risk", "x"] = {
+        "dag_id": "watch_risk", "dag_run_id": "x", "state": "failed", "start_date": "2026-03-01T12:00:00Z",
+        "end_date": None,
+    }  # fmt: skip
+    status = client.get("/api/system-status", headers=READER).get_json()
+    (watch,) = [dag for dag in status["dags"] if dag["dag_id"] == "watch_risk"]
+    assert (watch["last_state"], watch["failed_24h"], watch["paused"]) == ("failed", 1, False)
+    assert {"severity": "critical", "what": "DAG", "detail": "the last run of watch_risk failed"} in status["problems"]
+
+
+def test_what_is_over_is_no_problem_any_more(client: FlaskClient, database: Database) -> None:
+    insert = "INSERT INTO alerts (severity, key, title, body, last_seen_at) VALUES (%s, %s, %s, '', now() - %s)"
+    database.execute(insert, ("warning", "stale-data", "No new bars", timedelta(minutes=9)))
+    problems = client.get("/api/system-status", headers=READER).get_json()["problems"]
+    assert "No new bars" in [problem["detail"] for problem in problems]
+    database.execute(insert, ("info", "stale-data:over", "Bars arrive again", timedelta(minutes=1)))
+    problems = client.get("/api/system-status", headers=READER).get_json()["problems"]
+    assert "No new bars" not in [problem["detail"] for problem in problems]
 
 
 def test_the_week_is_on_the_page(client: FlaskClient, database: Database, settings: Settings) -> None:
