@@ -181,15 +181,15 @@ class FuturesEngine(Engine):
             ):
                 raise Refusal(RejectReason.WOULD_TRIGGER)
             return
-        if new.kind is OrderKind.LIMIT_MAKER and self._crosses(new.side, new.price_ticks, last):
+        if new.kind is OrderKind.LIMIT_MAKER and self._crosses(new.side, new.price_ticks, last, new.symbol):
             raise Refusal(RejectReason.WOULD_TAKE)
         if is_reducing(new) and not self._reducible_lots(account_id, new.symbol, new.side):
             raise Refusal(RejectReason.REDUCE_ONLY)
         quote = self.quotes[new.symbol]
         taken = self._taken.get((account_id, new.symbol, new.side), 0)
-        crosses = not new.kind.has_price or self._crosses(new.side, new.price_ticks, last)
+        crosses = not new.kind.has_price or self._crosses(new.side, new.price_ticks, last, new.symbol)
         fills = (
-            walk_book(last, new.side, new.lots, new.price_ticks, quote.level_lots, taken, self.settings)
+            walk_book(last, new.side, new.lots, new.price_ticks, quote.level_lots, taken, self.settings_of(new.symbol))
             if crosses
             else []
         )
@@ -202,7 +202,7 @@ class FuturesEngine(Engine):
         # A sell fills at its limit or above: what it may cost then is what the best bid says.
         dearest = max([new.price_ticks, *(price for price, _ in fills)])
         if new.side is OrderSide.SELL:
-            dearest = max(dearest, best_bid(last, self.settings))
+            dearest = max(dearest, best_bid(last, self.settings_of(new.symbol)))
         self._require_margin(account_id, new, dearest)
 
     def _require_margin(self, account_id: str, new: NewOrder, price_ticks: int) -> None:
@@ -354,7 +354,7 @@ class FuturesEngine(Engine):
         request = NewOrder(symbol, side, OrderKind.MARKET, client_id, lots, tags=((REDUCE_ONLY, 1),))
         order = self._admit(account_id, request, OrderStatus.NEW, now_ms)
         order.working_ms = now_ms
-        fills = walk_book(ticks, side, lots, bankrupt, quote.level_lots, 0, self.settings)
+        fills = walk_book(ticks, side, lots, bankrupt, quote.level_lots, 0, self.settings_of(symbol))
         left = lots - sum(n for _, n in fills)
         for price, n in [*fills, *([(bankrupt, left)] if left else [])]:
             self._fill(order, price, n, now_ms, maker=False)

@@ -175,6 +175,7 @@ class PublicFeed:
         half = max(ask - last, last - bid, 1)
         self._view.add(symbol, Observation(now_ms, first, last, low, high, half, volume, sum(closes) // len(closes)))
         self._exchange.engine.quote_spread(symbol, half)
+        self._exchange.futures.engine.quote_spread(symbol, half)
         self._minutes[symbol] = int(rows[-1][0]), _ticks(rows[-1][2], rules), _ticks(rows[-1][3], rules)
         self._good_ms[symbol] = now_ms
 
