@@ -316,3 +316,24 @@ def test_a_task_at_work_is_no_difference(make_rig: Callable[..., Rig]) -> None:
         result = manage_positions(rig)
         assert result["problems"]
     assert rig.trading_store.last_reconciliation() == recorded
+
+
+def test_a_person_cancels_an_order_and_sells_half_within_one_minute(rig: Rig) -> None:
+    """Both at once, behind the system's back: one look later the ledger is right and the rest is protected."""
+    position_id = enter(rig, stop_frac=Decimal("0.05"), target_frac=Decimal("0.05"))
+    before = rig.trading_store.position(position_id)
+    assert before is not None
+    stop = next(order for order in rig.exchange_orders() if order["type"] == "STOP_LOSS")
+    rig.exchange.cancel_order("BTC/USDT", stop["clientOrderId"])
+    half = floor_to_step(before.quantity / 2, STEP_SIZE)
+    rig.client.exchange.private_post_order(
+        {"symbol": "BTCUSDT", "side": "SELL", "type": "MARKET", "quantity": format(half, "f")}
+    )
+    result = manage_positions(rig)
+    assert result["clean"], result
+    after = rig.trading_store.position(position_id)
+    assert after is not None
+    assert after.quantity == before.quantity - half
+    (stop,) = [order for order in rig.exchange_orders() if order["type"] == "STOP_LOSS"]
+    assert 0 <= after.quantity - Decimal(stop["origQty"]) < STEP_SIZE
+    rig.assert_agrees()
