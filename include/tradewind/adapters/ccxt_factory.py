@@ -91,7 +91,7 @@ class _SharedLimits:
     def nonce(self) -> int:
         pinned_ms = self.state.signed_at_ms
         offset_ms: int = self.options.get("timeDifference") or 0  # type: ignore[attr-defined]
-        return (self.milliseconds() if pinned_ms is None else pinned_ms) - offset_ms  # type: ignore[attr-defined,no-any-return]
+        return (self.milliseconds() if pinned_ms is None else pinned_ms) - offset_ms  # type: ignore[attr-defined]
 
     def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
         self.state.record.sent = True
