@@ -189,3 +189,26 @@ def test_the_example_file_is_accepted_when_every_line_is_taken(project: Path) ->
     assert len(lines) > 25
     (project / ".env").write_text("\n".join(lines))
     assert load_settings().mode == "demo"
+
+
+def test_live_asks_each_part_for_its_own_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in LIVE.items():
+        monkeypatch.setenv(name, value)
+    for name in ("TRADEWIND_EXCHANGE_API_KEY", "TRADEWIND_EXCHANGE_API_SECRET"):
+        monkeypatch.delenv(name)
+    for part in ("all", "trading"):
+        with pytest.raises(BadSetting, match="TRADEWIND_EXCHANGE_API_KEY"):
+            load_settings(part=part)
+    assert load_settings(part="status").mode == "live"
+    monkeypatch.delenv("TRADEWIND_API_CONTROL_TOKEN")
+    with pytest.raises(BadSetting, match="TRADEWIND_API_CONTROL_TOKEN"):
+        load_settings(part="status")
+    assert load_settings(part="other").mode == "live"
+
+
+def test_live_never_sends_keys_unencrypted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in LIVE.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(BadSetting, match="encryption"):
+        load_settings(exchange_url="http://exchange:8100")
+    assert load_settings(exchange_url="https://api.example").mode == "live"

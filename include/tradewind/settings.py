@@ -27,6 +27,7 @@ _RUN_SECRETS = Path("/run/secrets")
 STACK_ONLY = frozenset(
     {
         "postgres_password",
+        "administrator_database_url",
         "airflow_database_url",
         "airflow_database_password",
         "paper_database_url",
@@ -48,6 +49,9 @@ _PLACEHOLDERS = ("changeme", "change-me", "example", "default", "password", "sec
 _SHORTEST_LIVE_SECRET = 16
 
 Mode = Literal["demo", "paper", "testnet", "live"]
+# Where processes are spread over containers each is given its own secrets only: those that trade have the exchange's
+# keys, the status app has the tokens, others have neither.
+Part = Literal["all", "trading", "status", "other"]
 # All give market data; orders are sent to Binance and to the paper exchange, which speaks its dialect.
 Exchange = Literal["binance", "bybit", "okx", "kraken", "coinbase"]
 Strings = Annotated[tuple[str, ...], NoDecode]
@@ -90,6 +94,7 @@ class Settings(BaseSettings):
     market_start: AwareDatetime | None = Field(None, examples=["2026-01-05T00:00:00+00:00"])
 
     # State and servers.
+    part: Part = Field("all", examples=["all", "trading", "status", "other"])
     home_dir: Path = Field(PROJECT_DIR / ".tradewind", examples=["/var/lib/tradewind"])
     database_url: SecretStr = Field(NO_SECRET, examples=["postgresql://user:password@db.example:5432/tradewind_live"])
     # The same database through roles with fewer rights; without them an external server sees the owner's role alone.
@@ -98,6 +103,10 @@ class Settings(BaseSettings):
     )
     status_database_url: SecretStr = Field(
         NO_SECRET, examples=["postgresql://tradewind_status:password@db.example:5432/tradewind_live"]
+    )
+    # Who may make databases and roles on an external server; needed at the first start there, and after an upgrade.
+    administrator_database_url: SecretStr = Field(
+        NO_SECRET, examples=["postgresql://postgres:password@db.example:5432/postgres"]
     )
     paper_database_url: SecretStr = Field(NO_SECRET, examples=["postgresql://user:password@db.example:5432/paper"])
     airflow_database_url: SecretStr = Field(NO_SECRET, examples=["postgresql://user:password@db.example:5432/airflow"])
@@ -305,7 +314,12 @@ class Settings(BaseSettings):
         if self.max_capital_quote is None:
             problem = "mode live needs a cap on the equity that it may use"
             raise BadSetting("TRADEWIND_MAX_CAPITAL_QUOTE", problem, "TRADEWIND_MAX_CAPITAL_QUOTE=5000")
-        for name in ("exchange_api_key", "exchange_api_secret", "api_read_token", "api_control_token"):
+        if self.exchange_url and not self.exchange_url.startswith("https://"):
+            problem = "mode live sends orders and keys there, and never without encryption"
+            raise BadSetting("TRADEWIND_EXCHANGE_URL", problem, "TRADEWIND_EXCHANGE_URL= (the exchange's own address)")
+        keys, tokens = ("exchange_api_key", "exchange_api_secret"), ("api_read_token", "api_control_token")
+        needed = {"all": keys + tokens, "trading": keys, "status": tokens, "other": ()}
+        for name in needed[self.part]:
             value = getattr(self, name).get_secret_value()
             if len(value) < _SHORTEST_LIVE_SECRET or any(word in value.lower() for word in _PLACEHOLDERS):
                 problem = "mode live refuses a missing, short or default secret"

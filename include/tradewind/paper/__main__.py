@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = load_settings()
     parser = argparse.ArgumentParser(prog="python -m tradewind.paper", description="Serve the paper exchange.")
     parser.add_argument("--port", type=int, default=settings.exchange_port)
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen at")
     parser.add_argument("--database-url", default=settings.paper_database_url.get_secret_value())
     parser.add_argument("--market", default=settings.market or "synthetic", help="synthetic, public or replay:DIR")
     parser.add_argument(
@@ -95,7 +96,7 @@ def serve(options: argparse.Namespace) -> int:
         feed = PublicFeed(exchange, options.public_url, wall_ms, options.poll_s, options.stale_s)
     app = PaperServer(exchange, options.admin_token, limits, store, own_time=options.own_time, feed=feed)
     config = uvicorn.Config(
-        app.app(), host="127.0.0.1", port=options.port, loop="uvloop", http=Protocol, lifespan="on",
+        app.app(), host=options.host, port=options.port, loop="uvloop", http=Protocol, lifespan="on",
         access_log=False, log_level="warning", server_header=False, timeout_graceful_shutdown=5,
     )  # fmt: skip
     server = uvicorn.Server(config)

@@ -2,7 +2,8 @@
 
 Ours is reached by three: its owner migrates, `tradewind_writer` is what tasks are, `tradewind_status` the status app.
 
-On the embedded server they are made here; on an external one they must exist, or their role be allowed to make them.
+On the embedded server they are made here, and so on an external one whose administrator's URL is given; else they must
+exist there, or their role be allowed to make them.
 Airflow's schema takes long to migrate, so it is migrated once into a template that new databases are cloned from.
 """
 
@@ -51,11 +52,14 @@ def make(settings: Settings, server: EmbeddedPostgres | None) -> None:
     restricted = [settings.writer_database_url, settings.status_database_url]
     if settings.keeps_paper_exchange:
         wanted.append(settings.paper_database_url)
-    if server is None:
+    administrator = server.url() if server else settings.administrator_database_url.get_secret_value()
+    if not administrator:
         for url in [*wanted, settings.airflow_database_url]:
             _ensure_external(url)
         return
-    with _administrator(server) as connection:
+    if server is None:
+        wanted.append(settings.airflow_database_url)
+    with _administrator(administrator) as connection:
         for url in [*wanted, *restricted, settings.airflow_database_url]:
             _ensure_role(connection, url)
         # For notebooks and dashboards; whoever wants to use it gives it a password.
@@ -72,7 +76,7 @@ def recreate(settings: Settings, server: EmbeddedPostgres) -> None:
     """Drop this mode's three databases, so that the next start begins from nothing. Refused outside demo mode."""
     if settings.mode != "demo":
         raise StackFailed(f"the databases of mode {settings.mode} are never dropped; only the demo's are")
-    with _administrator(server) as connection:
+    with _administrator(server.url()) as connection:
         for url in (settings.database_url, settings.paper_database_url, settings.airflow_database_url):
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(_name(url))))
 
@@ -92,7 +96,7 @@ def ensure_airflow(
         _airflow_migrate(url.get_secret_value(), environment, log)
         return
     template = f"airflow_template_{version('apache-airflow').replace('.', '_')}"
-    with _administrator(server) as connection:
+    with _administrator(server.url()) as connection:
         if not _exists(connection, template):
             _make_template(connection, settings, template, environment, log)
         if not _exists(connection, _name(url)):
@@ -146,8 +150,8 @@ def sqlalchemy_url(url: str) -> str:
 
 
 @contextmanager
-def _administrator(server: EmbeddedPostgres) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(server.url(), autocommit=True) as connection:
+def _administrator(url: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK_KEY,))
         yield connection
 

