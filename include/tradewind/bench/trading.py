@@ -7,8 +7,9 @@ enter anew.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -24,8 +25,9 @@ from tradewind.core.market_numbers import market_numbers
 from tradewind.core.orders import LIVE, intent_id
 from tradewind.core.timeframes import to_ms
 from tradewind.core.types import BracketLot, Decision, Intent, Outcome, Side, TradingMode
-from tradewind.errors import NotFlatYet
+from tradewind.errors import NotFlatYet, StackFailed, TradewindError
 from tradewind.jobs import positions, safety, trading
+from tradewind.jobs.permission import permission_now
 from tradewind.jobs.tending import tend_all
 from tradewind.jobs.trading_inputs import champion, read_inputs
 
@@ -45,19 +47,24 @@ _CYCLE: Final = "SELECT state FROM cycles WHERE account = %(account)s AND bar = 
 
 
 def measure(options: BenchOptions) -> list[Row]:
-    """All rows of the trading bench; needs about ten minutes."""
+    """All rows of the trading bench; needs about ten minutes. A part that fails is a row that holds to nothing."""
     share = 10 if options.quick else 1
+    parts: dict[str, Callable[[TradingStack], list[Row]]] = {
+        "cycles": lambda system: _cycle_rows(system, max(CYCLES // share, 2), options),
+        "compute of one bar": _compute_rows,
+        "stop replacements with a slow network": lambda s: _replacement_rows(s, max(REPLACEMENTS // share, 2)),
+        "breaches": lambda system: _breach_rows(system, max(BREACHES // share, 1), options),
+        "a breach without the triggerer": _blind_breach_rows,
+    }
+    rows: list[Row] = []
     with trading_stack(options) as system:
-        options.say("cycles")
-        rows = _cycle_rows(system, max(CYCLES // share, 2), options)
-        options.say("compute of one bar")
-        rows += _compute_rows(system)
-        options.say("stop replacements with a slow network")
-        rows += _replacement_rows(system, max(REPLACEMENTS // share, 2))
-        options.say("breaches")
-        rows += _breach_rows(system, max(BREACHES // share, 1), options)
-        options.say("a breach without the triggerer")
-        rows += _blind_breach_rows(system)
+        for name, part in parts.items():
+            options.say(name)
+            try:
+                rows += part(system)
+            except TradewindError as error:
+                rows.append(Row(BENCH, f"{name} failed: {error}", math.nan, "s", 0.0))
+                options.say(f"{name} failed: {error}")
     return rows
 
 
@@ -73,11 +80,11 @@ def _cycle_rows(system: TradingStack, cycles: int, options: BenchOptions) -> lis
             entries += placed
             for name, span_s in parts.items():
                 spans.setdefault(name, []).append(span_s)
-        options.say(f"cycle {number + 1}: {placed} entries, {took_s or float('nan'):.1f} s")
+        options.say(f"cycle {number + 1}: {placed} entries, {took_s or math.nan:.1f} s")
         _start_anew(system)
     what = f"bar available to bracket acknowledged, {len(system.settings.symbols)} symbols"
     if not totals:
-        return [Row(BENCH, f"{what}: no entry was ever decided", float("nan"), "s", 8.0)]
+        return [Row(BENCH, f"{what}: no entry was ever decided", math.nan, "s", 8.0)]
     rows = [
         row_of(BENCH, f"{what}, median of {len(totals)} cycles with {entries} entries", totals, "s", 8.0),
         Row(BENCH, f"{what}, p95", percentile(totals, 0.95), "s", 12.0),
@@ -258,10 +265,17 @@ def _replacement_rows(system: TradingStack, count: int) -> list[Row]:
 def _hold_five(system: TradingStack) -> list[str]:
     """Five positions with most of the capital in them, their stops far below the crash."""
     positions.manage_positions(system.wiring)
-    wait_until(lambda: trading.check_trading_allowed(system.wiring)["allowed"], 60, "entries are not allowed", 0.5)
+    _await_permission(system)
     symbols = system.wiring.symbols[:5]
     capital = system.wiring.settings.paper_capital_quote
     return [_enter(system, symbol, capital * Decimal("0.17"), Decimal("0.3")) for symbol in symbols]
+
+
+def _await_permission(system: TradingStack) -> None:
+    try:
+        wait_until(lambda: permission_now(system.wiring).allowed, 60, "entries are not allowed", 0.5)
+    except StackFailed as error:
+        raise StackFailed(f"{error}: {'; '.join(permission_now(system.wiring).reasons)}") from None
 
 
 def _breach(system: TradingStack) -> tuple[float, float]:
