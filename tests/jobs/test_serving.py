@@ -74,6 +74,12 @@ def test_other_features_than_the_codes_are_the_reason(rig: ModelRig, monkeypatch
     assert "other features" in verdict
 
 
+def test_other_formulas_of_the_same_names_are_the_reason(rig: ModelRig) -> None:
+    rig.database.execute("""UPDATE models SET manifest = manifest || '{"formulas_sha256": "of another day"}'""")
+    verdict, _ = reasons(rig)
+    assert "computed otherwise" in verdict
+
+
 def test_no_champion_at_all_is_the_reason(rig: ModelRig) -> None:
     rig.database.execute("UPDATE models SET state = 'retired'")
     verdict, decision = reasons(rig)

@@ -27,6 +27,7 @@ from tradewind.core.features import FEATURE_NAMES, features_hash
 from tradewind.core.types import RegimeFamily
 from tradewind.core.validation import Gate
 from tradewind.errors import BadInput, ModelUnavailable
+from tradewind.fingerprint import formulas_sha256
 
 _INSERT_MODEL = """
     INSERT INTO models (version, state, manifest, artifact_url, trained_from, trained_until, created_at)
@@ -101,6 +102,10 @@ class PgModelStore:
         if manifest.get("features_hash") != features_hash():
             raise ModelUnavailable(
                 f"model {version} was trained on other features than this code computes: train again"
+            )
+        if manifest.get("formulas_sha256", formulas_sha256()) != formulas_sha256():
+            raise ModelUnavailable(
+                f"model {version} was trained on features of the same names, computed otherwise: train again"
             )
         files = {name: self._verified(row["artifact_url"], name, sha) for name, sha in manifest["files"].items()}
         families = {RegimeFamily(name): load_family(RegimeFamily(name), files) for name in manifest["families"]}

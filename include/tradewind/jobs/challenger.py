@@ -32,7 +32,7 @@ from tradewind.core.validation import (
     score_trades,
 )
 from tradewind.errors import BadInput
-from tradewind.fingerprint import code_sha256
+from tradewind.fingerprint import code_sha256, formulas_sha256
 from tradewind.jobs.judging import ask_families, best_single_features, fit_families, incumbent_log_loss, score_answers
 from tradewind.jobs.tuning import tune_families
 from tradewind.jobs.walking import chain_trades, forecasts, require_instruments, walk_forward
@@ -134,6 +134,7 @@ def make_challenger(
         "code_sha256": code_sha256(),
         "features": FEATURE_NAMES,
         "features_hash": features_hash(),
+        "formulas_sha256": formulas_sha256(),
         "params_hash": params.hash,
         "leader": params.leader_symbol,
         "symbols": {symbol: len(series) for symbol, series in bars.items()},
