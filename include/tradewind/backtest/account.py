@@ -117,7 +117,7 @@ class SimulatedAccount:
     ) -> None:
         self.account_id = account_id
         self.instruments = dict(instruments)
-        self.engine = Engine([rules_of(instrument) for instrument in instruments.values()], settings)
+        self.engine = self._make_engine(instruments, settings)
         quotes = {instrument.quote for instrument in instruments.values()}
         if len(quotes) != 1:
             raise ValueError(f"one account counts in one quote asset, not in {', '.join(sorted(quotes))}")
@@ -134,6 +134,12 @@ class SimulatedAccount:
         )
         self.holdings: dict[str, Holding] = {}
         self._holding_of: dict[str, str] = {}
+
+    def _make_engine(self, instruments: Mapping[str, Instrument], settings: MatchingSettings) -> Engine:
+        return Engine([rules_of(instrument) for instrument in instruments.values()], settings)
+
+    def _prepare(self, symbol: str) -> None:
+        """What an exchange needs to be told before an entry; nothing on spot."""
 
     # ---------------------------------------------------------------------------------------------------------- market
     def feed_price(self, symbol: str, price: float, volume: float, bar_ms: int, at_ms: int) -> list[Holding]:
@@ -201,6 +207,7 @@ class SimulatedAccount:
         )
         holding = self.holdings[intent.intent_id] = Holding(position, intent, regime)
         holding.stop_path.append((at_ms, float(intent.stop_price)))
+        self._prepare(intent.symbol)
         sized_from_proceeds = instrument.bracket is BracketSupport.OPOCO
         kind = ListKind.OPOCO if sized_from_proceeds else ListKind.OTOCO
         refused = ""
@@ -279,7 +286,8 @@ class SimulatedAccount:
         orders = tuple(sorted(pair, key=_level, reverse=True))
         self._remember(holding, orders)
         requests = tuple(self._request(order) for order in orders)
-        new = NewOrderList(ListKind.OCO, holding.position.symbol, str(pair[0].list_client_id), requests)
+        list_id = pair[0].list_client_id or pair[0].client_order_id
+        new = NewOrderList(ListKind.OCO, holding.position.symbol, list_id, requests)
         try:
             self.engine.place_list(self.account_id, new, at_ms)
         except Refusal as refusal:

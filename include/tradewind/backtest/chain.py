@@ -21,12 +21,22 @@ import numpy as np
 
 from tradewind.core.brackets import decimal_of
 from tradewind.core.decision import decide
+from tradewind.core.futures_sizing import allowed_sides
 from tradewind.core.inputs import CycleInputs, SymbolInputs, pair_key
 from tradewind.core.ledger import closed_trade, net_r, signed_quantity, total
 from tradewind.core.market_numbers import return_correlation
 from tradewind.core.matching_book import half_spread_ticks
 from tradewind.core.params import StrategyParams
-from tradewind.core.positions import FAILED_STOP, Costs, ExitNow, MoveStop, bars_held, manage_on_close, stop_failed
+from tradewind.core.positions import (
+    FAILED_STOP,
+    Costs,
+    ExitNow,
+    MoveStop,
+    bars_held,
+    manage_on_close,
+    sign_of,
+    stop_failed,
+)
 from tradewind.core.resampling import BASE_MS
 from tradewind.core.risk import Holding as Marked
 from tradewind.core.risk import exposure_of, ledger_equity, sizing_equity
@@ -43,6 +53,7 @@ from tradewind.core.types import (
 
 from .account import Holding, SimulatedAccount, matching_settings
 from .funnel import Funnel
+from .futures_account import FuturesSimulatedAccount
 from .marks import DAY_MS, Marks
 from .results import Trade
 from .settings import ReplaySettings
@@ -94,7 +105,9 @@ class Chain:
         self.params = params
         self.settings = settings
         instruments = {symbol: s.instrument for symbol, s in self.series.items()}
-        self.account = SimulatedAccount(
+        self.sides = allowed_sides(instruments)
+        simulated = FuturesSimulatedAccount if Side.SHORT in self.sides else SimulatedAccount
+        self.account: SimulatedAccount = simulated(
             settings.account, instruments, settings.capital_quote, settings.matching or matching_settings(params)
         )
         self.costs = {s: Costs.of(params, float(i.taker_fee_frac)) for s, i in instruments.items()}
@@ -147,7 +160,9 @@ class Chain:
             return found
         for symbol, series in self.series.items():
             present = np.flatnonzero(self.rows[symbol] >= 0)
-            chosen = self.funnel.count_columns(prefilter(series, self.params), self.rows[symbol][present])
+            chosen = self.funnel.count_columns(
+                prefilter(series, self.params, may_short=Side.SHORT in self.sides), self.rows[symbol][present]
+            )
             for index in present[chosen]:
                 found.setdefault(int(index), []).append(symbol)
         return found
@@ -235,8 +250,9 @@ class Chain:
             position_id, symbol = holding.position.position_id, holding.position.symbol
             if symbol not in rows:
                 continue
-            bid = self.account.book(symbol, moment(at_ms)).bid
-            if stop_failed(holding.position, bid, self.params):
+            book = self.account.book(symbol, moment(at_ms))
+            leaves_at = book.bid if holding.position.side is Side.LONG else book.ask
+            if stop_failed(holding.position, leaves_at, self.params):
                 self.exits.setdefault(position_id, FAILED_STOP)
             reason, stop = self.exits.pop(position_id, None), self.moves.pop(position_id, None)
             if reason is not None:
@@ -299,7 +315,7 @@ class Chain:
             correlations=Correlations(self.series, bar_ms + BASE_MS, self.params.correlation_window_bars),
             model_trained_until=self._trained_until(bar_ms) if recorded is None else recorded.model_trained_until,
             losses_lifted_at=None if recorded is None else recorded.losses_lifted_at,
-            allowed_sides=(Side.LONG,),
+            allowed_sides=self.sides,
         )
 
     def _permission(self, now: datetime) -> Permission:
@@ -321,10 +337,11 @@ class Chain:
 
     def _portfolio(self, now: datetime) -> Portfolio:
         cash = self.settings.capital_quote + self._cash()
+        spendable = self.marks.last if Side.SHORT in self.sides else cash
         return Portfolio(
             account=self.settings.account,
             equity_quote=sizing_equity(self.marks.last, self.settings.max_capital_quote),
-            free_quote=max(min(cash, self.account.free_quote), Decimal(0)),
+            free_quote=max(min(spendable, self.account.free_quote), Decimal(0)),
             day_open_equity_quote=self.marks.day_open,
             peak_equity_quote=self.marks.peak,
             exposures=tuple(exposure_of(h.position, self.params) for h in self.live.values()),
@@ -391,8 +408,9 @@ class Chain:
             rows = self.rows[symbol][first:last]
             ticks = getattr(self.ticks[symbol], column)[rows]
             ppm = self.account.engine.settings.half_spread_ppm
-            bids = np.maximum(1, ticks - np.maximum(1, -(-ticks * ppm // 1_000_000)))
-            worth += float(holding.position.quantity) * bids * float(self.series[symbol].instrument.tick_size)
+            sign = sign_of(holding.position.side)
+            prices = np.maximum(1, ticks - sign * np.maximum(1, -(-ticks * ppm // 1_000_000)))
+            worth += float(signed_quantity(holding.position)) * prices * float(self.series[symbol].instrument.tick_size)
         return worth
 
     def _exact_worth(self, index: int, column: str) -> Decimal:
@@ -400,8 +418,9 @@ class Chain:
         for holding in self.live.values():
             symbol = holding.position.symbol
             ticks = int(getattr(self.ticks[symbol], column)[self.rows[symbol][index]])
-            bid = max(1, ticks - half_spread_ticks(ticks, self.account.engine.settings))
-            worth += holding.position.quantity * bid * self.series[symbol].instrument.tick_size
+            sign = sign_of(holding.position.side)
+            price = max(1, ticks - sign * half_spread_ticks(ticks, self.account.engine.settings))
+            worth += signed_quantity(holding.position) * price * self.series[symbol].instrument.tick_size
         return worth
 
     def _remember_best(self, holding: Holding, index: int, last: int) -> None:
@@ -410,8 +429,10 @@ class Chain:
         first_row = int(self.rows[position.symbol][index])
         best = position.best_close if position.best_close is not None else position.entry_price
         assert best is not None
-        highest = float(bars.close[first_row : first_row + last - index].max())
-        holding.managed(decimal_of(highest) if highest > float(best) else best, moment(int(self.times[last - 1])))
+        closes, sign = bars.close[first_row : first_row + last - index], sign_of(position.side)
+        furthest = float(closes.max() if sign > 0 else closes.min())
+        is_better = sign * (furthest - float(best)) > 0
+        holding.managed(decimal_of(furthest) if is_better else best, moment(int(self.times[last - 1])))
 
     # --------------------------------------------------------------------------------------------------------- results
     def _collect(self, changed: Sequence[Holding]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tradewind.core.filters import FILTER_ORDER
+from tradewind.core.filters import FILTER_ORDER, READING_ORDER
 from tradewind.core.types import Decision, IntArray
 
 from .results import FunnelRow
@@ -48,6 +48,6 @@ class Funnel:
     def rows(self) -> list[FunnelRow]:
         return [
             FunnelRow(name, self.passed[name], self.refused[name], self.first[name])
-            for name in FILTER_ORDER
+            for name in READING_ORDER
             if name in self.passed
         ]

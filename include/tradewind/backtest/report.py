@@ -129,6 +129,9 @@ def _equity_figure(equity: Sequence[EquityPoint], initial_quote: float, held: Eq
             row=2,
             col=1,
         )
+    drawn = np.concatenate((values, held.equity_quote))
+    if len(drawn) and drawn.max() > 3 * drawn.min():
+        figure.update_yaxes(type="log", row=1, col=1)  # else the larger of the two curves hides the other
     figure.update_layout(**_LAYOUT, height=420, title="Equity, buy and hold (grey), drawdown")
     return figure
 

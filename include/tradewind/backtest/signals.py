@@ -203,8 +203,10 @@ def model_series(
     return symbol_series(bars_15m, instrument, forecast, params, sentiment, measures)
 
 
-def prefilter(series: SymbolSeries, params: StrategyParams) -> dict[str, BoolArray]:
-    """For each bar what the filters that look at columns alone would say of a long entry, in their order.
+def prefilter(series: SymbolSeries, params: StrategyParams, *, may_short: bool = False) -> dict[str, BoolArray]:
+    """For each bar what the filters that look at columns alone would say of an entry, in their order.
+
+    The side is the one that `filters.choose_signal` takes: long, or where shorts are allowed the one worth more.
 
     Only bars that pass all of these are decided in full; the others are counted. A test holds each mask equal to its
     filter's verdict.
@@ -218,17 +220,19 @@ def prefilter(series: SymbolSeries, params: StrategyParams) -> dict[str, BoolArr
     complete = known & (series.regimes != UNDETERMINED) & (predicted | chaotic)
     with np.errstate(invalid="ignore"):
         natr = numbers.atr_quote / numbers.close
+        short = (forecast.expected_r_short > forecast.expected_r_long) & may_short
+        own = np.where(short, forecast.p_short, forecast.p_long)
+        opposite = np.where(short, forecast.p_long, forecast.p_short)
+        expected = np.where(short, forecast.expected_r_short, forecast.expected_r_long)
+        with_trend = np.where(short, numbers.close < numbers.trend_ema, numbers.close > numbers.trend_ema)
         return {
             "completeness": complete & (numbers.missing_bars <= params.max_missing_bars),
             "regime": families >= 0,
-            "signal": predicted
-            & (families >= 0)
-            & (forecast.p_long >= least)
-            & (forecast.p_long - forecast.p_short >= params.min_probability_edge),
-            "trend": predicted & (families >= 0) & known & (numbers.close > numbers.trend_ema),
+            "signal": predicted & (families >= 0) & (own >= least) & (own - opposite >= params.min_probability_edge),
+            "trend": predicted & (families >= 0) & known & with_trend,
             "volatility": known & (natr >= params.natr_min_frac) & (natr <= params.natr_max_frac),
             "volume": known & (numbers.volume_ratio >= params.min_volume_ratio),
-            "expected_value": predicted & (families >= 0) & (forecast.expected_r_long >= params.min_expected_r),
+            "expected_value": predicted & (families >= 0) & (expected >= params.min_expected_r),
         }
 
 
