@@ -69,24 +69,6 @@ def test_regimes_of_other_parameters_are_not_seen(store: PgSignalStore) -> None:
     assert store.last_regimes(["BTC/USDT", "ETH/USDT"], NOON + QUARTER, "new") == {}
 
 
-def test_regimes_are_summed_up_by_share_and_by_what_followed(store: PgSignalStore) -> None:
-    quiet, chaotic = Regime.RANGING_QUIET, Regime.CHAOTIC
-    for symbol, kinds in (("BTC/USDT", (quiet, quiet, chaotic, quiet)), ("ETH/USDT", (chaotic,))):
-        store.insert_regimes([regime(symbol, NOON + n * QUARTER, kind) for n, kind in enumerate(kinds)], "p")
-    store.insert_regimes([regime("BTC/USDT", NOON, chaotic)], "other")
-    found = store.regime_summary(["BTC/USDT", "ETH/USDT"], NOON, "p")
-    assert found["bars"] == 5
-    assert found["shares"]["ranging_quiet"] == pytest.approx(0.6)
-    assert found["shares"]["chaotic"] == pytest.approx(0.4)
-    assert found["shares"]["trending_strong"] == 0
-    # A symbol's last bar leads nowhere, and no symbol leads into another.
-    assert found["transitions"] == {
-        "chaotic": {"ranging_quiet": 1.0},
-        "ranging_quiet": {"chaotic": 0.5, "ranging_quiet": 0.5},
-    }
-    assert store.regime_summary(["BTC/USDT"], NOON + 9 * QUARTER, "p")["bars"] == 0
-
-
 def test_usage_adds_up_by_day(store: PgSignalStore) -> None:
     used = TokenPrices().usage(1000, 200)
     assert store.usage("gemini", NOON.date()) == Usage()

@@ -91,12 +91,6 @@ _SAVE_FEED_STATE = """
 
 _FEED_STATES = "SELECT feed, etag, last_modified, fetched_at, last_error FROM feed_states WHERE feed = ANY(%(feeds)s)"
 
-_REGIME_MOVES = """
-    SELECT regime, following, count(*) AS bars FROM (
-        SELECT regime, lead(regime) OVER (PARTITION BY symbol ORDER BY bar) AS following
-        FROM regimes WHERE symbol = ANY(%(symbols)s) AND params_hash = %(params_hash)s AND bar >= %(since)s
-    ) AS walked GROUP BY regime, following"""
-
 _USAGE = """
     SELECT requests, prompt_tokens, answer_tokens, cost_usd FROM scorer_usage
     WHERE scorer = %(scorer)s AND day = %(day)s"""
@@ -151,31 +145,6 @@ class PgSignalStore:
             _LAST_REGIMES, {"symbols": list(symbols), "before": before, "params_hash": params_hash}
         )
         return {row["symbol"]: _regime_state(row) for row in rows}
-
-    def regime_summary(self, symbols: Sequence[str], since: datetime, params_hash: str) -> dict[str, Any]:
-        """Share of the stored bars in each regime since then, and how they led to one another, all symbols together.
-
-        `shares` maps each regime to its share; `transitions` maps a regime to those that its next bar was in, with
-        their shares, regimes that never came left out; `bars` counts.
-        """
-        rows = self._database.rows(
-            _REGIME_MOVES, {"symbols": list(symbols), "params_hash": params_hash, "since": since}
-        )
-        bars = {regime.value: 0 for regime in Regime}
-        moves: dict[str, dict[str, int]] = {}
-        for row in rows:
-            bars[row["regime"]] += row["bars"]
-            if row["following"] is not None:
-                moves.setdefault(row["regime"], {})[row["following"]] = row["bars"]
-        total = sum(bars.values())
-        return {
-            "bars": total,
-            "shares": {regime: count / max(total, 1) for regime, count in bars.items()},
-            "transitions": {
-                regime: {following: count / sum(led.values()) for following, count in sorted(led.items())}
-                for regime, led in sorted(moves.items())
-            },
-        }
 
     # ----------------------------------------------------------------------------------------------------- sentiment
     def insert_sentiment(self, states: Sequence[SentimentState]) -> int:
