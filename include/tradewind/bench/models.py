@@ -28,6 +28,7 @@ BENCH: Final = "models"
 FEATURE_BARS: Final = 75_856
 WINDOW_BARS: Final = 500
 TRAINING_BARS: Final = 70_000
+LEAST_TRAINING_BARS: Final = 10_000  # a training wants sixty days beyond the warm-up
 CYCLE_SYMBOLS: Final = 50
 _FOLDS: Final = 5
 _END_MS: Final = 1_795_300_000_000 // 86_400_000 * 86_400_000
@@ -37,7 +38,8 @@ def measure(options: BenchOptions) -> list[Row]:
     """All rows: compute first, then one retraining in a process of its own."""
     share = 10 if options.quick else 1
     options.say("loading bars")
-    series = _bars(options, FEATURE_BARS // share)
+    training_bars = max(TRAINING_BARS // share, LEAST_TRAINING_BARS)
+    series = _bars(options, max(FEATURE_BARS // share, training_bars))
     params = StrategyParams(leader_symbol=series[0].symbol)
     options.say("features against bare TA-Lib calls")
     rows = _feature_rows(series, params)
@@ -46,7 +48,7 @@ def measure(options: BenchOptions) -> list[Row]:
     options.say("a cycle's compute for 50 symbols")
     rows += _cycle_rows(series, params)
     options.say("one full retraining; minutes")
-    rows += _retraining_rows([_last(bars, TRAINING_BARS // share) for bars in series], options)
+    rows += _retraining_rows([_last(bars, training_bars) for bars in series], options)
     return rows
 
 
@@ -214,10 +216,15 @@ def _model(series: Sequence[Bars], params: StrategyParams) -> LoadedModel:
     recent = [_last(bars, 20_000) for bars in series]
     panels = [build_panel(bars, _until(recent[0], bars), params) for bars in recent]
     end_ms = max(int(bars.open_time_ms[-1]) for bars in recent)
-    families = {
-        family: fit_family(family, pool(panels, family, 0, end_ms), replace(settings, boosters=patient))
-        for family in FAMILIES
-    }
+    families = {}
+    for family in FAMILIES:
+        fitted = fit_family(family, pool(panels, family, 0, end_ms), replace(settings, boosters=patient))
+        boosters = tuple(
+            # CatBoost keeps the best rounds alone; the others hold all of them and are asked for all.
+            booster if booster.library == "catboost" else replace(booster, rounds=patient.max_rounds)  # type: ignore[type-var]
+            for booster in fitted.boosters
+        )
+        families[family] = replace(fitted, boosters=boosters)
     return LoadedModel("bench", datetime.fromtimestamp(end_ms / 1000, UTC), panels[0].names, families)
 
 
