@@ -14,6 +14,7 @@ from typing import Any, Final
 from psycopg.types.json import Jsonb
 
 from tradewind.adapters.database import Database
+from tradewind.adapters.history_store import HistoryRows
 from tradewind.errors import BadInput
 from tradewind.stack.job_following import followed
 
@@ -81,12 +82,23 @@ def with_progress(services: Services, row: dict[str, Any]) -> dict[str, Any]:
     unfinished = row["state"] in ("queued", "running") or (row["state"] == "failed" and row["started_at"] is None)
     if unfinished and row["dag_id"] and row["dag_run_id"]:
         row = followed(row, services.airflow)
-    chunks = row["chunks"]
+    counted = counts_of(services.database, row["job_id"])
     progress: float | None
     if row["state"] == "done":
         progress = 1.0
-    elif chunks:
-        progress = row["chunks_done"] / chunks
+    elif row["chunks"]:
+        progress = row["chunks_done"] / row["chunks"]
+    elif counted is not None:
+        progress = counted["percent"] / 100
     else:
         progress = 0.0 if row["state"] == "queued" else None
-    return {**row, "progress_frac": progress}
+    return {**row, "progress_frac": progress, "progress": counted}
+
+
+def counts_of(database: Database, job_id: str) -> dict[str, Any] | None:
+    """What a load or an import has done: bars expected and done, rows, percent, seconds to its end, each by series.
+
+    None for a job that counts nothing.
+    """
+    job = HistoryRows(database).job(job_id)
+    return job["progress"] if job is not None and job["progress"]["series"] else None

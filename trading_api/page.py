@@ -19,6 +19,7 @@ from tradewind.errors import TradewindError
 
 from . import views
 from .audit import record
+from .job_rows import counts_of
 from .problems import problem
 from .queries import Queries, Window
 from .schemas import EARLIEST, LATEST
@@ -93,7 +94,12 @@ def page_values() -> dict[str, Any]:
         "models": [views.model_card(model, queries.gates([model["version"]])) for model in models],
         "drift": queries.last_drift(),
         "training": queries.training_runs(3),
-        "jobs": [views.job_row(job) for job in queries.jobs(6)],
+        "jobs": [
+            views.job_row(
+                job, counts_of(made.database, job["job_id"]) if job["state"] in ("running", "failed") else None
+            )
+            for job in queries.jobs(6)
+        ],
         "alerts": queries.alerts(12),
         "audit": queries.audit(15),
         "heartbeats": queries.heartbeats(),

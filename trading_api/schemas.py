@@ -224,6 +224,7 @@ class Job(Schema):
     kind = String(required=True)
     state = String(required=True, validate=OneOf(["queued", "running", "done", "failed"]))
     progress_frac = Float(required=True, allow_none=True)
+    progress = Dict(allow_none=True)
     params = Dict(required=True)
     dag_id = String(allow_none=True)
     dag_run_id = String(allow_none=True)

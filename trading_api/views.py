@@ -204,13 +204,18 @@ def _section(mapping: Any, *path: str) -> Mapping[str, Any]:
     return mapping if isinstance(mapping, Mapping) else {}
 
 
-def job_row(job: Row) -> Row:
-    """A job with the share of its work that is done; None where nobody counts."""
-    chunks = job["chunks"]
-    share = 1.0 if job["state"] == "done" else job["chunks_done"] / chunks if chunks else None
+def job_row(job: Row, counted: Row | None = None) -> Row:
+    """A job with the share of its work that is done (None where nobody counts) and, by `counted`, of each series."""
+    share = 1.0 if job["state"] == "done" else counted["percent"] / 100 if counted else None
     ended = job["finished_at"] or (datetime.now(UTC) if job["started_at"] else None)
     took: timedelta | None = ended - job["started_at"] if ended and job["started_at"] else None
-    return {**job, "share": share, "took_s": took.total_seconds() if took else None}
+    return {
+        **job,
+        "share": share,
+        "took_s": took.total_seconds() if took else None,
+        "left_s": counted["eta_s"] if counted else None,
+        "series": counted["series"] if counted else {},
+    }
 
 
 def web_link(link: str) -> str:

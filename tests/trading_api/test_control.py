@@ -93,6 +93,10 @@ def test_progress_counts_chunks(client: FlaskClient, database: Database) -> None
     )
     job = client.get(started["href"], headers=READER).get_json()
     assert (job["state"], job["progress_frac"], job["rows_new"]) == ("running", 0.5, 384)
+    database.execute("UPDATE jobs SET started_at = now() - interval '1 minute'")
+    progress = client.get(started["href"], headers=READER).get_json()["progress"]
+    assert progress["series"]["BTC/USDT 15m"]["percent"] == pytest.approx(50, abs=1)
+    assert progress["eta_s"] == pytest.approx(60, abs=10)
 
 
 # -------------------------------------------------------------------------------------------------------------- latch
