@@ -2,7 +2,8 @@
 
 The range is cut into chunks, each fetched as raw klines under the shared rate limit, giving way to trading, and
 committed with its progress row. Give it `symbols`, `timeframes`, `from` and `to` (`to` excluded); what is left empty
-means every configured symbol, 15m and 1h, and up to now. The status page shows its progress.
+means every configured symbol, 15m and 1h, and up to now. `./tradewind history`, `GET /api/jobs/{id}` and the status
+page show its progress by series, with an estimated end.
 
 ## What the buttons do
 

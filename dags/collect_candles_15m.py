@@ -2,14 +2,16 @@
 
 Every run owns one interval, [start, end). It asks the exchange from the moment the bar closes until the bar is there,
 drops unfinished and impossible candles, and inserts the rest; what is stored already stays as it is. When its interval
-is the newest one it announces `closed_candles_15m`, which wakes `run_trade_cycle` and `detect_regime`. A run that was
-triggered without a date takes the last interval that has closed.
+is the newest one it also takes what earlier runs of the day missed, judges each symbol's recent bars (no verdict, no
+entry), and announces `closed_candles_15m`, which wakes `run_trade_cycle` and `detect_regime`. A symbol that lacks its
+bar holds up the others for ten seconds at most; the event names it. A run that was triggered without a date takes the
+last interval that has closed.
 
 ## What the buttons do
 
 - **Clear** asks the exchange for the same interval again. Bars that are stored stay; missing ones are added. Only the
   newest interval is announced, and a bar that was decided is never decided again.
-- **Mark success** fetches nothing: the bar stays missing until `fill_candle_gaps` finds it within the hour.
+- **Mark success** fetches nothing: the bar stays missing until the next run or `fill_candle_gaps` takes it.
 - **Retry** happens by itself, six times with growing pauses, while the exchange does not answer.
 - **Backfill** is what this DAG is made for: one run an interval, the end date included, as many at a time as you allow.
   It announces nothing, so no backfill ever wakes trading, and repeating it adds no bar. It runs in the pool `bulk`, so

@@ -1,14 +1,14 @@
 """Collect the closed 1-hour candles of every symbol.
 
 Nothing decides on these bars: 1h and 4h context is resampled from 15m candles, here and in training and backtests
-alike. Stored 1h bars cross-check the resampled ones and reach further back. Every run owns one interval, [start, end),
-and announces `closed_candles_1h` when that is the newest one. A run that was triggered without a date takes the last
-interval that has closed.
+alike. Stored 1h bars cross-check the resampled ones and reach further back. Every run owns one interval, [start, end);
+when that is the newest one it also takes what earlier runs of the last days missed, and announces `closed_candles_1h`.
+A run that was triggered without a date takes the last interval that has closed.
 
 ## What the buttons do
 
 - **Clear** asks the exchange for the same interval again. Bars that are stored stay; missing ones are added.
-- **Mark success** fetches nothing: the bar stays missing until `fill_candle_gaps` finds it within the hour.
+- **Mark success** fetches nothing: the bar stays missing until the next run or `fill_candle_gaps` takes it.
 - **Retry** happens by itself, six times with growing pauses, while the exchange does not answer.
 - **Backfill** runs one run an interval, the end date included. It announces nothing, and repeating it adds no bar. It
   runs in the pool `bulk`. For months or years, `backfill_history` is a hundred times quicker.
