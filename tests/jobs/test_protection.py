@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -11,8 +12,19 @@ import pytest
 from tests.support.trading_rig import Rig
 from tradewind.adapters.ccxt_trading import CcxtTrading
 from tradewind.core.brackets import floor_to_step
-from tradewind.core.types import BracketSupport, Instrument, OrderRole, OrderState, Position, PositionStatus
+from tradewind.core.types import (
+    BracketSupport,
+    ExchangeOrder,
+    Instrument,
+    Order,
+    OrderRole,
+    OrderState,
+    Position,
+    PositionStatus,
+)
 from tradewind.jobs.positions import manage_positions
+from tradewind.jobs.safety import watch_risk_once
+from tradewind.jobs.tending import protect_naked
 from tradewind.jobs.trading import place_brackets
 
 OVER = (PositionStatus.CLOSED, PositionStatus.DUST)
@@ -193,3 +205,57 @@ def test_stops_left_behind_by_a_closed_position_are_cancelled(rig: Rig) -> None:
     assert row is not None
     assert row.state is OrderState.CANCELLED
     rig.assert_agrees()
+
+
+def test_the_watch_protects_a_fill_whose_task_was_killed(make_rig: Callable[..., Rig]) -> None:
+    """Without native brackets a kill right after the entry leaves it bare: the next look of the watch is its end."""
+    rig = make_rig()
+
+    def emulated(made: Rig) -> Rig:
+        made.exchange = WithoutBrackets(made.client, made.account)
+        return made
+
+    emulated(rig).step()
+    rig.make_ready()
+    intent = rig.decide(stop_frac=Decimal("0.05"), target_frac=Decimal("0.05"))
+
+    class Killed(Exception):
+        """Stands for the process's end."""
+
+    def send_and_die(order: Order, instrument: Instrument) -> ExchangeOrder:
+        CcxtTrading.send_order(rig.exchange, order, instrument)  # type: ignore[arg-type]
+        raise Killed
+
+    dying = emulated(Rig(rig.server, rig.database_url, rig.paper_account))
+    dying.exchange.send_order = send_and_die  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        place_brackets(dying, intent.intent_id)
+    dying.close()
+    assert rig.holds("BTC") > 0
+    assert resting_stops(rig) == []
+    time.sleep(1.1)
+    watch_risk_once(rig)
+    position = rig.trading_store.position(intent.intent_id)
+    assert position is not None
+    assert resting_stops(rig) == [position.stop_price]
+    assert manage_positions(rig)["clean"]
+    rig.assert_agrees()
+
+
+def test_the_watch_leaves_alone_what_is_protected(rig: Rig) -> None:
+    position = enter(rig)
+    before = rig.exchange_orders()
+    asked: list[str] = []
+    rig.client.exchange.fetch = _noting(rig.client.exchange.fetch, asked)
+    assert protect_naked(rig) == []
+    assert asked == []
+    assert rig.exchange_orders() == before
+    assert after(rig, position).stop_price == position.stop_price
+
+
+def _noting(fetch: Callable[..., object], asked: list[str]) -> Callable[..., object]:
+    def noted(url: str, *args: object, **kwargs: object) -> object:
+        asked.append(url)
+        return fetch(url, *args, **kwargs)
+
+    return noted

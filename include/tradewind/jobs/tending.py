@@ -35,6 +35,8 @@ from tradewind.errors import ReconcileError, RetryError, StopError
 from tradewind.jobs.protection import converge_protection, exit_position
 from tradewind.jobs.settling import Situation, ingest_fills, refresh
 
+# Sends are answered within this, or their task is dead or waiting.
+_ANSWER_TIME: Final = timedelta(seconds=1)
 # A human's trade leaves no order of ours behind: executions are looked for this far back.
 _FOREIGN_WINDOW: Final = timedelta(days=1)
 
@@ -110,7 +112,7 @@ def protect_naked(ports: Ports) -> list[str]:
     """Tend positions whose task seems to have died between two lines; returns what could not be done, in words.
 
     By the ledger: something is held without a stop at the exchange, a replacement was begun and not ended, or an order
-    is undecided for longer than the protection deadline. Called every few seconds; asks the exchange nothing when all
+    is undecided for longer than an answer takes. Called every few seconds; asks the exchange nothing when all
     is well. Somebody who is at work on such a position holds its lock and is left alone.
     """
     store = ports.trading_store
@@ -120,25 +122,31 @@ def protect_naked(ports: Ports) -> list[str]:
         live.setdefault(order.position_id, []).append(order)
     begun = store.unprotected_now()
     urgent = {key for key in positions if key in begun or _is_overdue(ports, live.get(key, []))}
-    waiting = {key: p for key, p in positions.items() if key in urgent or _bare(p, live.get(key, [])) > 0}
-    if not waiting:
+    bare = {key: quantity for key, p in positions.items() if (quantity := _bare(p, live.get(key, []))) > 0}
+    if not urgent and not bare:
         return []
-    symbols = sorted({position.symbol for position in waiting.values()})
-    instruments, books = ports.exchange.instruments(symbols), ports.exchange.book_tops(symbols)
+    instruments = ports.exchange.instruments(sorted({positions[key].symbol for key in urgent | bare.keys()}))
+    naked = urgent | {key for key, quantity in bare.items() if _could_rest(positions[key], quantity, instruments)}
+    books = ports.exchange.book_tops(sorted({positions[key].symbol for key in naked}))
     problems = []
-    for position_id, position in waiting.items():
-        instrument, book = instruments.get(position.symbol), books.get(position.symbol)
-        if instrument is None or book is None:
-            problems.append(f"{position_id}: the exchange lists no rules or no price for {position.symbol}")
+    for position_id in sorted(naked):
+        symbol = positions[position_id].symbol
+        if symbol not in instruments or symbol not in books:
+            problems.append(f"{position_id}: the exchange lists no rules or no price for {symbol}")
             continue
-        bare = floor_to_step(_bare(position, live.get(position_id, [])), instrument.step_size)
-        if position_id not in urgent and not is_tradable(bare, min(position.stop_price, book.bid), instrument):
-            continue  # what no order could hold
         try:
-            tend_position(ports, position_id, instrument, book, {}, apply_rules=False)
+            tend_position(ports, position_id, instruments[symbol], books[symbol], {}, apply_rules=False)
         except (RetryError, StopError, ReconcileError) as error:
             problems.append(f"{position_id}: {type(error).__name__}: {error}")
     return problems
+
+
+def _could_rest(position: Position, quantity: Decimal, instruments: Mapping[str, Instrument]) -> bool:
+    """Is it more than dust, that no order could hold? What has no rules is somebody's problem, not dust."""
+    instrument = instruments.get(position.symbol)
+    if instrument is None:
+        return True
+    return is_tradable(floor_to_step(quantity, instrument.step_size), position.stop_price, instrument)
 
 
 def _bare(position: Position, live: Sequence[Order]) -> Decimal:
@@ -148,8 +156,8 @@ def _bare(position: Position, live: Sequence[Order]) -> Decimal:
 
 
 def _is_overdue(ports: Ports, live: Sequence[Order]) -> bool:
-    """Is an order undecided for longer than placing protection may take?"""
-    deadline = ports.wall.now() - timedelta(seconds=ports.params.protection_deadline_s)
+    """Is an order undecided for longer than an answer usually takes? A task that still waits for it holds the lock."""
+    deadline = ports.wall.now() - _ANSWER_TIME
     return any(order.sent_at is not None and order.sent_at < deadline for order in live if order.state in UNDECIDED)
 
 
