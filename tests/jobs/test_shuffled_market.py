@@ -36,10 +36,10 @@ def shuffled(bars: Bars, order: np.ndarray) -> Bars:
 
 def trained(seed: int) -> Challenger:
     market = SyntheticMarket(SYMBOLS, seed, 1.0)
-    whole = {symbol: load_bars(market, symbol, END_MS - BARS * 900_000, END_MS) for symbol in SYMBOLS}
+    whole = [load_bars(market, name, END_MS - BARS * 900_000, END_MS) for name in market.rules]
     # One order for both, so that what the symbols share at a bar stays shared.
     order = np.random.default_rng(seed).permutation(BARS)
-    bars = {symbol: shuffled(series, order) for symbol, series in whole.items()}
+    bars = {series.symbol: shuffled(series, order) for series in whole}
     params = StrategyParams()
     instruments = {symbol: inferred_instrument(series, params) for symbol, series in bars.items()}
     return make_challenger(bars, instruments, params, TrainingParams(), Rival())
