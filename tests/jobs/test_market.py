@@ -112,6 +112,18 @@ def test_one_symbol_holds_up_the_others_for_seconds_only(rig: MarketRig, monkeyp
     assert result["bars"] == {"BTC/USDT": 1}
 
 
+def test_a_symbol_that_answers_slowly_delays_no_other(rig: MarketRig) -> None:
+    rig.ports.market_data.instruments(["BTC/USDT", "ETH/USDT"])
+    rig.server.admin.add_fault("delay", path=KLINES, symbol="ETHUSDT", seconds=3.0)
+    seen: list[list[int]] = []
+    timer = threading.Timer(1.5, lambda: seen.append([len(rig.stored("BTC/USDT")), len(rig.stored("ETH/USDT"))]))
+    timer.start()
+    result = collect_candles(rig.ports, "15m", None, None)
+    timer.join()
+    assert result["newest_complete"]
+    assert seen == [[1, 0]]
+
+
 def test_what_a_collection_missed_comes_with_the_next(rig: MarketRig) -> None:
     collect_candles(rig.ports, "15m", None, None)
     rig.server.admin.add_fault("missing_candles", path=KLINES, symbol="ETHUSDT", from_ms=NOON_MS, to_ms=NOON_MS + DAY)

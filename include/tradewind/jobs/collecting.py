@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import structlog
@@ -13,10 +14,11 @@ from tradewind.core.timeframes import count_opens, timeframe_ms, to_ms
 from tradewind.core.types import Bars
 from tradewind.errors import RateLimited, RetryError, StopError, TradewindError
 
-from .fetching import in_parallel, keep_valid
+from .fetching import as_answered, keep_valid
 
 log = structlog.get_logger(__name__)
 
+_WORKERS = 8
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 2.0
 # Once one symbol's newest bar is there the others' should be: whoever lacks it holds up the rest no longer than this.
@@ -68,8 +70,8 @@ class Collection:
         pending = list(self._ports.symbols)
         pause_s = _FIRST_PAUSE_S
         while True:
-            answers = self._poll(pending)
-            self._keep(answers)
+            for answers in self._poll(pending):
+                self._keep(answers)
             pending = [symbol for symbol in pending if self._is_worth_asking_again(symbol)]
             if self._is_newest and len(self.missing) + len(self.errors) < len(self._ports.symbols):
                 deadline = min(deadline, time.monotonic() + _STRAGGLERS_S)
@@ -98,14 +100,14 @@ class Collection:
             asked[symbol] = min(self._start_ms, max(open_ms + step, self._start_ms - _HEALED_BARS * step))
         return asked
 
-    def _poll(self, symbols: list[str]) -> list[_Answer]:
+    def _poll(self, symbols: list[str]) -> Iterator[list[_Answer]]:
         before = self._ports.clock.now()
-        answers = in_parallel(self._ask, symbols, workers=8)
-        after = self._ports.clock.now()
-        # A market that is stepped by hand stands still: its closed bars cannot change between two looks.
-        still = before == after
-        age_ms = to_ms(after) - self._end_ms
-        return [self._judged(answer, still=still, age_ms=age_ms) for answer in answers]
+        for answers in as_answered(self._ask, symbols, workers=_WORKERS):
+            after = self._ports.clock.now()
+            # A market that is stepped by hand stands still: its closed bars cannot change between two looks.
+            still = before == after
+            age_ms = to_ms(after) - self._end_ms
+            yield [self._judged(answer, still=still, age_ms=age_ms) for answer in answers]
 
     def _ask(self, symbol: str) -> _Answer:
         step = timeframe_ms(self._timeframe)

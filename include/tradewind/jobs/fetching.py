@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ R = TypeVar("R")
 WORKERS = 4
 _ATTEMPTS = 5
 _LONGEST_WAIT_S = 60.0
+_TOGETHER_S = 0.2
 
 
 def fetch_closed(
@@ -63,6 +64,19 @@ def in_parallel(function: Callable[[T], R], items: Iterable[T], workers: int = W
         return [function(item) for item in work]
     with ThreadPoolExecutor(min(workers, len(work)), thread_name_prefix="fetch") as threads:
         return list(threads.map(function, work))
+
+
+def as_answered(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[list[R]]:
+    """The function's results, those together that are there within a moment, so that a slow one holds up no other."""
+    work = list(items)
+    if not work:
+        return
+    with ThreadPoolExecutor(min(workers, len(work)), thread_name_prefix="fetch") as threads:
+        pending = {threads.submit(function, item) for item in work}
+        while pending:
+            done, pending = wait(pending, timeout=_TOGETHER_S)
+            if done:
+                yield [future.result() for future in done]
 
 
 def with_patience(function: Callable[[], T], *, what: str) -> T:
