@@ -71,6 +71,11 @@ class PaperServerProcess:
         command = [sys.executable, "-m", "tradewind.paper", "--port", str(self.port), *self._arguments]
         command += ["--database-url", self.database_url] if self.database_url else ["--memory"]
         self._process = subprocess.Popen(command, env=environment, stdout=self._log, stderr=self._log)
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until it answers; raises RuntimeError with its log when it ends instead."""
+        assert self._process is not None
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline:
             if self._process.poll() is not None:

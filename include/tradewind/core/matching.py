@@ -232,6 +232,12 @@ class Engine(Amending):
             self._close(order, OrderStatus.CANCELED, now_ms)
         return order
 
+    def expire_all(self, symbol: str, now_ms: int) -> None:
+        """The market of the symbol ends: every open order in it expires, whosever it is."""
+        for account_id in self._accounts_in(symbol):
+            for order in list(self._open[symbol][account_id].values()):
+                self._close(order, OrderStatus.EXPIRED, now_ms)
+
     # ------------------------------------------------------------------------------------------------------------ lists
     def place_list(
         self, account_id: str, new: NewOrderList, now_ms: int, *, take_cap_lots: int | None = None

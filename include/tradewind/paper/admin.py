@@ -131,6 +131,10 @@ class PaperAdmin:
         """Stop (or resume) trading in a symbol."""
         self._call("POST", "halt", {"symbol": symbol.replace("/", ""), "halted": halted})
 
+    def delist(self, symbol: str) -> None:
+        """Take a symbol off the exchange for good; its open orders expire."""
+        self._call("POST", "delist", {"symbol": symbol.replace("/", "")})
+
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:
             answer = self._client.request(method, f"/__admin/{path}", json=body)

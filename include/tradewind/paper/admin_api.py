@@ -218,6 +218,18 @@ async def _halt(exchange: PaperExchange, _: Faults, body: Body) -> Body:
     return {"halted": sorted(exchange.engine.halted)}
 
 
+async def _delist(exchange: PaperExchange, _: Faults, body: Body) -> Body:
+    """{"symbol"}: its open orders expire and the exchange no longer knows it; there is no way back."""
+    symbol = str(body["symbol"])
+    if symbol not in exchange.engine.rules:
+        raise BadInput(f"there is no symbol {symbol!r}; write it as BTCUSDT")
+    now_ms = exchange.now_ms(_wall_ms())
+    exchange.advance(now_ms)
+    exchange.delist(symbol, now_ms)
+    await exchange.commit()
+    return {"delisted": sorted(exchange.delisted)}
+
+
 _ROUTES: dict[tuple[str, str], AdminHandler] = {
     ("GET", "/__admin/clock"): _get_clock,
     ("POST", "/__admin/clock"): _set_clock,
@@ -229,6 +241,7 @@ _ROUTES: dict[tuple[str, str], AdminHandler] = {
     ("DELETE", "/__admin/faults"): _remove_faults,
     ("POST", "/__admin/shock"): _shock,
     ("POST", "/__admin/halt"): _halt,
+    ("POST", "/__admin/delist"): _delist,
 }
 
 __all__ = ["ApiKey", "handle"]

@@ -30,6 +30,7 @@ from tradewind.paper.kline_rows import KlineRows
 from tradewind.paper.market_view import MarketView, Shock
 from tradewind.paper.markets import DAY_MS, Market
 from tradewind.paper.markets_public import PublicMarket, PublicView, rules_from_listing
+from tradewind.paper.markets_replay import ReplayMarket
 from tradewind.paper.store import PaperStore, Rows, SavedState, to_json
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class PaperExchange:
         self.view = PublicView(market) if isinstance(market, PublicMarket) else MarketView(market)
         self.broken: set[str] = set()  # symbols whose prices do not come in: they do not trade until they do
         self._halts: set[str] = set()  # symbols that the operator stopped
+        self.delisted: set[str] = set()  # symbols that are no longer known to anybody
         self._listings: dict[str, dict[str, Any]] = {}
         self.kline_rows = KlineRows(self.view)
         self.engine = Engine(market.rules.values(), settings)
@@ -91,6 +93,8 @@ class PaperExchange:
             )
         if stamped is None:
             self._extra.put("meta", ("identity",), to_json(self.market.identity))
+        if isinstance(self.market, ReplayMarket):
+            self._place_recording(self.market, state, wall_ms, own_time)
         if "clock" in state.meta:
             self.clock = MarketClock(**state.meta["clock"])
         elif self.start_ms is not None:
@@ -121,9 +125,20 @@ class PaperExchange:
         self.futures.restore(state.futures)
         self.processed_ms = state.meta.get("processed_ms", self.now_ms(wall_ms))
         self._halts = set(state.meta.get("halted", []))
+        self.delisted = set(state.meta.get("delisted", []))
         self._stop_trading()
         for symbol in self.engine.rules:
             self.refresh(symbol, self.processed_ms)
+
+    def _place_recording(self, market: ReplayMarket, state: SavedState, wall_ms: int, own_time: bool) -> None:
+        if "shift_ms" in state.meta:
+            market.shift_ms = state.meta["shift_ms"]
+            return
+        if not own_time:
+            market.end_at(wall_ms)
+        elif self.start_ms is None:
+            self.start_ms = market.end_ms()
+        self._extra.put("meta", ("shift_ms",), to_json(market.shift_ms))
 
     def take_rows(self) -> Rows:
         """What changed since the last call, as rows for the store. Fills are indexed on the way."""
@@ -282,6 +297,13 @@ class PaperExchange:
         self._stop_trading()
         self._extra.put("meta", ("halted",), to_json(sorted(self._halts)))
 
+    def delist(self, symbol: str, now_ms: int) -> None:
+        """Take a symbol off the exchange for good: its orders expire, and nobody finds it any more."""
+        self.engine.expire_all(symbol, now_ms)
+        self.delisted.add(symbol)
+        self._stop_trading()
+        self._extra.put("meta", ("delisted",), to_json(sorted(self.delisted)))
+
     def set_broken(self, symbol: str, broken: bool) -> None:
         """The symbol's prices stopped coming, or came back."""
         if (symbol in self.broken) != broken:
@@ -290,7 +312,7 @@ class PaperExchange:
 
     def _stop_trading(self) -> None:
         self.engine.halted.clear()  # one set for every engine, so it is changed in place
-        self.engine.halted.update(self._halts | self.broken)
+        self.engine.halted.update(self._halts | self.broken | self.delisted)
 
     def adopt_listings(self, listings: Mapping[str, dict[str, Any]]) -> None:
         """Take over a real exchange's rules. The units of a symbol stay what they were when it was first seen.

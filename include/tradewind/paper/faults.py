@@ -14,15 +14,16 @@ from typing import Any
 
 from tradewind.errors import BadInput
 
-BEFORE_ACTIONS = ("refuse", "error_before", "rate_limited", "banned", "skewed", "timeout_before")
-"""The call is not carried out."""
-AFTER_ACTIONS = ("hang_after", "drop_after", "error_after", "timeout_after")
+BEFORE_ACTIONS = ("refuse", "error_before", "rate_limited", "banned", "skewed", "timeout_before", "restart_before")
+"""The call is not carried out; `restart_before` also ends the process and starts it anew."""
+AFTER_ACTIONS = ("hang_after", "drop_after", "error_after", "timeout_after", "restart_after")
 """The call is carried out and committed, but its answer does not arrive."""
 SHAPING_ACTIONS = ("delay", "partial_fill", "reject_leg", "missing_candles", "late_candles", "corrected_candle")
 ACTIONS = BEFORE_ACTIONS + AFTER_ACTIONS + SHAPING_ACTIONS
 _FIELDS = {
     "action", "method", "path", "nth", "every", "probability", "times", "seed", "symbol",
-    "status", "retry_after_s", "seconds", "seconds_max", "frac", "leg", "from_ms", "to_ms", "bars", "price_frac",
+    "status", "retry_after_s", "seconds", "seconds_max", "seconds_mean", "frac", "leg", "from_ms",
+    "to_ms", "bars", "price_frac",
 }  # fmt: skip
 
 
@@ -61,7 +62,10 @@ class FaultRule:
         return True
 
     def seconds(self) -> float:
-        """The delay of this strike, drawn when a range is given."""
+        """The delay of this strike: fixed, drawn from a range, or with `seconds_mean` exponential beyond `seconds`."""
+        if "seconds_mean" in self.options:
+            least = float(self.options.get("seconds", 0.0))
+            return least + self.rng.expovariate(1 / float(self.options["seconds_mean"]))
         low = float(self.options.get("seconds", 1.0))
         high = float(self.options.get("seconds_max", low))
         return self.rng.uniform(low, high) if high > low else low

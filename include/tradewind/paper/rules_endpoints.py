@@ -16,7 +16,7 @@ STATUS = p.one(("TRADING", "HALT", "BREAK"), -1122, "Invalid symbolStatus.")
 def rules_of(call: Call, symbol: str) -> SymbolRules:
     """The rules of a listed symbol. Raises ApiError -1121."""
     rules = call.exchange.engine.rules.get(symbol)
-    if rules is None:
+    if rules is None or symbol in call.exchange.delisted:
         raise bad_symbol()
     return rules
 
@@ -172,7 +172,7 @@ def chosen_symbols(call: Call, *, required: bool) -> list[str]:
         return [rules_of(call, s).symbol for s in q["symbols"]]
     if required:
         raise one_of("symbol", "symbols")
-    return list(call.exchange.engine.rules)
+    return [symbol for symbol in call.exchange.engine.rules if symbol not in call.exchange.delisted]
 
 
 def match_status(call: Call, symbol: str) -> None:

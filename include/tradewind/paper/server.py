@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import os
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 import orjson
 from starlette.applications import Starlette
@@ -235,6 +237,8 @@ class PaperServer:
                 await asyncio.sleep(rule.seconds())
             elif rule.action == "refuse":
                 return await _cut(request)
+            elif rule.action == "restart_before":
+                _start_anew()
             elif rule.action == "error_before":
                 return _unknown_error(rule)
             elif rule.action == "timeout_before":
@@ -259,6 +263,8 @@ class PaperServer:
                 return await _cut(request)
             if rule.action == "drop_after":
                 return await _cut(request)
+            if rule.action == "restart_after":
+                _start_anew()
             if rule.action == "error_after":
                 return _unknown_error(rule)
             if rule.action == "timeout_after":
@@ -296,6 +302,12 @@ def _unknown_error(rule: FaultRule) -> Response:
 def _timed_out() -> Response:
     text = "Timeout waiting for response from backend server. Send status unknown; execution status unknown."
     return _answer({"code": -1007, "msg": text}, 504, {})
+
+
+def _start_anew() -> NoReturn:
+    """End this process at once, as a crash would, and begin again in its place with the same arguments."""
+    log.warning("an injected fault restarts the paper exchange")
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 async def _cut(request: Request) -> Response:

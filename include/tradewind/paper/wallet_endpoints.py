@@ -6,7 +6,7 @@ from typing import Any
 
 from tradewind.paper import params as p
 from tradewind.paper.endpoints import Call, Security, endpoint
-from tradewind.paper.rules_endpoints import rules_of, symbol_filters
+from tradewind.paper.rules_endpoints import chosen_symbols, rules_of, symbol_filters
 from tradewind.paper.trade_endpoints import discount, rate
 from tradewind.paper.views import text
 
@@ -68,7 +68,7 @@ def api_trading_status(call: Call) -> dict[str, Any]:
 @endpoint("GET", "/sapi/v1/asset/tradeFee", _USER, symbol=p.symbol)
 def trade_fee(call: Call) -> list[dict[str, Any]]:
     engine = call.exchange.engine
-    symbols = [rules_of(call, call.params["symbol"]).symbol] if "symbol" in call.params else list(engine.rules)
+    symbols = chosen_symbols(call, required=False)
     found = engine.book.accounts[call.account_id]
     return [
         {
