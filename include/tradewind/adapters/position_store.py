@@ -103,6 +103,11 @@ class PositionStore(AccountStore):
         assert row is not None  # just inserted, or there before
         return _position(row)
 
+    # In the same transaction: a task killed right after it would leave a span open for good.
+    END_SPAN_NOW: Final = """
+        UPDATE unprotected_spans SET ended_at = greatest(now(), started_at),
+            seconds = extract(epoch FROM greatest(now(), started_at) - started_at)
+        WHERE position_id = %s AND ended_at IS NULL"""
     SAVE: Final = """
         UPDATE positions SET status = %(status)s, opened_at = %(opened_at)s, closed_at = %(closed_at)s,
             quantity = %(quantity)s, entry_quantity = %(entry_quantity)s, entry_price = %(entry_price)s,
@@ -137,6 +142,8 @@ class PositionStore(AccountStore):
             self._require_fence(connection, position.position_id)
             connection.execute(self.SAVE, values)
             connection.execute(self.INSERT_POSITION_EVENT, (position.position_id, event, as_json(detail), at))
+            if position.status in (PositionStatus.CLOSED, PositionStatus.DUST):
+                connection.execute(self.END_SPAN_NOW, (position.position_id,))
 
     def position(self, position_id: str) -> Position | None:
         """The position of an intent, or None."""

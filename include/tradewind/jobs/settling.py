@@ -151,8 +151,6 @@ def _apply(ports: Ports, position_id: str, orders: Sequence[Order], instrument: 
         store.save_position(after, event, ports.clock.now(), quantity=after.quantity, reason=after.exit_reason)
         if after.status in OVER and before.status not in OVER:
             _say_closed(ports, after)
-    if after.status in OVER:
-        store.end_unprotected(position_id, ports.wall.now())
     lots = lot_quantities(orders, fills, after.side, instrument)
     return Situation(after, tuple(orders), lots, instrument, book)
 
