@@ -152,8 +152,8 @@ def test_the_leak_test_catches_the_same_peek(lived: Lived) -> None:
     def next_move(series: Any) -> np.ndarray:
         return np.append(np.diff(np.log(series.close)), 0.0)
 
-    honest = Feature("move", "15m", 2, lambda series: np.append(0.0, np.diff(np.log(series.close))))
-    biased = Feature("next_move", "15m", 1, next_move)
+    honest = Feature("move", "test", "15m", 2, 2, lambda series: np.append(0.0, np.diff(np.log(series.close))))
+    biased = Feature("next_move", "test", "15m", 1, 1, next_move)
     rows = [len(bars) - 40, len(bars) - 7]
     assert check_truncation(bars, bars, PARAMS, rows, (honest,)) == []
     assert {leak.feature for leak in check_truncation(bars, bars, PARAMS, rows, (biased,))} == {"next_move"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final
 
 from psycopg.types.json import Jsonb
@@ -57,6 +58,16 @@ class PgParityStore(AccountStore):
             orders=[order_of(row) for row in self._database.rows(self.ORDERS, bound)],
             fills=[Fill(**row) for row in self._database.rows(self.FILLS, bound)],
         )
+
+    FLOWS: Final = """
+        SELECT split_part(symbol, '/', 1) AS asset,
+            sum(CASE WHEN is_buy THEN quantity ELSE -quantity END
+                - CASE WHEN fee_asset = split_part(symbol, '/', 1) THEN fee ELSE 0 END) AS moved
+        FROM fills WHERE account = %s AND at < %s GROUP BY 1"""
+
+    def base_flows(self, before: datetime) -> dict[str, Decimal]:
+        """What all fills before a moment left of each base asset, fees in it taken off: dust, when nothing is held."""
+        return {row["asset"]: row["moved"] for row in self._database.rows(self.FLOWS, (self.account, before))}
 
     NEWEST: Final = """
         SELECT inputs -> 'symbols' AS symbols FROM cycle_inputs WHERE account = %s ORDER BY bar DESC LIMIT 1"""

@@ -114,7 +114,10 @@ class SimulatedAccount:
         instruments: Mapping[str, Instrument],
         capital_quote: Decimal,
         settings: MatchingSettings,
+        base_held: Mapping[str, Decimal] | None = None,
+        baseline: Mapping[str, Decimal] | None = None,
     ) -> None:
+        self.baseline = dict(baseline or {})
         self.account_id = account_id
         self.instruments = dict(instruments)
         self.engine = self._make_engine(instruments, settings)
@@ -128,7 +131,10 @@ class SimulatedAccount:
         maker, taker = fees.pop()
         self.engine.open_account(
             account_id,
-            {self.quote_asset: atoms(capital_quote)},
+            {
+                **{asset: atoms(held) for asset, held in (base_held or {}).items() if asset != self.quote_asset},
+                self.quote_asset: atoms(capital_quote),
+            },
             maker_fee_ppm=round(maker * 1_000_000),
             taker_fee_ppm=round(taker * 1_000_000),
         )
@@ -328,7 +334,7 @@ class SimulatedAccount:
         """How much of the position the account really holds."""
         base = self.instruments[holding.position.symbol].base
         total_held = amount(self.engine.book.accounts[self.account_id].balance(base).total)
-        return max(min(holding.position.quantity, total_held), ZERO)
+        return max(min(holding.position.quantity, total_held - self.baseline.get(base, ZERO)), ZERO)
 
     def _leave_lot(self, holding: Holding, lot: int, at_ms: int, reason: str) -> None:
         """Sell a lot at market; what a thin book leaves is sent again, a few times."""

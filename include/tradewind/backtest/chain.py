@@ -108,7 +108,12 @@ class Chain:
         self.sides = allowed_sides(instruments)
         simulated = FuturesSimulatedAccount if Side.SHORT in self.sides else SimulatedAccount
         self.account: SimulatedAccount = simulated(
-            settings.account, instruments, settings.capital_quote, settings.matching or matching_settings(params)
+            settings.account,
+            instruments,
+            settings.capital_quote,
+            settings.matching or matching_settings(params),
+            settings.base_held,
+            settings.baseline,
         )
         self.costs = {s: Costs.of(params, float(i.taker_fee_frac)) for s, i in instruments.items()}
         self.ticks = {symbol: TickColumns.of(s.bars, s.instrument) for symbol, s in self.series.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from tradewind.core.inputs import CycleInputs
@@ -26,6 +26,7 @@ class ReplaySettings:
     recorded : circumstances of a live run by bar (ms): decisions are made at these bars alone, for every symbol of
         theirs, at their moment and under their permission. None: the replay's own breaker and clock.
     recent_trades : what was closed before the start, for cooldowns and pauses.
+    base_held : by asset what the account has at first beside its capital; `baseline` is the part that is not ours.
     visit_every_bar : walk each bar while something is held, instead of passing over the quiet ones.
     """
 
@@ -37,5 +38,7 @@ class ReplaySettings:
     matching: MatchingSettings | None = None
     recorded: Mapping[int, CycleInputs] | None = None
     recent_trades: tuple[ClosedTrade, ...] = ()
+    base_held: Mapping[str, Decimal] = field(default_factory=dict)
+    baseline: Mapping[str, Decimal] = field(default_factory=dict)
     visit_every_bar: bool = False
     shown_decisions: int = 400

@@ -56,11 +56,13 @@ class BenchOptions:
     ----------
     candles_dir : a directory with files named `SOL_USDT-15m.parquet`; None measures on the synthetic market.
     quick : a tenth of the work, to see that a bench runs; its figures hold to no bound.
+    engines_python : a Python with backtesting and vectorbt, to measure them in the same run; None states their seconds.
     say : receives a line at each step.
     """
 
     candles_dir: Path | None = None
     quick: bool = False
+    engines_python: Path | None = None
     say: Callable[[str], None] = field(default=lambda _line: None)
 
 

@@ -29,6 +29,9 @@ def bench(
         Path | None, typer.Option(help="Candle files named SOL_USDT-15m.parquet; the synthetic market by default.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A tenth of the work: whether it runs, not how fast.")] = False,
+    engines_python: Annotated[
+        Path | None, typer.Option(help="A Python with backtesting and vectorbt, measured beside ours.")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows there.")] = None,
 ) -> None:
     """Measure speed and memory on servers of its own; exit status 1 when a figure misses its bound."""
@@ -39,7 +42,10 @@ def bench(
     chosen = _chosen(subjects)
     console = Console(stderr=True)
     options = BenchOptions(
-        candles_dir=candles.absolute() if candles else None, quick=quick, say=lambda line: console.print(f"  {line}")
+        candles_dir=candles.absolute() if candles else None,
+        quick=quick,
+        engines_python=engines_python,
+        say=lambda line: console.print(f"  {line}"),
     )
     rows: list[Row] = []
     for subject in chosen:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from tradewind.errors import MissingData
 from tradewind.fingerprint import code_sha256
 
 _SHOWN = 20
+ZERO = Decimal(0)
 
 
 def check_parity(
@@ -103,6 +105,9 @@ def replay_cycles(ports: Ports, cycles: Sequence[CycleInputs], matching: Matchin
         symbol: _series(ports, bars[symbol], bars[params.leader_symbol], instruments[symbol], cycles, news[symbol])
         for symbol in symbols
     }
+    # Commissions are paid from what is free of the bought asset, be it dust of earlier trades or not ours at all.
+    baseline, dust = ports.trading_store.baseline() or {}, ports.parity_store.base_flows(start.known_at)
+    unmoved = {asset: held for asset, held in baseline.items() if asset not in dust}
     settings = ReplaySettings(
         capital_quote=start.portfolio.equity_quote,
         max_capital_quote=ports.max_capital_quote,
@@ -111,6 +116,8 @@ def replay_cycles(ports: Ports, cycles: Sequence[CycleInputs], matching: Matchin
         # The newest bar's open is the last price there is; what was decided at its close met a later one.
         recorded={inputs.bar_ms: inputs for inputs in cycles[:-1]},
         recent_trades=start.portfolio.recent_trades,
+        base_held={asset: held + baseline.get(asset, ZERO) for asset, held in dust.items()} | unmoved,
+        baseline=baseline,
     )
     result = replay(series, params, first_ms, end_ms, settings)
     return Ledger(result.decisions, result.orders, result.fills)
