@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from tradewind.core.params import StrategyParams
 from tradewind.core.resampling import BASE_MS
 from tradewind.core.risk import Breach
-from tradewind.core.types import Decision, Fill, Order, Outcome
+from tradewind.core.types import Decision, Fill, Order, Outcome, Side
 
 from .chain import Chain
 from .results import RunResult
@@ -52,7 +52,9 @@ def replay(
 ) -> ReplayResult:
     """Trade the bars opened in [start_ms, end_ms). Bars before it are warm-up: read, never traded.
 
-    Deterministic. Long only: the simulated market is spot. Raises ValueError when no symbol has a bar in the range.
+    Deterministic. Long only where the instruments are spot; both sides where all of them have margin. Raises
+    ValueError when no symbol has a bar in the range.
+    when no symbol has a bar in the range.
     """
     chain = Chain(series, params, start_ms, end_ms, settings or ReplaySettings())
     chain.run()
@@ -69,6 +71,8 @@ def _result(chain: Chain, title: str, labels: Sequence[str]) -> ReplayResult:
         f"a stored sentiment score was known for {chain.scored / decided:.0%} of them, the others were neutral",
         "equity is marked at bar closes; after a breaker trip trading resumes at the next UTC midnight",
     ]
+    if Side.SHORT in chain.sides:
+        notes.append("futures with isolated margin; funding is not settled, since past rates are not among the data")
     if held:
         notes.append(f"{held} positions are still open at the end: in the equity, not among the trades")
     holdings = list(chain.account.holdings.values())
