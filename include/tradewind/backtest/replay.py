@@ -54,7 +54,6 @@ def replay(
 
     Deterministic. Long only where the instruments are spot; both sides where all of them have margin. Raises
     ValueError when no symbol has a bar in the range.
-    when no symbol has a bar in the range.
     """
     chain = Chain(series, params, start_ms, end_ms, settings or ReplaySettings())
     chain.run()

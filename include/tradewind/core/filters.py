@@ -40,7 +40,7 @@ FILTER_ORDER: Final = (
     "size",
 )
 # Read last, and only where there is margin to lose.
-_READING_ORDER: Final = (*FILTER_ORDER, "liquidation")
+READING_ORDER: Final = (*FILTER_ORDER, "liquidation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,4 +367,4 @@ def check_exposure(room: Room, book: Book, params: StrategyParams) -> Verdict:
 
 def in_order(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
     """The verdicts in the order in which they are read."""
-    return tuple(sorted(verdicts, key=lambda verdict: _READING_ORDER.index(verdict.filter)))
+    return tuple(sorted(verdicts, key=lambda verdict: READING_ORDER.index(verdict.filter)))
