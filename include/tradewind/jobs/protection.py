@@ -109,7 +109,8 @@ def _replace_lot(ports: Ports, situation: Situation, lot: int, wanted: Decimal, 
         return _after_cancel(ports, situation, rests)
     if not overlaps:
         if not situation.is_over:
-        store.start_unprotected(position.position_id, "replacement" if rests else "unprotected", ports.wall.now())
+            cause = "replacement" if rests else "unprotected"
+            store.start_unprotected(position.position_id, cause, ports.wall.now())
         if not cancel_resting(ports, rests):
             return situation  # nobody knows whether the old pair still rests: the next run looks again
         situation = _after_cancel(ports, situation, rests)
