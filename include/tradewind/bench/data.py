@@ -6,11 +6,11 @@ vacuumed after they have been filled, as autovacuum does within a minute: counti
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import psycopg
+import sqlalchemy
 
 from tradewind.adapters.bars_codec import named_blocks
 from tradewind.adapters.database import Database
@@ -32,6 +32,9 @@ _SERIES = 100
 _READ_SYMBOLS = 50
 _READ_BARS = 500
 _MISSING_FRAC = 0.001
+_ONE_SERIES = sqlalchemy.text("""
+    SELECT open_time, open, high, low, close, volume FROM candles
+    WHERE symbol = :symbol AND timeframe = :timeframe ORDER BY open_time DESC LIMIT :count""")
 
 
 def measure(options: BenchOptions) -> list[Row]:
@@ -61,7 +64,11 @@ def _writing(server: EmbeddedPostgres, total: int, runs: int) -> list[Row]:
     store = PgMarketStore(database)
     series = [_bars(f"S{i}/USDT", total // 10, seed=i) for i in range(10)]
     plain_data = list(named_blocks(series))
-    plain_s, direct_s, conflict_s, repeated_s, added = [], [], [], [], 0
+    plain_s: list[float] = []
+    direct_s: list[float] = []
+    conflict_s: list[float] = []
+    repeated_s: list[float] = []
+    added = 0
     with psycopg.connect(url, autocommit=True) as connection:
         for _ in range(runs):
             for found, work in ((plain_s, lambda: _plain_copy(connection, plain_data)),
@@ -125,7 +132,11 @@ def _gaps_and_reading(server: EmbeddedPostgres, bars_each: int) -> list[Row]:
     store.store_candles([_bars(f"S{i:03d}/USDT", 2_000, "1h") for i in range(_READ_SYMBOLS)])
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("VACUUM (ANALYZE) candles")
-        rows = _gaps(store, present, _START_MS + bars_each * _STEP_MS) + _reading(store, connection)
+    rows = _gaps(store, present, _START_MS + bars_each * _STEP_MS)
+    engine = sqlalchemy.create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
+    with engine.connect() as connection:
+        rows += _reading(store, connection)
+    engine.dispose()
     database.close()
     return rows
 
@@ -161,7 +172,7 @@ def _gaps(store: PgMarketStore, present: dict[str, np.ndarray], end_ms: int) -> 
     ]  # fmt: skip
 
 
-def _reading(store: PgMarketStore, connection: psycopg.Connection) -> list[Row]:
+def _reading(store: PgMarketStore, connection: sqlalchemy.Connection) -> list[Row]:
     symbols = [f"S{i:03d}/USDT" for i in range(_READ_SYMBOLS)]
     end_ms = 2 * _START_MS
 
@@ -186,19 +197,14 @@ def _reading(store: PgMarketStore, connection: psycopg.Connection) -> list[Row]:
     ]  # fmt: skip
 
 
-def _by_pandas(connection: psycopg.Connection, symbols: Sequence[str]) -> list[object]:
+def _by_pandas(connection: sqlalchemy.Connection, symbols: Sequence[str]) -> list[object]:
+    """One query a series, as pandas documents it."""
     import pandas as pd
 
-    query = """
-        SELECT open_time, open, high, low, close, volume FROM candles
-        WHERE symbol = %(symbol)s AND timeframe = %(timeframe)s ORDER BY open_time DESC LIMIT %(count)s"""
-    with warnings.catch_warnings():
-        # It asks for SQLAlchemy, which would only be slower.
-        warnings.simplefilter("ignore", UserWarning)
-        return [
-            pd.read_sql_query(
-                query, connection, params={"symbol": symbol, "timeframe": timeframe, "count": _READ_BARS}
-            ).sort_values("open_time")
-            for timeframe in ("15m", "1h")
-            for symbol in symbols
-        ]
+    return [
+        pd.read_sql_query(
+            _ONE_SERIES, connection, params={"symbol": symbol, "timeframe": timeframe, "count": _READ_BARS}
+        ).sort_values("open_time")
+        for timeframe in ("15m", "1h")
+        for symbol in symbols
+    ]
