@@ -140,7 +140,7 @@ def airflow(context: typer.Context) -> None:
 
 def paper(
     port: Annotated[int | None, typer.Option(help="Where it listens on 127.0.0.1.", min=1, max=65535)] = None,
-    market: Annotated[str, typer.Option(help="synthetic, or replay:DIR with candle files.")] = "synthetic",
+    market: Annotated[str, typer.Option(help="synthetic, replay:DIR with candle files, or public.")] = "synthetic",
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON with url, api_key and api_secret.")] = False,
 ) -> None:
     """Run the paper exchange alone, with a fresh account, until Ctrl-C."""
@@ -157,13 +157,16 @@ def paper(
 
 @secrets_app.command("init")
 def init_secrets() -> None:
-    """Make the secrets that are missing. Existing ones are kept."""
+    """Make the secrets that are missing, and docker-compose's files of them. Existing ones are kept."""
     from tradewind.settings import load_settings
     from tradewind.stack import secrets
+    from tradewind.stack.compose_secrets import DIRECTORY, init_compose_secrets
 
     settings = load_settings()
     made = secrets.init_secrets(settings.home_dir)
     print(f"{len(made)} secrets made in {settings.secrets_dir}" + (f": {', '.join(made)}" if made else ""))
+    files = init_compose_secrets(settings)
+    print(f"{len(files)} files written in {settings.home_dir / DIRECTORY}, for docker-compose.yaml")
 
 
 def _announce(stack: Stack, reporter: object) -> None:

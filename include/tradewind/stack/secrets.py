@@ -42,6 +42,7 @@ _MAKERS: dict[str, Callable[[], str]] = {
     "airflow_fernet_key": _fernet_key,
     "airflow_jwt_secret": _token,
     "airflow_secret_key": _token,
+    "grafana_password": _token,
 }
 
 

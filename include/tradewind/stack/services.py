@@ -141,23 +141,25 @@ def _databases(settings: Settings, server: EmbeddedPostgres | None, *, fresh: bo
     return Step("databases", ("postgres",), run)
 
 
+def open_paper_account(settings: Settings) -> None:
+    """Make this deployment's account at the paper exchange; one that is there already stays as it is."""
+    key = settings.exchange_api_key.get_secret_value()
+    capital = {settings.quote_currency: settings.paper_capital_quote}
+    is_spot = settings.market_type == "spot"
+    with PaperAdmin(settings.exchange_url, settings.exchange_admin_token.get_secret_value()) as admin:
+        admin.create_account(
+            capital if is_spot else {},
+            futures_balances=None if is_spot else capital,
+            # Named after its key, so that every later start finds it, and another key is another account.
+            account_id=hashlib.sha256(key.encode()).hexdigest()[:12],
+            api_key=key,
+            api_secret=settings.exchange_api_secret.get_secret_value(),
+        )
+
+
 def _exchange(settings: Settings) -> list[Service | Step]:
     environment = paper_environment(settings)
     log = log_dir(settings) / "exchange.log"
-
-    def create_account() -> None:
-        key = settings.exchange_api_key.get_secret_value()
-        capital = {settings.quote_currency: settings.paper_capital_quote}
-        is_spot = settings.market_type == "spot"
-        with PaperAdmin(settings.exchange_url, settings.exchange_admin_token.get_secret_value()) as admin:
-            admin.create_account(
-                capital if is_spot else {},
-                futures_balances=None if is_spot else capital,
-                # Named after its key, so that every later start finds it, and another key is another account.
-                account_id=hashlib.sha256(key.encode()).hexdigest()[:12],
-                api_key=key,
-                api_secret=settings.exchange_api_secret.get_secret_value(),
-            )
 
     # The demo steps through days of market in minutes of wall time, on which limits are counted.
     limits = ["--weight-limit", "1000000", "--order-limit", "10000"] if settings.mode == "demo" else []
@@ -174,7 +176,7 @@ def _exchange(settings: Settings) -> list[Service | Step]:
         port_setting="TRADEWIND_EXCHANGE_PORT",
         is_ours=True,
     )
-    return [service, Step("account", ("exchange",), create_account)]
+    return [service, Step("account", ("exchange",), lambda: open_paper_account(settings))]
 
 
 def _airflow(settings: Settings, server: EmbeddedPostgres | None) -> list[Service | Step]:

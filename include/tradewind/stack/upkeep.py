@@ -14,7 +14,7 @@ from tradewind.settings import Settings
 from tradewind.stack.environment import airflow_environment, task_log_dir
 from tradewind.stack.services import log_dir
 
-_KEPT = timedelta(days=14)
+KEPT = timedelta(days=14)
 _CHECK_EVERY_S = 600.0
 _MAX_LOG_BYTES = 50_000_000
 
@@ -51,7 +51,7 @@ class Upkeep:
 
     def clean(self) -> bool:
         """Remove metadata and task logs older than 14 days; returns whether `airflow db clean` succeeded."""
-        before = datetime.now(UTC) - _KEPT
+        before = datetime.now(UTC) - KEPT
         remove_old_files(task_log_dir(self._settings), before.timestamp())
         path = log_dir(self._settings) / "airflow-db.log"
         with path.open("ab") as output:

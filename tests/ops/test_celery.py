@@ -1,0 +1,109 @@
+"""The executor's side of the scaled-out stack: what Celery makes of the compose file, and where each task may run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.dags.conftest import dags
+from tests.ops.test_compose import SERVICES, queues_of
+from tests.support.airflow_home import PROJECT_DIR
+from tradewind.orchestration.defaults import Pool, read_pools
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
+
+__all__ = ["dags"]
+MONEY = ("run_trade_cycle", "manage_positions", "watch_risk", "trip_circuit_breaker", "resume_trading")
+_CONFIGURATION = """
+import json
+from airflow.providers.celery.executors.default_celery import DEFAULT_CELERY_CONFIG as found
+wanted = ["task_acks_late", "worker_prefetch_multiplier", "broker_transport_options", "task_default_queue"]
+wanted.append("broker_url")
+print(json.dumps({name: found[name] for name in wanted}))
+"""
+_WORKER = """
+import sys
+sys.argv = ["airflow", "celery", "worker", "-q", "trading"]
+sys.path.insert(0, {plugins!r})
+import airflow_local_settings
+from celery.signals import worker_init
+assert "lightgbm" not in sys.modules
+worker_init.send(sender=None)
+assert {{"lightgbm", "xgboost", "catboost", "ccxt", "talib", "pandas"}} <= set(sys.modules)
+import threading
+assert threading.active_count() == 1, threading.enumerate()
+"""
+
+
+@pytest.fixture(scope="module")
+def celery_config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Celery's configuration as Airflow's provider makes it from the worker's environment and secret files."""
+    directory = tmp_path_factory.mktemp("secrets")
+    environment = {"PATH": "/usr/bin:/bin", "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow"))}
+    for name, value in SERVICES["trading-worker"]["environment"].items():
+        if name.startswith(("AIRFLOW__CELERY", "AIRFLOW__OPERATORS")):
+            environment[name] = value.replace("/run/secrets", str(directory))
+    (directory / "airflow_broker_url").write_text("redis://:hidden@redis:6379/1")
+    (directory / "airflow_result_backend").write_text("db+postgresql://airflow:hidden@postgres:5432/airflow")
+    answer = subprocess.run(
+        [sys.executable, "-c", _CONFIGURATION],
+        env=environment, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
+    found: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
+    return found
+
+
+def test_a_lost_worker_loses_no_task(celery_config: dict[str, Any]) -> None:
+    assert celery_config["task_acks_late"] is True
+    assert celery_config["worker_prefetch_multiplier"] == 1
+    assert celery_config["broker_url"] == "redis://:hidden@redis:6379/1"
+
+
+def test_no_running_task_is_delivered_again(celery_config: dict[str, Any], dags: dict[str, DAG]) -> None:
+    visible = timedelta(seconds=celery_config["broker_transport_options"]["visibility_timeout"])
+    limits = {task.execution_timeout for dag in dags.values() for task in dag.tasks}
+    assert None not in limits
+    assert visible > max(limit for limit in limits if limit is not None)
+
+
+def test_its_loss_is_noticed_long_before(celery_config: dict[str, Any]) -> None:
+    noticed_s = int(SERVICES["scheduler"]["environment"]["AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT"])
+    assert noticed_s <= 60
+    assert celery_config["broker_transport_options"]["visibility_timeout"] > 100 * noticed_s
+
+
+def test_money_is_moved_by_the_trading_worker_alone(dags: dict[str, DAG]) -> None:
+    trading, training = queues_of("trading-worker"), queues_of("training-worker")
+    assert trading == {Pool.TRADING, Pool.MARKET}
+    assert training == {Pool.BULK, Pool.TRAINING}
+    assert trading | training == set(read_pools())
+    for dag_id, dag in dags.items():
+        for task in dag.tasks:
+            assert task.queue in trading | training, f"{dag_id}.{task.task_id} would wait for ever"
+            if dag_id in MONEY:
+                assert task.queue == Pool.TRADING, f"{dag_id}.{task.task_id}"
+
+
+def test_bulk_work_cannot_fill_the_trading_worker(celery_config: dict[str, Any]) -> None:
+    assert celery_config["task_default_queue"] == Pool.BULK
+    parallelism = int(SERVICES["scheduler"]["environment"]["AIRFLOW__CORE__PARALLELISM"].split(":-")[1].rstrip("}"))
+    others = sum(size["slots"] for name, size in read_pools().items() if name != Pool.TRADING)
+    assert parallelism - others >= 3
+
+
+def test_a_worker_preloads_before_it_forks(tmp_path: Path) -> None:
+    environment = {"PYTHONPATH": str(PROJECT_DIR / "include"), "PATH": "/usr/bin:/bin", "AIRFLOW_HOME": str(tmp_path)}
+    code = _WORKER.format(plugins=str(PROJECT_DIR / "plugins"))
+    answer = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=200
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert SERVICES["trading-worker"]["environment"]["AIRFLOW__CELERY__POOL"] == "prefork"
