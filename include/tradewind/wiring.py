@@ -119,6 +119,8 @@ class Wiring:
         if self.settings.market_type == "usdm":
             from .adapters.ccxt_futures_client import CcxtFuturesClient
 
+            if self.settings.exchange != "binance":
+                raise NotSupported(f"futures are traded on binance alone, not on {self.settings.exchange}")
             return CcxtFuturesClient(config_from_settings(self.settings), self.redis, self.params.max_leverage)
         return client_from_settings(self.settings, self.redis)
 
