@@ -21,10 +21,12 @@ from tradewind.core.boosters import LIBRARIES, BoosterSettings, Rows, fit_booste
 from tradewind.core.calibration import Calibrator
 from tradewind.core.ensemble import FamilyModel
 from tradewind.core.features import FEATURE_NAMES, LIVE_WINDOW_BARS, features_hash
-from tradewind.core.types import RegimeFamily
+from tradewind.core.types import RegimeFamily, TradingMode
 from tradewind.core.validation import Gate
-from tradewind.errors import StackFailed
+from tradewind.errors import NotFlatYet, StackFailed
+from tradewind.jobs import safety
 from tradewind.jobs.market import backfill_history
+from tradewind.jobs.permission import permission_now
 from tradewind.paper.admin import PaperAdmin
 from tradewind.settings import Settings
 from tradewind.stack.airflow_api import AirflowClient
@@ -116,8 +118,6 @@ def trading_stack(options: BenchOptions) -> Iterator[TradingStack]:
 
 
 def _is_allowed(wiring: Wiring) -> bool:
-    from tradewind.jobs.permission import permission_now
-
     return permission_now(wiring).allowed
 
 
@@ -148,3 +148,22 @@ def install_champion(wiring: Wiring, trained_until: datetime) -> None:
         at=now,
     )
     wiring.model_store.promote(VERSION, "bench", now)
+
+
+def start_anew(system: TradingStack) -> None:
+    """Leave everything and open the latch again; a flatten that meets a busy task is repeated, as a person would."""
+    ports = system.wiring
+    if ports.trading_store.latch().mode is not TradingMode.HALTED:
+        ports.trading_store.set_latch(TradingMode.HALTED, "bench", ports.wall.now(), actor="bench")
+    _flatten(system)
+    wait_until(lambda: not ports.trading_store.live_positions(), 60, "the account did not become flat", 0.2)
+    safety.resume(ports, "bench")
+
+
+def _flatten(system: TradingStack) -> None:
+    for _ in range(20):
+        try:
+            safety.trip_circuit_breaker(system.wiring, "bench", "bench")
+            return
+        except NotFlatYet:
+            time.sleep(0.5)
