@@ -23,7 +23,7 @@ from tradewind.core.ensemble import FamilyModel
 from tradewind.core.features import FEATURE_NAMES, LIVE_WINDOW_BARS, features_hash
 from tradewind.core.types import RegimeFamily, TradingMode
 from tradewind.core.validation import Gate
-from tradewind.errors import NotFlatYet, StackFailed
+from tradewind.errors import NotFlatYet, StackFailed, TradingHalted
 from tradewind.jobs import safety
 from tradewind.jobs.market import backfill_history
 from tradewind.jobs.permission import permission_now
@@ -151,13 +151,21 @@ def install_champion(wiring: Wiring, trained_until: datetime) -> None:
 
 
 def start_anew(system: TradingStack) -> None:
-    """Leave everything and open the latch again; a flatten that meets a busy task is repeated, as a person would."""
+    """Leave everything and open the latch again; whoever meets a busy task tries again, as a person would."""
     ports = system.wiring
     if ports.trading_store.latch().mode is not TradingMode.HALTED:
         ports.trading_store.set_latch(TradingMode.HALTED, "bench", ports.wall.now(), actor="bench")
     _flatten(system)
     wait_until(lambda: not ports.trading_store.live_positions(), 60, "the account did not become flat", 0.2)
-    safety.resume(ports, "bench")
+    wait_until(lambda: _resumed(ports), 60, "the latch could not be opened", 0.5)
+
+
+def _resumed(ports: Wiring) -> bool:
+    try:
+        safety.resume(ports, "bench")
+    except TradingHalted:
+        return False
+    return True
 
 
 def _flatten(system: TradingStack) -> None:
