@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
-_FORMULAS = ("features", "feature_table", "indicators", "resampling")
+_FORMULAS = ("features", "feature_table", "formulas", "indicators", "resampling", "rolling")
 _NO_MEANING = frozenset((tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENCODING, tokenize.INDENT))
 
 

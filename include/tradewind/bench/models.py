@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -260,7 +259,7 @@ def _retrain(series: Sequence[Bars], options: BenchOptions) -> dict[str, Any]:
         stored = {f"{bars.symbol} {column}": getattr(bars, column) for bars in series for column in COLUMNS}
         np.savez(path, symbols=np.array([bars.symbol for bars in series]), **stored)
         command = [sys.executable, "-m", "tradewind.bench.retraining", str(path), "--folds", str(_FOLDS)]
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the retraining failed: {done.stderr[-2000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

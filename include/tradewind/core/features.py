@@ -24,7 +24,8 @@ import numpy as np
 
 from tradewind.errors import MissingData
 
-from .feature_table import FEATURES, Feature, LeaderSeries
+from .feature_table import FEATURES, Feature
+from .formulas import LeaderSeries
 from .indicators import Series
 from .params import StrategyParams
 from .resampling import known_rows, resample

@@ -24,9 +24,10 @@ from typing import Final
 import numpy as np
 from numba import njit
 
-from .indicators import Series, rolling_mean_std, rolling_rank, wilder_warmup
+from .indicators import Series, wilder_warmup
 from .params import StrategyParams
 from .resampling import bars_per, join_known, known_rows, resample
+from .rolling import rolling_mean_std, rolling_rank
 from .types import Bars, FloatArray, IntArray, Regime, RegimeFamily, RegimeState
 
 REGIMES: Final[tuple[Regime, ...]] = (
