@@ -141,13 +141,13 @@ def airflow(context: typer.Context) -> None:
 def paper(
     port: Annotated[int | None, typer.Option(help="Where it listens on 127.0.0.1.", min=1, max=65535)] = None,
     market: Annotated[str, typer.Option(help="synthetic, replay:DIR with candle files, or public.")] = "synthetic",
-    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON with url, api_key and api_secret.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON on a terminal too.")] = False,
 ) -> None:
     """Run the paper exchange alone, with a fresh account, until Ctrl-C."""
     from tradewind.stack.paper import running_paper_exchange
 
     with running_paper_exchange(port=port, market=market) as account:
-        if as_json:
+        if as_json or not sys.stdout.isatty():  # whoever reads a pipe is a program
             print(json.dumps(account), flush=True)
         else:
             for name, value in account.items():
