@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .adapters.model_store import PgModelStore
     from .adapters.parity_store import PgParityStore
     from .adapters.signal_store import PgSignalStore
+    from .adapters.study_store import PgStudyStore
     from .adapters.trading_store import PgTradingStore
     from .core.matching_book import MatchingSettings
     from .core.ports import (
@@ -221,6 +222,12 @@ class Wiring:
         from .adapters.parity_store import PgParityStore
 
         return PgParityStore(self.database, account=self.account, strategy_version=self.params.strategy_version)
+
+    @cached_property
+    def study_store(self) -> PgStudyStore:
+        from .adapters.study_store import PgStudyStore
+
+        return PgStudyStore(self.database)
 
     @property
     def matching(self) -> MatchingSettings | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -141,13 +140,12 @@ def _run_engine(python: Path, engine: str, file: Path, runs: int) -> dict[str, A
 
 def _process_rows(bars: Bars, folder: Path, options: BenchOptions) -> list[Row]:
     """`./tradewind backtest --rule ema_cross` from start to exit, compiled code and bytecode cached."""
-    home = folder / "home"
-    command = [sys.executable, "-m", "tradewind.cli", "backtest", "--rule", "ema_cross", "--candles", str(folder)]
+    command = ["env", f"TRADEWIND_HOME_DIR={folder / 'home'}", sys.executable, "-m", "tradewind.cli", "backtest"]
+    command += ["--rule", "ema_cross", "--candles", str(folder)]
     command += ["--symbols", bars.symbol, "--json", str(folder / "run.json")]
-    environment = {**os.environ, "TRADEWIND_HOME_DIR": str(home)}
 
     def whole() -> None:
-        subprocess.run(command, env=environment, capture_output=True, timeout=600, check=True)
+        subprocess.run(command, capture_output=True, timeout=600, check=True)
 
     whole()
     taken = times(whole, 3)

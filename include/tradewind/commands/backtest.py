@@ -53,21 +53,15 @@ def backtest(
     from tradewind.backtest.replay import ReplaySettings, replay
     from tradewind.backtest.report import write_report
 
-    wanted = tuple(dict.fromkeys(symbol.strip() for symbol in symbols.split(",") if symbol.strip()))
-    if not wanted:
-        raise BadInput("--symbols names no symbol; for example --symbols BTC/USDT,ETH/USDT")
-    if not rule and models not in _MODELS:
-        raise BadInput(f"--models {models} is not known; use {' or '.join(_MODELS)}, or --rule ema_cross")
-    start_ms, end_ms = _moment_ms(start, "--from", 0), _moment_ms(end, "--to", _FAR_MS)
+    wanted = wanted_symbols(symbols)
+    start_ms, end_ms = moment_ms(start, "--from", 0), moment_ms(end, "--to", _FAR_MS)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("reading", total=len(wanted) + 1)
 
         def step(words: str) -> None:
             progress.update(task, description=words, advance=1)
 
-        made = (
-            _rule_inputs(rule, wanted, candles, step) if rule else _model_inputs(models, wanted, candles, end_ms, step)
-        )
+        made = inputs_of(rule, models, wanted, candles, end_ms, step)
         for label in made.labels[:1] if models == "champion" and not rule else ():
             typer.echo(f"warning: {label}", err=True)
         settings = ReplaySettings(capital_quote=Decimal(repr(capital)), models=made.spans)
@@ -86,7 +80,16 @@ def backtest(
         typer.echo(f"numbers: {as_json}")
 
 
-def _moment_ms(text: str, option: str, default: int) -> int:
+def wanted_symbols(symbols: str) -> tuple[str, ...]:
+    """The symbols of a comma-separated option. Raises BadInput for none."""
+    wanted = tuple(dict.fromkeys(symbol.strip() for symbol in symbols.split(",") if symbol.strip()))
+    if not wanted:
+        raise BadInput("--symbols names no symbol; for example --symbols BTC/USDT,ETH/USDT")
+    return wanted
+
+
+def moment_ms(text: str, option: str, default: int) -> int:
+    """Epoch milliseconds of a date option, `default` for none. Raises BadInput."""
     if not text:
         return default
     try:
@@ -123,7 +126,7 @@ def _read_bars(symbols: tuple[str, ...], candles: Path | None) -> dict[str, Bars
 
 
 @dataclass(frozen=True)
-class _Inputs:
+class Inputs:
     """What a run is made of."""
 
     series: dict[str, SymbolSeries]
@@ -132,7 +135,23 @@ class _Inputs:
     spans: tuple[ModelSpan, ...] | None = None
 
 
-def _rule_inputs(name: str, symbols: tuple[str, ...], candles: Path | None, step: Callable[[str], None]) -> _Inputs:
+def inputs_of(
+    rule: str,
+    models: str,
+    symbols: tuple[str, ...],
+    candles: Path | None,
+    end_ms: int,
+    step: Callable[[str], None],
+) -> Inputs:
+    """Everything that a run over these symbols is made of; `step` hears what is being done."""
+    if rule:
+        return _rule_inputs(rule, symbols, candles, step)
+    if models not in _MODELS:
+        raise BadInput(f"--models {models} is not known; use {' or '.join(_MODELS)}, or --rule ema_cross")
+    return _model_inputs(models, symbols, candles, end_ms, step)
+
+
+def _rule_inputs(name: str, symbols: tuple[str, ...], candles: Path | None, step: Callable[[str], None]) -> Inputs:
     from tradewind.backtest.instruments import inferred_instrument
     from tradewind.backtest.rules import RULES, rule_series
 
@@ -144,12 +163,12 @@ def _rule_inputs(name: str, symbols: tuple[str, ...], candles: Path | None, step
     for symbol in symbols:
         step(f"columns of {symbol}")
         series[symbol] = rule_series(bars[symbol], inferred_instrument(bars[symbol], rule.params), rule)
-    return _Inputs(series, rule.params, [f"rule {name}: no model"])
+    return Inputs(series, rule.params, [f"rule {name}: no model"])
 
 
 def _model_inputs(
     models: str, symbols: tuple[str, ...], candles: Path | None, end_ms: int, step: Callable[[str], None]
-) -> _Inputs:
+) -> Inputs:
     """Series with forecasts, stored news scores and, with stored bars, the rules that the account last traded by."""
     from tradewind.backtest.instruments import inferred_instrument
     from tradewind.backtest.walk_forward import spans_of, walk_forward_series
@@ -190,7 +209,7 @@ def _model_inputs(
         )
     guessed = [symbol for symbol in symbols if symbol not in stored]
     labels = [label] + ([f"steps and ticks of {', '.join(guessed)} are read off the prices"] if guessed else [])
-    return _Inputs(series, params, labels, None if models == "champion" else spans)
+    return Inputs(series, params, labels, None if models == "champion" else spans)
 
 
 def _print_summary(result: ReplayResult, performance: Any) -> None:

@@ -43,6 +43,7 @@ from .types import (
 if TYPE_CHECKING:
     from .ensemble import FamilyModel, LoadedModel
     from .parity import Ledger, ParityReport
+    from .study import Trial
     from .validation import Gate
 
 
@@ -552,6 +553,15 @@ class ParityStore(Protocol):
     def insert_report(
         self, at: datetime, since: datetime, until: datetime, cycles: int, report: ParityReport
     ) -> None: ...
+
+
+class StudyStore(Protocol):
+    """Studies of parameters and their finished trials."""
+
+    def start(self, study: str, settings: Mapping[str, Any], at: datetime) -> dict[str, Any]: ...
+    def trials(self, study: str) -> list[Trial]: ...
+    def insert_trial(self, study: str, trial: Trial, at: datetime) -> None: ...
+    def finish(self, study: str, report: Mapping[str, Any], at: datetime) -> None: ...
 
 
 class PredictionModel(Protocol):
