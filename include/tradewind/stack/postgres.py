@@ -46,7 +46,7 @@ _TUNING = {
     "log_min_messages": "warning",
     "log_line_prefix": "%m [%p] %q%u@%d ",
     "log_checkpoints": "off",
-    "password_encryption": "scram-sha-256",  # nosec B105  (a method, not a password)
+    "password_encryption": "scram-sha-256",
 }
 _DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 # For tests alone: a commit survives the death of any process, not that of the machine.
