@@ -163,6 +163,8 @@ def build_exchange(config: ClientConfig, limiter: RateLimiter | None, state: Cal
     exchange.has["fetchCurrencies"] = False
     if config.base_url:
         exchange.urls["api"] = _rewrite(exchange.urls["api"], config.base_url.rstrip("/"))
+    elif config.testnet and config.market_type == "usdm":
+        exchange.enable_demo_trading(True)  # what became of the futures testnet
     elif config.testnet:
         exchange.set_sandbox_mode(True)
     for scheme in ("http://", "https://"):

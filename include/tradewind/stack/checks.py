@@ -34,7 +34,7 @@ _TIME_PATH: Final = "/api/v3/time"
 _PUBLIC_HOSTS: Final = {
     ("testnet", "spot"): "https://testnet.binance.vision/api/v3/time",
     ("live", "spot"): "https://api.binance.com/api/v3/time",
-    ("testnet", "usdm"): "https://testnet.binancefuture.com/fapi/v1/time",
+    ("testnet", "usdm"): "https://demo-fapi.binance.com/fapi/v1/time",
     ("live", "usdm"): "https://fapi.binance.com/fapi/v1/time",
 }
 
