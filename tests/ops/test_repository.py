@@ -66,3 +66,13 @@ def test_the_patterns_find_what_they_name() -> None:
 def test_state_and_settings_are_ignored_by_git() -> None:
     ignored = (PROJECT_DIR / ".gitignore").read_text().split()
     assert {".tradewind/", ".env"} <= set(ignored)
+
+
+def test_each_test_that_the_threat_model_names_is_there() -> None:
+    text = (PROJECT_DIR / "docs" / "threat-model.md").read_text()
+    named = re.findall(r"`(tests/[^`:]+)(?:::(\w+))?`", text)
+    assert len(named) > 20
+    for path, test in named:
+        found = PROJECT_DIR / path
+        assert found.exists(), path
+        assert not test or f"def {test}(" in found.read_text(), f"{path}::{test}"
