@@ -56,4 +56,5 @@ def _fresh_account(settings: Settings) -> PaperAccount:
                 quantity = _BASE_WORTH_QUOTE / Decimal(answer.json()["price"])
                 balances[listed["baseAsset"]] = max(quantity.quantize(_BASE_STEP, ROUND_DOWN), _BASE_STEP)
     with PaperAdmin(settings.exchange_url, settings.exchange_admin_token.get_secret_value()) as admin:
-        return admin.create_account(balances)
+        wallet = {settings.quote_currency: settings.paper_capital_quote}
+        return admin.create_account(balances, futures_balances=wallet)

@@ -15,6 +15,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import httpx
@@ -148,7 +149,7 @@ def open_paper_account(settings: Settings) -> None:
     is_spot = settings.market_type == "spot"
     with PaperAdmin(settings.exchange_url, settings.exchange_admin_token.get_secret_value()) as admin:
         admin.create_account(
-            capital if is_spot else {},
+            capital if is_spot else {settings.quote_currency: Decimal(0)},
             futures_balances=None if is_spot else capital,
             # Named after its key, so that every later start finds it, and another key is another account.
             account_id=hashlib.sha256(key.encode()).hexdigest()[:12],
