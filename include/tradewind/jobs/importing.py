@@ -120,8 +120,8 @@ def import_files(
             outcomes.append(
                 import_candles(store, source.batches, source.file, now, progress=partial(told, source.file))
             )
-    except TradewindError as error:
-        store.move_job(job_id, "failed", str(error))
+    except (TradewindError, KeyboardInterrupt) as error:
+        store.move_job(job_id, "failed", str(error) or "interrupted: import again, what is stored is not stored twice")
         raise
     counts["expected_bars"] = counts["done_bars"]
     store.report_progress(job_id, {f"{symbol} {timeframe}": counts})
