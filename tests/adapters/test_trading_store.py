@@ -31,7 +31,7 @@ from tradewind.core.types import (
     TradingMode,
     Verdict,
 )
-from tradewind.errors import LedgerMismatch, LockNotAcquired, StoreUnavailable
+from tradewind.errors import LedgerMismatch, LockNotAcquired, StoreUnavailable, TradingHalted
 
 NOW = datetime(2025, 3, 1, 12, 0, 3, 123456, tzinfo=UTC)
 BAR = datetime(2025, 3, 1, 11, 45, tzinfo=UTC)
@@ -368,3 +368,33 @@ def test_accounts_do_not_see_each_other(store: PgTradingStore, database: Databas
     assert other.latch().mode is TradingMode.ACTIVE
     assert other.heartbeats() == {}
     assert store.heartbeats() == {"watch": NOW}
+
+
+def test_the_right_to_send_is_given_once(store: PgTradingStore) -> None:
+    with store.position_lock("pos-1"):
+        store.plan_orders([order()])
+        store.move_order("twe1", OrderState.SENT, at=NOW, sent_at=NOW)
+        with pytest.raises(LedgerMismatch):
+            store.move_order("twe1", OrderState.SENT, at=NOW, sent_at=NOW)
+        # A report that says the same (a leg that waits for its entry) only refreshes the row.
+        assert store.move_order("twe1", OrderState.SENT, at=NOW, exchange_order_id="9").exchange_order_id == "9"
+
+
+def test_a_closed_position_leaves_no_open_span(store: PgTradingStore) -> None:
+    with store.position_lock("pos-1"):
+        opened = store.open_position(position())
+        store.start_unprotected("pos-1", "exit", NOW)
+        assert store.unprotected_now() == {"pos-1"}
+        store.save_position(replace(opened, status=PositionStatus.CLOSED), "closed", NOW)
+    assert store.unprotected_now() == set()
+    (span,) = store.unprotected_spans("pos-1")
+    assert span.seconds is not None
+    assert span.seconds >= 0
+
+
+def test_a_latch_that_was_closed_anew_stays_closed(store: PgTradingStore) -> None:
+    looked_at = store.set_latch(TradingMode.REDUCE_ONLY, "halt", NOW, actor="ann")
+    store.set_latch(TradingMode.HALTED, "breach", NOW, actor="watch")
+    with pytest.raises(TradingHalted):
+        store.open_latch("resumed", NOW, actor="ann", sequence=looked_at.sequence)
+    assert store.latch().mode is TradingMode.HALTED

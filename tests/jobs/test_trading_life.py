@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.trading_rig import Rig
+from tradewind.adapters.clock import WallClock
 from tradewind.core.brackets import floor_to_step
 from tradewind.core.types import OrderRole, OrderState, PositionStatus, TradingMode
 from tradewind.errors import OutcomeUnknown
@@ -337,3 +338,34 @@ def test_a_person_cancels_an_order_and_sells_half_within_one_minute(rig: Rig) ->
     (stop,) = [order for order in rig.exchange_orders() if order["type"] == "STOP_LOSS"]
     assert 0 <= after.quantity - Decimal(stop["origQty"]) < STEP_SIZE
     rig.assert_agrees()
+
+
+def test_a_process_that_slept_before_it_sent_sends_nothing_that_counts(rig: Rig) -> None:
+    """Suspended between commit and send until its absence was proven: the exchange refuses the request."""
+    rig.make_ready()
+    intent = rig.decide()
+    now = rig.wall.now
+
+    class SleptClock:
+        """What the machine's clock said when the send was committed: so long ago is it by the time it leaves."""
+
+        def now(self) -> Any:
+            return now() - timedelta(seconds=rig.exchange.recv_window_s + 6)
+
+    send, plan = rig.exchange.send_bracket, rig.trading_store.plan_orders
+
+    def plan_and_fall_asleep(orders: Any) -> Any:
+        rows = plan(orders)
+        rig.wall = SleptClock()  # type: ignore[assignment]
+        return rows
+
+    def wake_and_send(*args: Any) -> Any:
+        rig.wall = WallClock()
+        return send(*args)
+
+    rig.trading_store.plan_orders = plan_and_fall_asleep  # type: ignore[method-assign]
+    rig.exchange.send_bracket = wake_and_send  # type: ignore[method-assign]
+    result = place_brackets(rig, intent.intent_id)
+    assert result["outcome"] == "rejected"
+    assert bought(rig) == 0
+    assert rig.exchange_orders() == []
