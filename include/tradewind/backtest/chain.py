@@ -12,6 +12,7 @@ one's open. Between two events nothing is walked; `skipping` says how far.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -121,7 +122,7 @@ class Chain:
         self.funnel = Funnel()
         self.decisions: list[Decision] = []
         self.trades: list[Trade] = []
-        self.recent: list[ClosedTrade] = list(settings.recent_trades)
+        self.recent: deque[ClosedTrade] = deque(settings.recent_trades)
         self.closed_cash = Decimal(0)
         self.live: dict[str, Holding] = {}
         self.moves: dict[str, Decimal] = {}
@@ -350,9 +351,15 @@ class Chain:
             day_open_equity_quote=self.marks.day_open,
             peak_equity_quote=self.marks.peak,
             exposures=tuple(exposure_of(h.position, self.params) for h in self.live.values()),
-            recent_trades=tuple(t for t in self.recent if now - t.closed_at <= TRADES_WINDOW),
+            recent_trades=self._recent(now),
             as_of=now,
         )
+
+    def _recent(self, now: datetime) -> tuple[ClosedTrade, ...]:
+        """What was closed in the window; what has left it is forgotten, since time only goes on."""
+        while self.recent and now - self.recent[0].closed_at > TRADES_WINDOW:
+            self.recent.popleft()
+        return tuple(self.recent)
 
     # --------------------------------------------------------------------------------------------------------- skipping
     def _skip(self, index: int) -> int:

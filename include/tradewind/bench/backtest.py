@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +16,7 @@ import numpy as np
 from tradewind.backtest.candle_files import read_candles
 from tradewind.backtest.instruments import inferred_instrument
 from tradewind.backtest.metrics import measure as measure_run
+from tradewind.backtest.parallel import build_all
 from tradewind.backtest.replay import ReplaySettings, replay
 from tradewind.backtest.rules import EMA_CROSS, rule_series
 from tradewind.backtest.signals import SymbolSeries, model_series
@@ -182,9 +182,13 @@ def fitted_model(series: list[Bars], params: StrategyParams) -> LoadedModel:
 def run_chain(series: list[Bars], model: LoadedModel, params: StrategyParams) -> int:
     """Features, forecasts and the whole chain over these markets as one portfolio; returns the trades."""
     leader = series[0]
-    made: Mapping[str, SymbolSeries] = {
-        b.symbol: model_series(b, leader, inferred_instrument(b, params), model, params) for b in series
-    }
+    by_symbol = {b.symbol: b for b in series}
+
+    def build(symbol: str) -> SymbolSeries:
+        bars = by_symbol[symbol]
+        return model_series(bars, leader, inferred_instrument(bars, params), model, params)
+
+    made = build_all(by_symbol, build)
     return len(replay(made, params, 0, 1 << 45, ReplaySettings()).run.trades)
 
 
@@ -221,7 +225,7 @@ def year_of_many(symbols: int, count: int) -> None:
     """Print seconds and highest memory of the whole chain over many synthetic markets, the model and bars given."""
     import resource
 
-    names = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "BNB/USDT", "XRP/USDT")
+    names: tuple[str, ...] = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "BNB/USDT", "XRP/USDT")
     names += tuple(f"C{number:02d}/USDT" for number in range(max(symbols - len(names), 0)))
     series = _synthetic(names[:symbols], count)
     params = StrategyParams()

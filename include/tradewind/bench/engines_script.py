@@ -51,7 +51,7 @@ def atr(high: np.ndarray, low: np.ndarray, close: np.ndarray, period: int) -> np
 
 def with_backtesting(path: str, horizon: int, runs: int) -> dict[str, Any]:
     """backtesting.py: orders at the next open, stop and target held by the engine."""
-    from backtesting import Backtest, Strategy
+    from backtesting import Backtest, Strategy  # type: ignore[import-not-found]  # another Python's package
 
     frame, signal, stops, targets = columns(path)
 
@@ -67,7 +67,7 @@ def with_backtesting(path: str, horizon: int, runs: int) -> dict[str, Any]:
                 self.buy(size=0.2, sl=stops[i], tp=targets[i])
 
     named = frame.rename(columns=str.capitalize)
-    named.index = named.index.tz_localize(None)
+    named.index = pd.DatetimeIndex(named.index).tz_localize(None)
     seconds = []
     for _ in range(runs):
         start = time.perf_counter()
@@ -80,7 +80,7 @@ def with_backtesting(path: str, horizon: int, runs: int) -> dict[str, Any]:
 
 def with_vectorbt(path: str, horizon: int, runs: int) -> dict[str, Any]:
     """vectorbt: entries at the open, stop and target as shares of the entry's price; it has no time stop."""
-    import vectorbt as vbt
+    import vectorbt as vbt  # type: ignore[import-not-found]  # another Python's package
 
     frame, signal, stops, targets = columns(path)
     seconds = []

@@ -111,7 +111,9 @@ def _read_bars(symbols: tuple[str, ...], candles: Path | None) -> dict[str, Bars
 
         wiring = Wiring(load_settings())
         try:
-            bars = wiring.market_store.read_bars(symbols, "15m", 0, _FAR_MS)
+            # One symbol a query: what is read at once does not grow with their number.
+            for symbol in symbols:
+                bars |= wiring.market_store.read_bars((symbol,), "15m", 0, _FAR_MS)
         finally:
             wiring.close()
     else:
@@ -171,6 +173,7 @@ def _model_inputs(
 ) -> Inputs:
     """Series with forecasts, stored news scores and, with stored bars, the rules that the account last traded by."""
     from tradewind.backtest.instruments import inferred_instrument
+    from tradewind.backtest.parallel import build_all
     from tradewind.backtest.walk_forward import spans_of, walk_forward_series
     from tradewind.core.timeframes import from_ms, to_ms
     from tradewind.settings import load_settings
@@ -195,10 +198,9 @@ def _model_inputs(
         loaded = {version: store.load(version) for version in ends}
     finally:
         wiring.close()
-    series = {}
-    for symbol in symbols:
-        step(f"features and forecasts of {symbol}")
-        series[symbol] = walk_forward_series(
+
+    def build(symbol: str) -> SymbolSeries:
+        return walk_forward_series(
             bars[symbol],
             bars[params.leader_symbol],
             stored.get(symbol) or inferred_instrument(bars[symbol], params),
@@ -207,6 +209,8 @@ def _model_inputs(
             params,
             news[symbol],
         )
+
+    series = build_all(symbols, build, lambda symbol: step(f"features and forecasts of {symbol}"))
     guessed = [symbol for symbol in symbols if symbol not in stored]
     labels = [label] + ([f"steps and ticks of {', '.join(guessed)} are read off the prices"] if guessed else [])
     return Inputs(series, params, labels, None if models == "champion" else spans)
