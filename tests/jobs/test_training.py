@@ -52,7 +52,8 @@ def make(postgres_url: str, tmp_path: Path) -> Iterator[Make]:
 def test_a_market_with_structure_gets_a_champion_that_answers(make: Make) -> None:
     bars = market(3, 0.25)
     rig = make(bars)
-    report = retrain_models(rig, "test", TRAINING)
+    training = replace(TRAINING, folds=2, fold_days=17)
+    report = retrain_models(rig, "test", training)
     assert report["promoted"], report
     assert all(report["gates"].values())
     assert report["trades"]["trades"] >= 50
@@ -66,7 +67,15 @@ def test_a_market_with_structure_gets_a_champion_that_answers(make: Make) -> Non
     stored = rig.model_store.version(champion.version)
     manifest = stored["manifest"]
     assert {gate["gate"] for gate in stored["gates"]} == set(report["gates"])
-    assert all(fold["log_loss_gain"] > 0 for fold in manifest["metrics"]["walk_forward"]["folds"])
+    walked = manifest["metrics"]["walk_forward"]
+    assert len(walked["folds"]) == 2
+    assert all(fold["log_loss_gain"] > 0 for fold in walked["folds"])
+    assert all({"classes", "trades", "brier", "resolution"} <= set(fold) for fold in walked["folds"])
+    assert walked["pooled"]["log_loss"] < min(walked["pooled"]["members"].values()) + 0.01
+    assert 0 <= walked["overfitting"]["probability"] <= 1
+    assert manifest["selection"]["trials"] == 1
+    assert manifest["selection"]["promotion"]["probability"] > 0.5
+    assert sum(manifest["metrics"]["regimes"]["shares"]) == pytest.approx(1.0)
     assert manifest["windows"]["fit_end_ms"] < manifest["windows"]["promotion_start_ms"]
     assert set(manifest["families"]) == {"trending", "ranging"}
 
@@ -83,7 +92,7 @@ def test_a_market_with_structure_gets_a_champion_that_answers(make: Make) -> Non
         assert prediction.p_long + prediction.p_short + prediction.p_neither == pytest.approx(1.0)
 
     # The same data, code and settings are the same version: nothing is trained or promoted twice.
-    again = retrain_models(rig, "again", TRAINING)
+    again = retrain_models(rig, "again", training)
     assert again == {"version": report["version"], "promoted": False, "unchanged": True, "gates": {}}
     states = rig.database.rows("SELECT state, reason FROM training_runs ORDER BY reason")
     assert [(row["reason"], row["state"]) for row in states] == [("again", "done"), ("test", "done")]
@@ -165,7 +174,9 @@ def test_one_library_failing_leaves_the_others_and_an_alarm(make: Make, monkeypa
 
 def test_a_search_is_budgeted_recorded_and_goes_on_from_the_champions_settings(make: Make) -> None:
     rig = make(market(3, 0.25, 9000, SYMBOLS[:2]))
-    report = retrain_models(rig, "tuned", replace(TRAINING, folds=0, tuning_trials=3))
+    settings = FitSettings(libraries=("lightgbm",), boosters=BoosterSettings(max_rounds=25))
+    training = replace(TRAINING, folds=0, fit=settings)
+    report = retrain_models(rig, "tuned", replace(training, tuning_trials=3))
     tuning = rig.model_store.version(report["version"])["manifest"]["tuning"]
     assert set(tuning) == {"trending", "ranging"}
     for libraries in tuning.values():
@@ -176,16 +187,22 @@ def test_a_search_is_budgeted_recorded_and_goes_on_from_the_champions_settings(m
 
     rig.database.execute("UPDATE model_gates SET passed = true")
     rig.model_store.promote(report["version"], "test", rig.clock.now())
-    later = retrain_models(rig, "tuned again", replace(TRAINING, folds=0, tuning_trials=1))
+    later = retrain_models(rig, "tuned again", replace(training, tuning_trials=1))
     again = rig.model_store.version(later["version"])["manifest"]["tuning"]
     for family, libraries in again.items():
         for library, found in libraries.items():
             assert found["settings"] == pytest.approx(tuning[family][library]["settings"])
 
-    hurried = replace(TRAINING, folds=0, tuning_trials=40, tuning_timeout_s=0.001)
+    hurried = replace(training, tuning_trials=40, tuning_timeout_s=0.001)
     version = retrain_models(rig, "hurried", hurried)["version"]
     for libraries in rig.model_store.version(version)["manifest"]["tuning"].values():
         assert all(found["aborted_by_time"] for found in libraries.values())
+    assert rig.database.row("SELECT 1 FROM alerts WHERE key = 'training-tuning-cut'") is not None
+    # Each version counts one, and each trial another.
+    assert rig.model_store.trials() == sum(
+        1 + sum(found["trials"] for libraries in stored["manifest"]["tuning"].values() for found in libraries.values())
+        for stored in rig.model_store.versions()
+    )
 
 
 def test_too_little_history_and_a_missing_leader_are_said(make: Make) -> None:
