@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -148,8 +149,8 @@ def test_a_process_that_was_started_again_is_told(lookout: Lookout, settings: Se
     path.parent.mkdir(parents=True)
     mark = ProcessMark.of(1)
 
-    def write(state: str, restarts: int) -> None:
-        rows = [ProcessState("triggerer", state, mark, None, "x.log", restarts)]
+    def write(state: str, restarts: int, own: ProcessMark = mark) -> None:
+        rows = [ProcessState("triggerer", state, own, None, "x.log", restarts)]
         StackState(supervisor=mark, state="ready", processes=rows).save(path)
 
     write("ready", 0)
@@ -157,6 +158,9 @@ def test_a_process_that_was_started_again_is_told(lookout: Lookout, settings: Se
     write("restarting", 1)
     ill = [(check.name, check.detail) for check in lookout.look() if not check.ok]
     assert ill == [("processes", "triggerer is restarting")]
+    write("ready", 1, ProcessMark(mark.pid, time.time() - 3))
+    (ill,) = [check for check in lookout.look() if not check.ok]
+    assert ill.detail == "triggerer died and was started again 3 s ago"
     write("ready", 1)
     assert [check for check in lookout.look() if not check.ok] == []
     assert alerts(database) == [("warning", "process:triggerer", 0)]

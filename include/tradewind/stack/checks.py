@@ -27,6 +27,7 @@ _TIMEOUT_S: Final = 2.0
 _KEEP_S: Final = 2.0
 _WAIT_S: Final = 10.0
 _RUNS_KEPT_S: Final = 20.0
+_JUST_RESTARTED_S: Final = 20.0
 _HEARTBEAT: Final = "SELECT at FROM heartbeats WHERE account = %s AND name = %s"
 _AIRFLOW_PARTS: Final = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 # Where each real mode's exchange tells its time; the paper exchange speaks the same dialect at its own address.
@@ -139,6 +140,11 @@ class Checks:
         if not state.supervisor.alive():
             return Check("processes", False, "the supervisor is dead: nothing is restarted; run ./tradewind up")
         ill = [f"{process.name} is {process.state}" for process in state.processes if process.state != READY]
+        for process in state.processes:
+            # Named for a while, so that whoever asks every quarter minute learns of a death that lasted a second.
+            age_s = time.time() - process.mark.started_s if process.mark is not None else 0.0
+            if process.state == READY and process.restarts and age_s < _JUST_RESTARTED_S:
+                ill.append(f"{process.name} died and was started again {age_s:.0f} s ago")
         restarts = sum(process.restarts for process in state.processes)
         return Check("processes", not ill, ", ".join(ill) or f"all run, {restarts} restarts", float(restarts))
 
