@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import sys
 import time
@@ -21,6 +20,7 @@ from tradewind.errors import BadInput, ExchangeUnreachable, StackFailed
 from tradewind.jobs.market import backfill_history
 from tradewind.paper.admin import PaperAdmin
 from tradewind.settings import Settings, load_settings
+from tradewind.stack.environment import base_environment
 from tradewind.stack.processes import ProcessMark, end_sessions, free_port, last_words, spawn
 from tradewind.wiring import Wiring
 
@@ -40,12 +40,13 @@ def measure_load(directory: Path, options: BenchOptions) -> list[Row]:
     days = _DAYS // 10 if options.quick else _DAYS
     with scratch_postgres(directory / "load") as server, scratch_valkey(directory / "load") as cache:
         database_url = scratch_database(server, "load", schema=False)
-        with _exchange(directory, symbols) as (url, token):
-            settings = load_settings(
-                mode="demo", home_dir=directory / "home", symbols=symbols, database_url=database_url,
-                cache_url=cache.url(), exchange_url=url, exchange_admin_token=token,
-            )  # fmt: skip
-            migrate(database_url, settings.identity)
+        port = free_port()
+        settings = load_settings(
+            mode="demo", home_dir=directory / "home", symbols=symbols, database_url=database_url,
+            cache_url=cache.url(), exchange_url=f"http://127.0.0.1:{port}", exchange_admin_token=secrets.token_hex(16),
+        )  # fmt: skip
+        migrate(database_url, settings.identity)
+        with _exchange(directory, settings, port):
             return _load(settings, symbols, days)
 
 
@@ -78,21 +79,19 @@ def _load(settings: Settings, symbols: tuple[str, ...], days: int) -> list[Row]:
 
 
 @contextmanager
-def _exchange(directory: Path, symbols: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """A paper exchange without a rate limit and without state; yields its address and its admin token."""
-    port, token, log = free_port(), secrets.token_hex(16), directory / "exchange.log"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TRADEWIND_")}
-    environment |= {"TRADEWIND_EXCHANGE_ADMIN_TOKEN": token, "PYTHONPATH": str(Path(__file__).parents[2])}
+def _exchange(directory: Path, settings: Settings, port: int) -> Iterator[None]:
+    """A paper exchange without a rate limit and without state."""
+    log = directory / "exchange.log"
     process = spawn(
         [
-            sys.executable, "-m", "tradewind.paper", "--port", str(port), "--symbols", ",".join(symbols), "--memory",
+            sys.executable, "-m", "tradewind.paper", "--port", str(port), "--memory",
             "--weight-limit", _NO_LIMIT, "--order-limit", _NO_LIMIT,
         ],
-        log=log, env=environment,
+        log=log, env=base_environment(settings),
     )  # fmt: skip
     mark = ProcessMark.of(process.pid)
     try:
-        with PaperAdmin(f"http://127.0.0.1:{port}", token) as admin:
+        with PaperAdmin(settings.exchange_url, settings.exchange_admin_token.get_secret_value()) as admin:
             deadline = time.monotonic() + _START_S
             while time.monotonic() < deadline and process.poll() is None:
                 with suppress(ExchangeUnreachable, BadInput):
@@ -101,7 +100,7 @@ def _exchange(directory: Path, symbols: tuple[str, ...]) -> Iterator[tuple[str, 
                 time.sleep(0.1)
             else:
                 raise StackFailed(f"the paper exchange did not start: {last_words(log)}")
-        yield f"http://127.0.0.1:{port}", token
+        yield
     finally:
         end_sessions([mark])
         process.wait(timeout=10)
