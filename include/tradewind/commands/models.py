@@ -134,7 +134,7 @@ def validate_models(
     challenger = make_challenger(
         bars, instruments, params, training, Rival(), say=lambda step: typer.echo(f"  {step}", err=True)
     )
-    row = {
+    row: dict[str, Any] = {
         "version": challenger.version,
         "state": "not stored",
         "manifest": challenger.manifest,

@@ -164,10 +164,11 @@ def _fit_xgboost(fit: Rows, stop: Rows, settings: BoosterSettings, watch: Watch 
     valid = xgboost.QuantileDMatrix(stop.features, stop.labels, weight=stop.weights, ref=train, **binning)
     callbacks: list[Any] = [xgboost.callback.EarlyStopping(rounds=settings.early_stopping_rounds)]
     if watch is not None:
+        told = watch
 
-        class Tell(xgboost.callback.TrainingCallback):
+        class Tell(xgboost.callback.TrainingCallback):  # type: ignore[misc]  # the library ships no types
             def after_iteration(self, _model: Any, epoch: int, evals_log: Any) -> bool:
-                return not watch(epoch, float(evals_log["stop"]["mlogloss"][-1]))
+                return not told(epoch, float(evals_log["stop"]["mlogloss"][-1]))
 
         callbacks.append(Tell())
     booster = xgboost.train(
@@ -186,10 +187,11 @@ def _fit_catboost(fit: Rows, stop: Rows, settings: BoosterSettings, watch: Watch
 
     callbacks = []
     if watch is not None:
+        told = watch
 
         class Tell:
             def after_iteration(self, info: Any) -> bool:
-                return watch(info.iteration - 1, info.metrics["validation"]["MultiClass"][-1])
+                return told(info.iteration - 1, info.metrics["validation"]["MultiClass"][-1])
 
         callbacks.append(Tell())
 

@@ -83,12 +83,13 @@ def _ratios(sums: FloatArray, squares: FloatArray, length: int) -> FloatArray:
     n = len(sums) * length
     mean = sums.sum(axis=0) / n
     deviation = np.sqrt(np.maximum(squares.sum(axis=0) / n - mean**2, 0.0))
-    return np.divide(mean, deviation, out=np.zeros_like(mean), where=deviation > 0)
+    ratios: FloatArray = np.divide(mean, deviation, out=np.zeros_like(mean), where=deviation > 0)
+    return ratios
 
 
 def by_period(results: FloatArray, at_ms: IntArray, start_ms: int, end_ms: int, period_ms: int) -> FloatArray:
     """Sums of the results in each period of [start, end), a result belonging to the period of its moment."""
     count = max(-(-(end_ms - start_ms) // period_ms), 0)
     inside = (at_ms >= start_ms) & (at_ms < end_ms)
-    sums: FloatArray = np.bincount((at_ms[inside] - start_ms) // period_ms, weights=results[inside], minlength=count)
-    return sums
+    sums = np.bincount((at_ms[inside] - start_ms) // period_ms, weights=results[inside], minlength=count)
+    return sums.astype(np.float64)
