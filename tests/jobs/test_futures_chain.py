@@ -15,6 +15,8 @@ from tests.support.paper_server import PaperServerProcess
 from tests.support.trading_rig import RuleModels
 from tradewind.core.types import OrderRole, OrderState, PositionStatus, Side, TradingMode
 from tradewind.errors import OrderRejected
+from tradewind.jobs.equity import ensure_baseline
+from tradewind.jobs.payments import mark_beginning
 from tradewind.jobs.positions import manage_positions
 from tradewind.jobs.safety import flatten
 from tradewind.jobs.trading import filter_signals, place_brackets, predict_signals, size_positions
@@ -110,6 +112,20 @@ def test_a_trade_over_break_even_and_funding_to_its_stop(rig: FuturesRig, side: 
     (trade,) = rig.trading_store.closed_trades(rig.clock.now() - timedelta(days=1))
     paid = rig.trading_store.ledger_totals()["BTC/USDT"].cash_quote - trade.net_quote
     assert rig.wallet() - before == trade.net_quote + paid, "the wallet moved by the result and the funding, no more"
+
+
+def test_a_kill_before_the_baseline_stands_does_not_keep_it_from_being_taken(rig: FuturesRig) -> None:
+    mark_beginning(rig)  # and then nothing: the process is gone
+    assert ensure_baseline(rig) == {"USDT": Decimal(10_000)}
+    assert manage_positions(rig)["clean"]
+
+
+def test_leverage_that_a_person_changed_is_set_back_before_the_next_entry(rig: FuturesRig) -> None:
+    rig.make_ready()
+    rig.client.read("fapiprivate_post_leverage", {"symbol": "BTCUSDT", "leverage": 50})
+    place_brackets(rig, rig.decide_side(Side.SHORT).intent_id)
+    (risk,) = rig.client.read("fapiprivatev2_get_positionrisk", {"symbol": "BTCUSDT"})
+    assert risk["leverage"] == "3"
 
 
 def test_funding_is_in_the_equity_and_explained(rig: FuturesRig) -> None:

@@ -65,7 +65,6 @@ class CcxtFuturesTrading:
         self._client = client
         self._account = account
         self._client_ids: dict[tuple[str, str], str] = {}  # (symbol, exchange order id) -> client order id
-        self._prepared: set[str] = set()
 
     @property
     def recv_window_s(self) -> float:
@@ -148,12 +147,10 @@ class CcxtFuturesTrading:
         return self._algo(answer, order.symbol)
 
     def _prepare(self, symbol: str, instrument: Instrument) -> None:
-        """Isolated margin and the instrument's leverage, before the first entry of this process in a symbol.
+        """Isolated margin and the instrument's leverage, looked at before every entry: both decide what may be lost.
 
         Raises StopError or RetryError when they are not to be had: nothing was sent then.
         """
-        if symbol in self._prepared:
-            return
         if instrument.margin is None:
             raise NotSupported(f"{symbol} comes without margin rules: it is no future")
         market = self._client.market_id(symbol)
@@ -167,7 +164,6 @@ class CcxtFuturesTrading:
         if int(config["leverage"]) != instrument.margin.leverage:
             wanted = {"symbol": market, "leverage": instrument.margin.leverage}
             self._client.read("fapiprivate_post_leverage", wanted)
-        self._prepared.add(symbol)
 
     # -------------------------------------------------------------------------------------------------------- cancels
     def cancel_list(self, symbol: str, list_client_id: str) -> list[ExchangeOrder]:

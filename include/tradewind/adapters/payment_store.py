@@ -46,7 +46,8 @@ class PaymentStore(OrderStore):
         return None if row is None else row["at"]
 
     PAYMENT_TOTALS: Final = """
-        SELECT symbol, asset, sum(amount) AS amount FROM payments WHERE account = %s GROUP BY symbol, asset"""
+        SELECT symbol, asset, sum(amount) AS amount FROM payments
+        WHERE account = %s AND amount <> 0 GROUP BY symbol, asset"""
 
     def ledger_totals(self) -> dict[str, LedgerTotal]:
         """All fills and payments of each symbol, summed exactly; a payment in quote is part of the cash."""

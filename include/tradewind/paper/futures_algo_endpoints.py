@@ -105,18 +105,19 @@ def _named(call: Call) -> Order:
     q, engine = call.params, desk(call).engine
     if "algoId" not in q and "clientAlgoId" not in q:
         raise one_of("algoId", "clientAlgoId")
-    matching = [
+    matching = (
         order
-        for order in engine.orders.values()
+        for order in reversed(engine.orders.values())
         if order.account_id == call.account_id
         and is_algo(order)
         and ("algoId" not in q or order.order_id == q["algoId"])
         and ("clientAlgoId" not in q or order.client_id == q["clientAlgoId"])
         and ("symbol" not in q or order.symbol == q["symbol"])
-    ]
-    if not matching:
+    )
+    newest = next(matching, None)
+    if newest is None:
         raise Refusal(RejectReason.UNKNOWN_ORDER)
-    return matching[-1]
+    return newest
 
 
 @futures_endpoint("DELETE", "/fapi/v1/algoOrder", _TRADE, shared=_NAMING)
