@@ -20,7 +20,7 @@ from tradewind.adapters.ccxt_exchange import CcxtMarketData
 from tradewind.core.candles import check, closed_only
 from tradewind.core.timeframes import closed_until_ms, expected_opens_ms, timeframe_ms, to_ms
 from tradewind.core.types import Bars
-from tradewind.errors import NotSupported, RateLimited, UnknownSymbol
+from tradewind.errors import BadSetting, NotSupported, RateLimited, UnknownSymbol
 from tradewind.settings import load_settings
 from tradewind.wiring import Wiring
 
@@ -225,3 +225,9 @@ def test_orders_are_sent_to_none_of_them(tmp_path: Path) -> None:
     wiring = Wiring(load_settings(mode="testnet", exchange="okx", home_dir=tmp_path))
     with pytest.raises(NotSupported, match="TRADEWIND_EXCHANGE=binance"):
         _ = wiring.exchange
+
+
+@pytest.mark.parametrize("mode", ["demo", "paper"])
+def test_the_paper_exchange_is_binance_to_its_clients(mode: str, tmp_path: Path) -> None:
+    with pytest.raises(BadSetting, match="Binance's dialect"):
+        load_settings(mode=mode, exchange="kraken", home_dir=tmp_path)
