@@ -7,6 +7,7 @@ import hmac
 import time
 from decimal import Decimal
 
+import ccxt
 import pytest
 
 from tests.support.paper_requests import RawClient
@@ -355,6 +356,21 @@ def test_wallet_endpoints_that_clients_ask_at_start(client: RawClient) -> None:
     assert client.signed("GET", "/sapi/v1/asset/tradeFee").json()[0]["takerCommission"] == "0.001"
     assert client.signed("GET", "/api/v3/account/commission", symbol="BTCUSDT").json()["standardCommission"]["taker"]
     assert [r["interval"] for r in client.signed("GET", "/api/v3/rateLimit/order").json()] == ["SECOND", "DAY"]
+
+
+def test_ccxt_loads_with_its_own_defaults(paper_server: PaperServerProcess, client: RawClient) -> None:
+    """Every market type, currencies, margin: what ccxt asks when nobody told it not to."""
+    exchange = ccxt.binance({"apiKey": client.account.api_key, "secret": client.account.api_secret})
+    for name, url in exchange.urls["api"].items():
+        if isinstance(url, str) and url.startswith("https://"):
+            exchange.urls["api"][name] = paper_server.url + "/" + url.split("/", 3)[3]
+    assert {"BTC/USDT", "BTC/USDT:USDT"} <= set(exchange.load_markets())
+    assert {"BTC", "ETH", "USDT"} == set(exchange.fetch_currencies())
+    assert exchange.fetch_trading_fee("BTC/USDT")["taker"] == 0.001
+    assert exchange.fetch_deposits() == exchange.fetch_withdrawals() == []
+    held = client.signed("POST", "/sapi/v3/asset/getUserAsset").json()
+    assert {row["asset"] for row in held} == {"BTC", "USDT"}
+    assert client.raw("GET", "/sapi/v1/margin/allPairs").json()["code"] == -2014
 
 
 def test_my_trades_combinations(client: RawClient) -> None:

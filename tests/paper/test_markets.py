@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,8 +16,9 @@ from hypothesis import strategies as st
 
 from tradewind.errors import BadSetting
 from tradewind.paper.intervals import INTERVAL_MS, next_open_time, open_time
+from tradewind.paper.kline_rows import KlineRows
 from tradewind.paper.market_view import MarketView, Shock
-from tradewind.paper.markets import DAY_MS, MINUTE_MS
+from tradewind.paper.markets import DAY_MS, MINUTE_MS, TRADES_PER_BASE_BAR
 from tradewind.paper.markets_replay import ReplayMarket
 from tradewind.paper.markets_synthetic import BLOCK_MS, HISTORY_START_MS, SyntheticMarket
 
@@ -89,6 +92,27 @@ def test_longer_candles_are_made_of_shorter_ones(view: MarketView, interval: str
         assert candles.high[i] == minutes.high.max()
         assert candles.low[i] == minutes.low.min()
         assert candles.volume[i] == minutes.volume.sum()
+
+
+@pytest.mark.parametrize("interval", list(INTERVAL_MS))
+def test_candles_are_written_exactly_and_alike_whatever_was_asked_before(view: MarketView, interval: str) -> None:
+    """Every row against plain Decimal arithmetic; months of volume go beyond 64 bits."""
+    writer = KlineRows(view)
+    now = START + 12_345_678
+    rules = view.rules["BTCUSDT"]
+    for limit, end_ms in ((3, None), (700, None), (10, START - 40 * DAY_MS)):
+        bars = view.candles("BTCUSDT", interval, None, end_ms, limit, now)
+        rows = orjson.loads(writer.render(bars, "BTCUSDT", interval, now))
+        assert len(rows) == len(bars)
+        for i in {0, len(rows) // 2, len(rows) - 1}:
+            t, o, h, low, c, v, taker = (int(column[i]) for column in bars.columns())
+            typical = (h + low + c) * rules.quote_atoms_per_ticklot
+            end = next_open_time(t, interval)
+            assert rows[i] == [
+                t, *(f"{rules.price(x):.8f}" for x in (o, h, low, c)), f"{rules.quantity(v):.8f}", end - 1,
+                f"{Decimal(typical * v // 3).scaleb(-8):.8f}", (end - t) // MINUTE_MS * TRADES_PER_BASE_BAR,
+                f"{rules.quantity(taker):.8f}", f"{Decimal(typical * taker // 3).scaleb(-8):.8f}", "0",
+            ]  # fmt: skip
 
 
 def test_calendar_intervals_start_where_people_expect() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from tradewind.core.matching_rules import SymbolRules
 from tradewind.core.types import IntArray
-from tradewind.paper.intervals import INTERVAL_MS, next_open_time
+from tradewind.paper.intervals import INTERVAL_MS, next_open_time, open_time
 from tradewind.paper.market_view import MarketView
 from tradewind.paper.markets import TRADES_PER_BASE_BAR, TickBars
 
@@ -74,19 +74,23 @@ class KlineRows:
         return b"[" + b",".join(parts) + b"]"
 
     def _block(self, rules: SymbolRules, interval: str, number: int, needed_ms: int, offset_ms: int) -> _Block:
-        """Block `number`, with all its candles that open up to `needed_ms`."""
+        """Block `number`: the candles that open in its span, all those at least that open up to `needed_ms`."""
         key = (rules.symbol, interval, offset_ms, number)
         span = _BLOCK_ROWS * INTERVAL_MS[interval]
-        end_ms = min((number + 1) * span, needed_ms + 1)
+        needed_ms = min((number + 1) * span - 1, needed_ms)
         known = self._blocks.get(key)
-        if known is not None and known[0] >= end_ms:
+        if known is not None and known[0] >= needed_ms:
             self._blocks.move_to_end(key)
             return known[1]
-        bars = self._view.finished(rules.symbol, interval, number * span, end_ms, offset_ms)
+        # Weeks and months do not begin where blocks do: whole candles are asked for, and those of this block kept.
+        first_ms = next_open_time(open_time(number * span - 1, interval, offset_ms), interval, offset_ms)
+        end_ms = next_open_time(open_time(needed_ms, interval, offset_ms), interval, offset_ms)
+        bars = self._view.finished(rules.symbol, interval, first_ms, end_ms, offset_ms)
+        bars = bars.between(number * span, (number + 1) * span)
         rows = self._rows(bars, rules, interval, offset_ms)
         lengths = np.fromiter((len(row) + 1 for row in rows), np.int64, len(rows))
         block = _Block(bars.open_ms, b",".join(rows), np.concatenate(([0], np.cumsum(lengths))))
-        self._blocks[key] = (end_ms, block)
+        self._blocks[key] = (needed_ms, block)
         while len(self._blocks) > _CACHED_BLOCKS:
             self._blocks.popitem(last=False)
         return block
@@ -127,5 +131,5 @@ class KlineRows:
 
 def _split(units: IntArray) -> tuple[list[int], list[int]]:
     """Amounts of 10⁻⁸ as whole and fractional part."""
-    whole, fraction = np.divmod(units, _UNIT)
-    return whole.tolist(), fraction.tolist()
+    whole = units // _UNIT  # not divmod, which has no loop for whole numbers beyond 64 bits
+    return whole.tolist(), (units - whole * _UNIT).tolist()

@@ -69,6 +69,18 @@ def exchange_info(call: Call) -> dict[str, Any]:
     }
 
 
+@endpoint("GET", "/dapi/v1/exchangeInfo")
+def coin_margined_info(call: Call) -> dict[str, Any]:
+    """Coin-margined futures: none are listed, and clients that load every market type are told so."""
+    return {
+        "timezone": "UTC",
+        "serverTime": call.wall_ms,
+        "rateLimits": [],
+        "exchangeFilters": [],
+        "symbols": [],
+    }
+
+
 def _limit(kind: str, interval: str, number: int, most: int) -> dict[str, Any]:
     return {"rateLimitType": kind, "interval": interval, "intervalNum": number, "limit": most}
 

@@ -213,6 +213,8 @@ class PaperServer:
             auth.check_signature(key, sent, query, body, wall)
             if endpoint.security.name == "TRADE":
                 auth.require_trading(key)
+        elif endpoint.security is Security.KEYED:
+            auth.find_key(request.headers.get("x-mbx-apikey"), self.exchange.keys)
         parsed = params.parse(sent, endpoint.params, endpoint.required)
         now = self.exchange.now_ms(wall)
         self.exchange.advance(now)

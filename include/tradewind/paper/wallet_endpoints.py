@@ -122,3 +122,68 @@ def api_restrictions(call: Call) -> dict[str, Any]:
         "enableFixApiTrade": False,
         "enableFixReadOnly": False,
     }
+
+
+_MAYBE_SIGNED: dict[str, p.Parser] = {
+    "recvWindow": p.receive_window,
+    "timestamp": p.moment,
+    "signature": lambda _, text: text,
+}
+
+
+@endpoint("GET", "/sapi/v1/margin/allPairs", Security.KEYED, symbol=p.symbol, shared=_MAYBE_SIGNED)
+@endpoint("GET", "/sapi/v1/margin/isolated/allPairs", Security.KEYED, weight=10, symbol=p.symbol, shared=_MAYBE_SIGNED)
+def margin_pairs(_: Call) -> list[dict[str, Any]]:
+    """No symbol can be traded on margin; clients ask for the list before they believe that."""
+    return []
+
+
+@endpoint(
+    "GET",
+    "/sapi/v1/capital/deposit/hisrec",
+    _USER,
+    coin=p.symbol,
+    status=p.number,
+    startTime=p.moment,
+    endTime=p.moment,
+    offset=p.number,
+    limit=p.limit(1000),
+    txId=lambda _, text: text,
+    includeSource=p.boolean,
+)
+@endpoint(
+    "GET",
+    "/sapi/v1/capital/withdraw/history",
+    _USER,
+    weight=10,
+    coin=p.symbol,
+    withdrawOrderId=lambda _, text: text,
+    status=p.number,
+    startTime=p.moment,
+    endTime=p.moment,
+    offset=p.number,
+    limit=p.limit(1000),
+    idList=lambda _, text: text,
+)
+def no_transfers(_: Call) -> list[dict[str, Any]]:
+    """Nothing was ever deposited or withdrawn: an account begins with what it was given."""
+    return []
+
+
+@endpoint("POST", "/sapi/v3/asset/getUserAsset", _USER, weight=5, asset=p.symbol, needBtcValuation=p.boolean)
+def user_assets(call: Call) -> list[dict[str, Any]]:
+    """What the account holds, without what it does not; nothing is valued in BTC."""
+    wanted = call.params.get("asset")
+    return [
+        {
+            "asset": asset,
+            "free": text(free),
+            "locked": text(locked),
+            "freeze": "0",
+            "withdrawing": "0",
+            "ipoable": "0",
+            "btcValuation": "0",
+        }
+        for asset, (free, locked) in call.exchange.balances(call.account_id).items()
+        if (free or locked) and wanted in (None, asset)
+    ]
