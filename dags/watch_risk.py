@@ -2,7 +2,8 @@
 
 One run a UTC day: `open_day` keeps the opening equity, and `watch_equity`, deferred into the triggerer, marks equity
 until midnight. At −3 % on the day or −10 % from the peak, confirmed by a second mark, the watch writes the latch first
-and then wakes `trip_circuit_breaker`. Its heartbeat is a condition of every entry: a watch silent for 15 s blocks them.
+and then wakes `trip_circuit_breaker`. Each look also tends a position that a killed task left without a stop, unless
+somebody holds its lock. Its heartbeat is a condition of every entry: a watch silent for 15 s blocks them.
 The schedule is continuous, one run at a time: the watch starts with the stack, and a new one follows at once whenever a
 run ends, at midnight, after a breach, or because it failed. `manage_positions` checks the same once a minute.
 
