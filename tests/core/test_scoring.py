@@ -15,6 +15,7 @@ from tradewind.core.scoring import (
     brier,
     calibration_curve,
     calibration_error,
+    chance_levels,
     decile_edges,
     log_loss,
     murphy,
@@ -58,6 +59,21 @@ def test_murphys_parts_add_up() -> None:
     assert flat[0] == pytest.approx(0, abs=1e-3)
 
 
+def test_perfect_probabilities_show_what_chance_alone_does() -> None:
+    errors, resolutions, levels = [], [], []
+    for seed in range(20):
+        p, y = drawn(1500, seed)
+        happened = (y == 2).astype(float)
+        errors.append(calibration_error(p[:, 2], happened))
+        levels.append(chance_levels(p[:, 2], happened, 1500.0)[0])
+        flat = np.random.default_rng(seed).permutation(p[:, 2])
+        resolutions.append(murphy(flat, happened)[1] / chance_levels(flat, happened, 1500.0)[1])
+    assert np.mean(errors) == pytest.approx(np.mean(levels), rel=0.15)
+    assert np.mean(resolutions) == pytest.approx(1.0, abs=0.2)
+    # Overlapping labels are worth fewer, so chance shows more.
+    assert chance_levels(p[:, 2], happened, 100.0)[0] > 3 * levels[-1]
+
+
 def test_scores_of_both_are_on_the_same_rows() -> None:
     p, y = drawn()
     base = np.tile(np.bincount(y) / len(y), (len(y), 1))
@@ -65,6 +81,9 @@ def test_scores_of_both_are_on_the_same_rows() -> None:
     assert scores["rows"] == 4000
     assert scores["log_loss_gain"] == pytest.approx(scores["base_log_loss"] - scores["log_loss"])
     assert set(scores["classes"]) == {"a", "b", "c"}
+    assert scores["reliability"] == pytest.approx(sum(one["reliability"] for one in scores["classes"].values()))
+    whole = scores["reliability"] - scores["resolution"] + scores["uncertainty"]
+    assert whole == pytest.approx(scores["brier"], abs=0.01)
 
 
 @given(st.integers(0, 1000))
