@@ -28,7 +28,7 @@ from tradewind.core.matching_rules import SymbolRules, amount, atoms
 from tradewind.core.matching_types import ListKind, NewOrder, OrderKind, OrderSide, OrderStatus, Refusal, TimeInForce
 from tradewind.core.orders import is_final
 from tradewind.core.params import StrategyParams
-from tradewind.core.protection import is_fine, is_through, worst_price
+from tradewind.core.protection import is_fine, is_through, resting, worst_price
 from tradewind.core.types import (
     BookTop,
     BracketSupport,
@@ -95,6 +95,7 @@ class Holding:
     fills: list[Fill] = field(default_factory=list)
     stop_path: list[tuple[int, float]] = field(default_factory=list)
     cash_quote: Decimal = Decimal(0)
+    fine_above: Decimal | None = None  # while nothing changes, its protection is known to be fine at bids from here on
 
     @property
     def is_live(self) -> bool:
@@ -245,6 +246,7 @@ class SimulatedAccount:
         """Let one stop at `stop_price` and the lot's own target rest for every lot; `converge` does it."""
         if stop_price != holding.position.stop_price:
             holding.position = replace(holding.position, stop_price=stop_price)
+            holding.fine_above = None
             holding.stop_path.append((at_ms, float(stop_price)))
         self.converge(holding, at_ms, reason)
 
@@ -254,9 +256,9 @@ class SimulatedAccount:
         A lot whose new protection cannot be placed (the price is already through) leaves at market.
         """
         instrument = self.instruments[holding.position.symbol]
-        lots = self._lots(holding)
-        if not holding.is_live or all(self._is_fine(holding, lot, held, at_ms) for lot, held in lots.items()):
+        if not holding.is_live or self._all_fine(holding, at_ms):
             return
+        lots = self._lots(holding)
         share = self._share(holding)
         for lot in sorted(lots):
             wanted = floor_to_step(min(max(self._lots(holding)[lot], ZERO), share), instrument.step_size)
@@ -317,13 +319,38 @@ class SimulatedAccount:
 
     def unprotected(self, holding: Holding) -> bool:
         """Does anything but what should rest for its lots?"""
-        at_ms = self.engine.quotes[holding.position.symbol].time_ms
-        return not all(self._is_fine(holding, lot, held, at_ms) for lot, held in self._lots(holding).items())
+        return not self._all_fine(holding, self.engine.quotes[holding.position.symbol].time_ms)
 
     # --------------------------------------------------------------------------------------------------------- details
     def _lots(self, holding: Holding) -> dict[int, Decimal]:
         instrument = self.instruments[holding.position.symbol]
         return lot_quantities(list(holding.orders.values()), holding.fills, holding.position.side, instrument)
+
+    def _all_fine(self, holding: Holding, at_ms: int) -> bool:
+        if holding.fine_above is not None:
+            bid = self.book(holding.position.symbol, moment(at_ms)).bid
+            if bid >= holding.fine_above:
+                return True
+        lots = self._lots(holding)
+        fine = all(self._is_fine(holding, lot, held, at_ms) for lot, held in lots.items())
+        holding.fine_above = self._fine_above(holding, lots) if fine else None
+        return fine
+
+    def _fine_above(self, holding: Holding, lots: Mapping[int, Decimal]) -> Decimal | None:
+        """From which bid on every lot that is protected stays large enough to be; None where a price may change that.
+
+        Only for lots protected to the last step: what a minimum alone excuses may be tradable at another price.
+        """
+        instrument = self.instruments[holding.position.symbol]
+        orders, least = list(holding.orders.values()), ZERO
+        for lot, held in lots.items():
+            stops = resting(orders, lot, OrderRole.STOP)
+            covered = sum((stop.quantity - stop.filled_quantity for stop in stops), ZERO)
+            if held - covered >= instrument.step_size or (held > 0 and covered < instrument.min_quantity):
+                return None
+            if covered > 0:
+                least = max(least, instrument.min_notional_quote / covered)
+        return least
 
     def _is_fine(self, holding: Holding, lot: int, wanted: Decimal, at_ms: int) -> bool:
         symbol = holding.position.symbol
@@ -372,6 +399,7 @@ class SimulatedAccount:
         self._settle()
 
     def _remember(self, holding: Holding, orders: Iterable[Order]) -> None:
+        holding.fine_above = None
         for order in orders:
             holding.orders[order.client_order_id] = order
             self._holding_of[order.client_order_id] = holding.position.position_id
@@ -441,6 +469,7 @@ class SimulatedAccount:
 
     def _rebuild(self, holding: Holding) -> None:
         position, instrument = holding.position, self.instruments[holding.position.symbol]
+        holding.fine_above = None
         bid = self.book(position.symbol, position.bar).bid
         was = position.status
         holding.position = apply_fills(position, holding.fills, list(holding.orders.values()), instrument, bid)

@@ -206,7 +206,8 @@ class Chain:
         self._manage(bar_ms, present)
         self._act(close_ms, following)
         self._mark(close_ms, drawn=False)
-        self._act(close_ms, following)  # what the breaker wants leaves at once
+        if self.exits:
+            self._act(close_ms, following)  # what the breaker wants leaves at once
         self._decide(index, bar_ms, present, following)
         self.opened_ms = close_ms if following else -1
 
