@@ -72,3 +72,27 @@ def test_an_external_database_is_made_if_its_role_may(postgres_server: EmbeddedP
     with pytest.raises(StackFailed, match="cannot connect to database x") as caught:
         databases.ensure(refused, None)
     assert "wrong" not in str(caught.value)
+
+
+def test_an_administrator_makes_roles_and_databases_on_an_external_server(
+    postgres_server: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    def url(role: str, name: str) -> str:
+        return f"postgresql://{role}:{role}-word@127.0.0.1:{postgres_server.port}/{name}"
+
+    settings = stack.with_secrets(
+        home_dir=tmp_path,
+        administrator_database_url=postgres_server.url(),
+        database_url=url("far_owner", "far"),
+        writer_database_url=url("far_writer", "far"),
+        status_database_url=url("far_status", "far"),
+        paper_database_url=url("far_paper", "far_paper"),
+        airflow_database_url=url("far_airflow", "far_airflow"),
+    )
+    assert len(databases.ensure(settings, None)) == len(read_migrations())
+    assert databases.ensure(settings, None) == []
+    for name in ("writer", "status", "paper", "airflow"):
+        psycopg.connect(getattr(settings, f"{name}_database_url").get_secret_value()).close()
+    with pytest.raises(psycopg.OperationalError, match="permission denied"):
+        psycopg.connect(url("far_paper", "far"))
+    assert postgres_server.url() not in str(settings.environment())
