@@ -21,10 +21,10 @@ from . import views
 from .audit import record
 from .job_rows import counts_of
 from .problems import problem
-from .queries import Queries, Window
+from .queries import Queries, Snapshot, Window
 from .schemas import EARLIEST, LATEST
 from .security import csrf_token, gate, may_see, refused, set_session
-from .services import services
+from .services import Services, services
 from .status import system_status
 
 blueprint = APIBlueprint(
@@ -68,14 +68,19 @@ def page_values() -> dict[str, Any]:
     values: dict[str, Any] = {"status": status, "now": datetime.now(UTC), "refreshed": datetime.now(UTC)}
     if not status["available"]:
         return values
-    queries = Queries(made.database, made.account)
+    with made.database.transaction() as connection:
+        return values | _panel_values(made, Queries(Snapshot(connection), made.account), status)
+
+
+def _panel_values(made: Services, queries: Queries, status: dict[str, Any]) -> dict[str, Any]:
     market_now = status["clock"]["market"] or datetime.now(UTC)
     newest_bar = queries.last_decided_bar()
     bar = _wanted_bar() or newest_bar
     params_hash = made.wiring.params.hash
     symbols = made.wiring.symbols
+    steps = queries.regime_transitions(symbols, params_hash, 672)
     models = queries.models(Window(limit=4))[:4]
-    values |= {
+    return {
         "bar": bar,
         "newest_bar": newest_bar,
         "orders": queries.orders_of_bar(bar, 40)
@@ -85,10 +90,8 @@ def page_values() -> dict[str, Any]:
         "funnel": queries.outcomes_since(market_now - timedelta(days=1)),
         "cycles": queries.cycles(24)[::-1],
         "trades": [row for row in queries.positions(Window(limit=12), False)[:12]],
-        "regimes": views.regime_rows(
-            symbols, queries.newest_regimes(symbols, params_hash), queries.regime_shares(symbols, params_hash, 672)
-        ),
-        "transitions": views.transition_table(queries.regime_transitions(symbols, params_hash, 672)),
+        "regimes": views.regime_rows(symbols, queries.newest_regimes(symbols, params_hash), steps),
+        "transitions": views.transition_table(steps),
         "articles": queries.articles(10),
         "feeds": queries.feeds(),
         "models": [views.model_card(model, queries.gates([model["version"]])) for model in models],
@@ -104,7 +107,6 @@ def page_values() -> dict[str, Any]:
         "audit": queries.audit(15),
         "heartbeats": queries.heartbeats(),
     }
-    return values
 
 
 def _wanted_bar() -> datetime | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from .ledger_queries import LedgerQueries
-from .reader import Row, Window
+from .reader import Row, Snapshot, Window
 from .signal_queries import SignalQueries
 
-__all__ = ["Queries", "Row", "Window"]
+__all__ = ["Queries", "Row", "Snapshot", "Window"]
 
 
 class Queries(LedgerQueries, SignalQueries):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from tradewind.adapters.database import Database
+from tradewind.adapters.database import Connection
 
 Row = dict[str, Any]
 
@@ -46,10 +46,30 @@ def within(column: str) -> str:
 SYMBOL: Final = "AND (%(symbol)s::text IS NULL OR symbol = %(symbol)s) "
 
 
+class Rows(Protocol):
+    """Where bound queries go: the database, each in its own transaction, or one snapshot of it."""
+
+    def rows(self, sql: str, params: Any = None) -> list[Row]: ...
+    def row(self, sql: str, params: Any = None) -> Row | None: ...
+
+
+class Snapshot:
+    """Many reads over one connection, in one transaction: a page asks two dozen questions, and waits once."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def rows(self, sql: str, params: Any = None) -> list[Row]:
+        return self._connection.execute(sql, params).fetchall()
+
+    def row(self, sql: str, params: Any = None) -> Row | None:
+        return self._connection.execute(sql, params).fetchone()
+
+
 class Reader:
     """Bound reads of one account's rows."""
 
-    def __init__(self, database: Database, account: str) -> None:
+    def __init__(self, database: Rows, account: str) -> None:
         self._database = database
         self.account = account
 

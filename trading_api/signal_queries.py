@@ -62,30 +62,18 @@ class SignalQueries(Reader):
     def newest_regimes(self, symbols: Sequence[str], params_hash: str) -> list[Row]:
         return self._rows(self.NEWEST_REGIMES, symbols=list(symbols), params_hash=params_hash)
 
-    REGIME_SHARES: Final = """
-        SELECT r.symbol, r.regime, count(*) AS bars
-        FROM unnest(%(symbols)s::text[]) AS wanted (symbol)
-        CROSS JOIN LATERAL (
-            SELECT symbol, regime FROM regimes
-            WHERE symbol = wanted.symbol AND params_hash = %(params_hash)s ORDER BY bar DESC LIMIT %(bars)s
-        ) r GROUP BY 1, 2"""
-
-    def regime_shares(self, symbols: Sequence[str], params_hash: str, bars: int) -> list[Row]:
-        """How many of each symbol's last bars were in each regime."""
-        return self._rows(self.REGIME_SHARES, symbols=list(symbols), params_hash=params_hash, bars=bars)
-
     TRANSITIONS: Final = """
-        SELECT before, regime, count(*) AS bars FROM (
-            SELECT r.regime, lag(r.regime) OVER (PARTITION BY wanted.symbol ORDER BY r.bar) AS before
+        SELECT symbol, before, regime, count(*) AS bars FROM (
+            SELECT wanted.symbol, r.regime, lag(r.regime) OVER (PARTITION BY wanted.symbol ORDER BY r.bar) AS before
             FROM unnest(%(symbols)s::text[]) AS wanted (symbol)
             CROSS JOIN LATERAL (
                 SELECT bar, regime FROM regimes
                 WHERE symbol = wanted.symbol AND params_hash = %(params_hash)s ORDER BY bar DESC LIMIT %(bars)s
             ) r
-        ) steps WHERE before IS NOT NULL GROUP BY 1, 2"""
+        ) steps WHERE before IS NOT NULL GROUP BY 1, 2, 3"""
 
     def regime_transitions(self, symbols: Sequence[str], params_hash: str, bars: int) -> list[Row]:
-        """How often each regime followed each within the symbols' last bars."""
+        """How often each regime followed each within each symbol's last bars."""
         return self._rows(self.TRANSITIONS, symbols=list(symbols), params_hash=params_hash, bars=bars)
 
     SENTIMENT: Final = f"""

@@ -13,7 +13,7 @@ from tradewind.errors import TradewindError
 from tradewind.jobs.permission import MAX_RECONCILIATION_AGE_S
 from tradewind.stack.checks import MONEY_DAGS, Check
 
-from .queries import Queries, Row, Window
+from .queries import Queries, Row, Snapshot, Window
 from .services import Services
 
 _BAR = {"15m": timedelta(minutes=15), "1h": timedelta(hours=1)}
@@ -50,19 +50,25 @@ def system_status(made: Services) -> dict[str, Any]:
         },
     }
     if answer["available"]:
-        queries = Queries(made.database, made.account)
-        now = market_now or datetime.now(UTC)
-        answer["equity"] = _equity(queries, made)
-        answer["positions"] = [with_r(row) for row in queries.positions(Window(limit=50), True)[:50]]
-        answer["last_cycle"] = _last_cycle(queries, now)
-        answer["data"] = _freshness(queries, made.wiring.symbols, now)
-        answer["model"] = _model(queries, made, now)
-        answer["sentiment"] = _sentiment(made, now)
-        answer["trading"] = _trading(queries, failed, answer)
-        answer["problems"] = _problems(queries, checks, answer)
+        with made.database.transaction() as connection:
+            _fill(answer, made, Queries(Snapshot(connection), made.account), checks)
     else:
         answer["problems"] = [_problem("critical", check.name, check.detail) for check in checks if not check.ok]
     return answer
+
+
+def _fill(answer: dict[str, Any], made: Services, queries: Queries, checks: Sequence[Check]) -> None:
+    """Everything that lies in the rows."""
+    failed = {check.name: check for check in checks if not check.ok}
+    now = answer["clock"]["market"] or datetime.now(UTC)
+    answer["equity"] = _equity(queries, made)
+    answer["positions"] = [with_r(row) for row in queries.positions(Window(limit=50), True)[:50]]
+    answer["last_cycle"] = _last_cycle(queries, now)
+    answer["data"] = _freshness(queries, made.wiring.symbols, now)
+    answer["model"] = _model(queries, made, now)
+    answer["sentiment"] = _sentiment(made, now)
+    answer["trading"] = _trading(queries, failed, answer)
+    answer["problems"] = _problems(queries, checks, answer)
 
 
 def with_r(position: Row) -> Row:

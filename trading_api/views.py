@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -125,12 +126,15 @@ def decision_table(rows: Sequence[Row]) -> list[Row]:
 
 
 # --------------------------------------------------------------------------------------------------- market and models
-def regime_rows(symbols: Sequence[str], newest: Sequence[Row], shares: Sequence[Row]) -> list[Row]:
+def regime_rows(symbols: Sequence[str], newest: Sequence[Row], steps: Sequence[Row]) -> list[Row]:
     """One entry a symbol: its regime now and the share of the last week in each."""
     current = {row["symbol"]: row for row in newest}
     answer = []
     for symbol in symbols:
-        own = {row["regime"]: row["bars"] for row in shares if row["symbol"] == symbol}
+        own: Counter[str] = Counter()
+        for row in steps:
+            if row["symbol"] == symbol:
+                own[row["regime"]] += row["bars"]
         total = sum(own.values())
         answer.append(
             {
@@ -146,10 +150,12 @@ def transition_table(steps: Sequence[Row]) -> list[Row]:
     """One row a regime that was left or kept: how many bars, and the share of each regime that followed."""
     table = []
     for before in REGIMES:
-        followed = {row["regime"]: row["bars"] for row in steps if row["before"] == before}
-        total = sum(followed.values())
-        if total:
-            shares = [(regime, followed.get(regime, 0) / total) for regime in REGIMES]
+        followed: Counter[str] = Counter()
+        for row in steps:
+            if row["before"] == before:
+                followed[row["regime"]] += row["bars"]
+        if total := followed.total():
+            shares = [(regime, followed[regime] / total) for regime in REGIMES]
             table.append({"before": before, "bars": total, "shares": shares})
     return table
 
