@@ -7,6 +7,7 @@ from tradewind.paper import (
     futures_algo_endpoints,
     futures_market_endpoints,
     futures_order_endpoints,
+    futures_wallet_endpoints,
 )
 
 REGISTERED = (
@@ -14,4 +15,5 @@ REGISTERED = (
     futures_algo_endpoints,
     futures_market_endpoints,
     futures_order_endpoints,
+    futures_wallet_endpoints,
 )
