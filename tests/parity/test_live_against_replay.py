@@ -146,8 +146,9 @@ def test_a_strategy_that_peeks_is_caught(lived: Lived) -> None:
     assert alerts
 
 
-def test_the_leak_test_catches_the_same_peek(lived: Lived) -> None:
-    bars, _ = read_candles(lived.candles, "BTC/USDT")
+def test_the_leak_test_catches_the_same_peek(tmp_path: Path) -> None:
+    write_market(tmp_path, 400, 10)
+    bars, _ = read_candles(tmp_path, "BTC/USDT")
 
     def next_move(series: Any) -> np.ndarray:
         return np.append(np.diff(np.log(series.close)), 0.0)
