@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import secrets
+import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -21,7 +22,7 @@ from tests.support.paper_server import PaperServerProcess
 from tests.support.trading_rig import Rig
 from tradewind import stack
 from tradewind.adapters.database import Database
-from tradewind.adapters.migrations import read_migrations
+from tradewind.adapters.migrations import SQL_DIR, migrate, read_migrations
 from tradewind.core.types import TradingMode
 from tradewind.errors import AlreadyRunning, BadInput, IdentityMismatch, MigrationError, StackFailed
 from tradewind.jobs.positions import manage_positions
@@ -280,3 +281,23 @@ def test_a_load_that_fails_leaves_nothing(settings: Settings, empty_postgres_url
     with pytest.raises(StackFailed) as caught:
         dumps.dump(secret(settings.database_url), tmp_path / "no" / "where")
     assert secret(settings.database_password) not in str(caught.value)
+
+
+def test_an_older_schema_is_brought_forward(
+    here: dict[str, Any], postgres_server: EmbeddedPostgres, elsewhere: dict[str, Any], tmp_path: Path
+) -> None:
+    older = tmp_path / "older"
+    older.mkdir()
+    left_out = "0011_research"
+    for path in SQL_DIR.glob("*.sql"):
+        if path.stem != left_out:
+            shutil.copy(path, older)
+    settings = stack.with_secrets(**here)
+    databases.recreate(settings, postgres_server)
+    databases.make(settings, postgres_server)
+    migrate(secret(settings.database_url), settings.identity, older)
+    backup(settings, tmp_path / "old.tar")
+    restored = restore(tmp_path / "old.tar", **elsewhere)
+    assert restored.migrations == (left_out,)
+    names = set(contents(secret(stack.with_secrets(**elsewhere).database_url)))
+    assert {"studies", "decisions"} <= names
