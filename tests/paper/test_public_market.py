@@ -113,7 +113,9 @@ class Script:
     bid: float = 0.0
     ask: float = 0.0
     down: bool = False
+    limited_s: int = 0
     trading: str = "TRADING"
+    asked: int = 0
     tick: str = "0.01000000"
 
     def set(self, high: float, low: float, close: float, spread: float = 0.02) -> None:
@@ -125,6 +127,9 @@ class Script:
     def __call__(self, request: Request) -> Answer:
         if self.down:
             return Answer(502, b"bad gateway")
+        self.asked += 1
+        if self.limited_s:
+            return Answer(418, b'{"code":-1003,"msg":"banned"}', {"Retry-After": str(self.limited_s)})
         asked = {k: v[0] for k, v in parse_qs(urlsplit(request.path).query).items()}
         path = urlsplit(request.path).path
         body: Any
@@ -266,5 +271,26 @@ def test_rules_are_the_exchanges_own_and_their_grid_stays() -> None:
         script.set(50_000, 50_000, 50_000)
         await poll()
         assert exchange.engine.rules[BTC].tick == Decimal("0.01")
+
+    run_scripted(steps)
+
+
+def test_a_ban_is_waited_out_in_silence() -> None:
+    async def steps(script: Script, exchange: PaperExchange, poll: Callable[[], Any]) -> None:
+        await poll()
+        script.limited_s = 60
+        script.now_ms += 1000
+        await poll()
+        script.limited_s, asked = 0, script.asked
+        for _ in range(5):
+            script.now_ms += 10_000
+            await poll()
+        assert script.asked == asked
+        assert exchange.broken == {BTC}
+        script.now_ms += 11_000
+        script.set(50_000, 50_000, 50_000)
+        await poll()
+        assert script.asked > asked
+        assert exchange.broken == set()
 
     run_scripted(steps)

@@ -65,14 +65,18 @@ class PublicFeed:
         self._rules_ms = 0
         self._polled_ms = 0
         self._failures = 0
+        self._quiet_until_ms = 0  # the exchange asked not to be asked before then
 
     async def run(self) -> None:
         """Poll for ever; failures lengthen the pause, up to half a minute."""
         while True:
             wait_s = self._poll_s if not self._failures else min(self._poll_s * 2**self._failures, _LONGEST_WAIT_S)
             await asyncio.sleep(wait_s)
-            await self.poll()
-            await self._exchange.commit()
+            try:
+                await self.poll()
+                await self._exchange.commit()
+            except Exception:
+                log.exception("the public prices could not be taken over; the next attempt follows")
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -80,18 +84,22 @@ class PublicFeed:
     async def poll(self) -> None:
         """One round: rules now and then, prices always. Failures are counted and logged, never raised."""
         async with self._lock:
-            try:
-                if self._wall() - self._rules_ms > _RULES_EVERY_S * 1000:
-                    await self._fetch_rules()
-                await self._fetch_prices()
-                if self._failures:
-                    log.info("the public prices of %s are back", self._client.base_url)
-                self._failures = 0
-            except (httpx.HTTPError, ValueError, KeyError, TypeError, IndexError, ArithmeticError) as error:
-                self._failures = min(self._failures + 1, 16)
-                log.warning("no public prices from %s: %s: %s", self._client.base_url, type(error).__name__, error)
-            self._polled_ms = self._wall()
+            if self._wall() >= self._quiet_until_ms:
+                await self._poll_now()
         self.judge()
+
+    async def _poll_now(self) -> None:
+        try:
+            if self._wall() - self._rules_ms > _RULES_EVERY_S * 1000:
+                await self._fetch_rules()
+            await self._fetch_prices()
+            if self._failures:
+                log.info("the public prices of %s are back", self._client.base_url)
+            self._failures = 0
+        except (httpx.HTTPError, ValueError, KeyError, TypeError, IndexError, ArithmeticError) as error:
+            self._failures = min(self._failures + 1, 16)
+            log.warning("no public prices from %s: %s: %s", self._client.base_url, type(error).__name__, error)
+        self._polled_ms = self._wall()
 
     async def freshen(self) -> None:
         """Poll at once unless that was done a moment ago: an order meets the market of now."""
@@ -115,12 +123,13 @@ class PublicFeed:
         if any(symbol not in self._view.rules for symbol in named):
             raise ApiError(-1121, "Invalid symbol.")
         self.judge()
-        if any(symbol in self._exchange.broken for symbol in named):
+        if any(symbol in self._exchange.broken for symbol in named) or self._wall() < self._quiet_until_ms:
             raise _disconnected()
         try:
             answer = await self._client.get(path, params=asked)
             if answer.status_code == 200:
                 return answer.content
+            self._heed(answer)
             told = answer.json()
             retry = {"Retry-After": answer.headers["Retry-After"]} if "Retry-After" in answer.headers else None
             raise ApiError(int(told["code"]), str(told["msg"]), answer.status_code, headers=retry)
@@ -130,8 +139,15 @@ class PublicFeed:
     # ---------------------------------------------------------------------------------------------------------- polling
     async def _get(self, path: str, **parameters: Any) -> Any:
         answer = await self._client.get(path, params=parameters)
+        self._heed(answer)
         answer.raise_for_status()
         return answer.json()
+
+    def _heed(self, answer: httpx.Response) -> None:
+        """Stop asking for as long as a 429 or 418 says: going on would turn a limit into a ban, and a ban longer."""
+        if answer.status_code in (429, 418):
+            wait_s = float(answer.headers.get("Retry-After", _LONGEST_WAIT_S))
+            self._quiet_until_ms = max(self._quiet_until_ms, self._wall() + round(wait_s * 1000))
 
     async def _fetch_rules(self) -> None:
         ours = list(self._view.rules)
