@@ -30,11 +30,13 @@ class LeaderSeries(Series):
         at = np.minimum(found, len(bars) - 1)
         self.rows = at
         self._present = bars.open_time_ms[at] == times
+        # Without gaps, which is nearly always, every row is its own.
+        self._aligned = len(bars) == len(times) and bool(self._present.all())
         self._together: dict[int, tuple[FloatArray, FloatArray]] = {}
 
     def join(self, values: FloatArray) -> FloatArray:
         """The leader's values at the symbol's bars; NaN where the leader's bar is missing."""
-        return np.where(self._present, values[self.rows], np.nan)
+        return values if self._aligned else np.where(self._present, values[self.rows], np.nan)
 
     def together(self, window: int) -> tuple[FloatArray, FloatArray]:
         """Correlation of the symbol's log returns with the leader's, and its beta to the leader."""
