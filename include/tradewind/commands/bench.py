@@ -14,7 +14,7 @@ from tradewind.errors import BadInput
 if TYPE_CHECKING:
     from tradewind.bench.rows import Row
 
-_SUBJECTS = ("data", "exchange", "models", "trading", "backtest")
+_SUBJECTS = ("data", "exchange", "models", "trading", "backtest", "status")
 
 
 def register(app: typer.Typer) -> None:
