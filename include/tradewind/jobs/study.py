@@ -61,7 +61,7 @@ def run_study(
         raise BadInput(str(error)) from None
 
     finished = store.trials(study)
-    sweep = _resumed(finished, settings.seed)
+    sweep = _resumed(finished, settings.seed, params)
     for number in range(len(finished), trials):
         asked = sweep.ask()
         values: dict[str, float] = {n: asked.suggest_float(n, *bounds) for n, bounds in SPACE.items()}
@@ -79,8 +79,8 @@ def run_study(
     return report
 
 
-def _resumed(finished: list[Trial], seed: int) -> Any:
-    """A sweep that knows the finished trials. It starts at the shipped values and is seeded by how far it has come."""
+def _resumed(finished: list[Trial], seed: int, params: StrategyParams) -> Any:
+    """A sweep that knows the finished trials. It starts at the present values and is seeded by how far it has come."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -90,8 +90,9 @@ def _resumed(finished: list[Trial], seed: int) -> Any:
     for trial in finished:
         sweep.add_trial(optuna.trial.create_trial(params=dict(trial.params), distributions=ranges, value=trial.value))
     if not finished:
-        shipped = StrategyParams()
-        sweep.enqueue_trial({name: getattr(shipped, name) for name in ranges})
+        bounds = {**SPACE, **INTEGERS}
+        present = {name: min(max(getattr(params, name), low), high) for name, (low, high) in bounds.items()}
+        sweep.enqueue_trial(present)
     return sweep
 
 
