@@ -1,0 +1,265 @@
+"""What a USDⓈ-M futures account says of itself through ccxt's implicit methods: orders, fills, payments, holdings.
+
+What the account holds is told as if its contracts had been bought with borrowed money: the quantity of each position as
+a holding of its base asset (negative for a short), the wallet less what the positions cost as the quote holding. So one
+ledger of fills explains both markets, to the last digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from tradewind.adapters.ccxt_futures_client import CcxtFuturesClient
+from tradewind.adapters.ccxt_orders import STATES
+from tradewind.core.orders import is_ours
+from tradewind.core.timeframes import from_ms, to_ms
+from tradewind.core.types import Balance, BookTop, ExchangeOrder, Fill, Instrument, OrderState, Payment
+from tradewind.errors import LedgerMismatch, OrderRejected, OutcomeUnknown
+
+NO_SUCH_ORDER: Final = frozenset({-2013, -2011})
+_ALGO_LETTERS: Final = ("tws", "twt")  # how the ids of our stops and targets begin
+_ALGO_STATES: Final[Mapping[str, OrderState]] = {
+    "NEW": OrderState.WORKING,
+    "CANCELED": OrderState.CANCELLED,
+    "REJECTED": OrderState.EXPIRED,  # it waited, and could not be placed when it triggered
+    "EXPIRED": OrderState.EXPIRED,
+}
+# Results and commissions are in the fills; transfers are nobody's result.
+_NOT_PAYMENTS: Final = frozenset({"REALIZED_PNL", "COMMISSION", "TRANSFER"})
+_PAGE: Final = 1000
+
+
+class CcxtFuturesReads:
+    """The reading half of `core.ports.TradingExchange` on futures."""
+
+    def __init__(self, client: CcxtFuturesClient, account: str) -> None:
+        self._client = client
+        self._account = account
+        self._client_ids: dict[tuple[str, str], str] = {}  # (symbol, exchange order id) -> client order id
+
+    # --------------------------------------------------------------------------------------------------------- orders
+    def find_order(self, symbol: str, client_order_id: str) -> ExchangeOrder | None:
+        """The order of that id, or None when the exchange answers that it does not know it."""
+        market = self._client.market_id(symbol)
+        if is_algo_id(client_order_id):
+            answer = self._ask("fapiprivate_get_algoorder", {"clientAlgoId": client_order_id})
+            return None if answer is None else self._algo(answer, symbol)
+        answer = self._ask("fapiprivate_get_order", {"symbol": market, "origClientOrderId": client_order_id})
+        return None if answer is None else self._remember(order_of(answer, symbol))
+
+    def _ask(self, method: str, params: Mapping[str, Any]) -> Any:
+        try:
+            return self._client.read(method, params)
+        except OrderRejected as error:
+            if error.code not in NO_SUCH_ORDER:
+                raise
+            return None
+
+    def _must_find(self, symbol: str, client_order_id: str) -> ExchangeOrder:
+        found = self.find_order(symbol, client_order_id)
+        if found is None:
+            raise OutcomeUnknown("the exchange acted on an order whose id it does not know", client_order_id)
+        return found
+
+    def _algo(self, answer: Mapping[str, Any], symbol: str) -> ExchangeOrder:
+        """A conditional order; once it has triggered, the order placed for it says how it stands."""
+        status, client_id = str(answer["algoStatus"]), str(answer["clientAlgoId"])
+        actual_id = str(answer.get("actualOrderId") or "")
+        state, filled = _ALGO_STATES.get(status), Decimal(0)
+        if state is None:
+            if status not in ("TRIGGERING", "TRIGGERED", "FINISHED"):
+                raise LedgerMismatch(f"the exchange reports an algo status that is unknown here: {status}")
+            state = OrderState.WORKING
+            if actual_id:
+                self._client_ids[symbol, actual_id] = client_id
+                params = {"symbol": self._client.market_id(symbol), "orderId": actual_id}
+                placed = order_of(self._client.read("fapiprivate_get_order", params), symbol)
+                state, filled = placed.state, placed.filled_quantity
+        return ExchangeOrder(
+            client_order_id=client_id,
+            exchange_order_id=str(answer["algoId"]),
+            list_client_id=None,
+            symbol=symbol,
+            is_buy=answer["side"] == "BUY",
+            order_type=str(answer["orderType"]),
+            state=state,
+            quantity=Decimal(answer.get("quantity") or 0),
+            filled_quantity=filled,
+            price=None,
+            stop_price=Decimal(answer["triggerPrice"]),
+            at=from_ms(int(answer.get("updateTime") or answer.get("createTime") or 0)),
+        )
+
+    def open_orders(self, symbols: Sequence[str]) -> list[ExchangeOrder]:
+        """Everything that works or waits at the exchange in these markets, ours or not."""
+        markets = {self._client.market_id(symbol): symbol for symbol in symbols}
+        placed = self._client.read("fapiprivate_get_openorders")
+        waiting = self._client.read("fapiprivate_get_openalgoorders")
+        found = [
+            self._remember(order_of(answer, markets[answer["symbol"]]))
+            for answer in placed
+            if answer["symbol"] in markets
+        ]
+        return found + [
+            self._algo(answer, markets[answer["symbol"]]) for answer in waiting if answer["symbol"] in markets
+        ]
+
+    def fills_since(self, symbol: str, since: datetime) -> list[Fill]:
+        """Every execution of the account in one market at or after `since`, oldest first, with its client order id.
+
+        A question by time reaches a week; what follows the first execution found is asked for by its number, and
+        without any in that week the newest week is asked for.
+        """
+        market = self._client.market_id(symbol)
+        window = {"symbol": market, "startTime": to_ms(since), "limit": _PAGE}
+        trades: list[Any] = self._client.read("fapiprivate_get_usertrades", window)
+        if not trades:
+            newest = self._client.read("fapiprivate_get_usertrades", {"symbol": market, "limit": _PAGE})
+            trades = [trade for trade in newest if int(trade["time"]) >= to_ms(since)]
+        while trades:
+            after = {"symbol": market, "fromId": int(trades[-1]["id"]) + 1, "limit": _PAGE}
+            page = self._client.read("fapiprivate_get_usertrades", after)
+            trades = [*trades, *page]
+            if len(page) < _PAGE:
+                break
+        return [
+            Fill(
+                account=self._account,
+                symbol=symbol,
+                trade_id=str(trade["id"]),
+                client_order_id=self._client_order_id(symbol, str(trade["orderId"])),
+                is_buy=trade["side"] == "BUY",
+                quantity=Decimal(trade["qty"]),
+                price=Decimal(trade["price"]),
+                fee=Decimal(trade["commission"]),
+                fee_asset=str(trade["commissionAsset"]),
+                is_maker=trade["maker"] is True or trade["maker"] == "true",
+                at=from_ms(int(trade["time"])),
+            )
+            for trade in trades
+        ]
+
+    def _client_order_id(self, symbol: str, exchange_order_id: str) -> str:
+        """Trades name only the exchange's id. An order placed for a conditional one goes by that one's id."""
+        known = self._client_ids.get((symbol, exchange_order_id))
+        if known is not None:
+            return known
+        market = self._client.market_id(symbol)
+        answer = self._client.read("fapiprivate_get_order", {"symbol": market, "orderId": exchange_order_id})
+        client_id = str(answer["clientOrderId"])
+        if not is_ours(client_id):
+            for algo in self._client.read("fapiprivate_get_allalgoorders", {"symbol": market, "limit": _PAGE}):
+                if str(algo.get("actualOrderId") or "") == exchange_order_id:
+                    client_id = str(algo["clientAlgoId"])
+        self._client_ids[symbol, exchange_order_id] = client_id
+        return client_id
+
+    def _remember(self, order: ExchangeOrder) -> ExchangeOrder:
+        self._client_ids[order.symbol, order.exchange_order_id] = order.client_order_id
+        return order
+
+    def payments_since(self, since: datetime) -> list[Payment]:
+        """Funding and whatever else moved the wallet beside trades and transfers, at or after `since`."""
+        symbols = {str(market["id"]): market["symbol"].split(":")[0] for market in self._known_markets()}
+        rows: list[Any] = []
+        number = 1
+        while True:
+            wanted = {"startTime": to_ms(since), "limit": _PAGE, "page": number}
+            page = self._client.read("fapiprivate_get_income", wanted)
+            rows += page
+            if len(page) < _PAGE:
+                break
+            number += 1
+        return [
+            Payment(
+                account=self._account,
+                payment_id=f"{row['incomeType']}:{row['symbol']}:{row['tranId']}",
+                symbol=symbols.get(str(row["symbol"]), str(row["symbol"])),
+                kind=str(row["incomeType"]).lower(),
+                asset=str(row["asset"]),
+                amount=Decimal(row["income"]),
+                at=from_ms(int(row["time"])),
+            )
+            for row in rows
+            if row["incomeType"] not in _NOT_PAYMENTS
+        ]
+
+    def _known_markets(self) -> Sequence[Mapping[str, Any]]:
+        self._client.load_markets()
+        return list(self._client.exchange.markets.values())
+
+    def balances(self) -> dict[str, Balance]:
+        """Positions as holdings of their base asset, the wallet less their cost as the quote; see the module's text.
+
+        `free` of the quote is what new entries may use. One answer holds all of it, so nothing moves in between. Cost
+        is the signed notional less the unrealised result: what was paid for the position.
+        """
+        answer = self._client.read("fapiprivatev3_get_account")
+        markets = {str(market["id"]): market for market in self._known_markets()}
+        (wallet,) = [row for row in answer["assets"] if row["asset"] == self._quote_asset]
+        total, found = Decimal(wallet["walletBalance"]), {}
+        for row in answer["positions"]:
+            quantity = Decimal(row["positionAmt"])
+            if quantity == 0 or row["symbol"] not in markets:
+                continue
+            total -= Decimal(row["notional"]) - Decimal(row["unrealizedProfit"])
+            base = str(markets[row["symbol"]]["base"])
+            found[base] = Balance(base, quantity, Decimal(0))
+        free = Decimal(wallet["availableBalance"])
+        found[self._quote_asset] = Balance(self._quote_asset, free, total - free)
+        return found
+
+    @property
+    def _quote_asset(self) -> str:
+        return self._client.config.symbols[0].split(":")[1] if self._client.config.symbols else "USDT"
+
+    def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]:
+        """Best bid and ask of each market, asked at this moment; `at` is the exchange's time of the answer."""
+        if not symbols:
+            return {}
+        markets = {self._client.market_id(symbol): symbol for symbol in symbols}
+        wanted = {"symbol": next(iter(markets))} if len(markets) == 1 else {}
+        answers = self._client.read("fapipublic_get_ticker_bookticker", wanted)
+        rows = answers if isinstance(answers, list) else [answers]
+        at = from_ms(self._client.exchange.milliseconds())
+        return {
+            markets[row["symbol"]]: BookTop(
+                markets[row["symbol"]], Decimal(row["bidPrice"]), Decimal(row["askPrice"]), at
+            )
+            for row in rows
+            if row["symbol"] in markets
+        }
+
+    def instruments(self, symbols: Sequence[str]) -> dict[str, Instrument]:
+        """The rules of each contract that the exchange lists."""
+        return self._client.instruments(symbols)
+
+
+def order_of(answer: Mapping[str, Any], symbol: str) -> ExchangeOrder:
+    """One order of the matching engine. Raises LedgerMismatch for a status that is unknown here."""
+    status = str(answer["status"])
+    if status not in STATES:
+        raise LedgerMismatch(f"the exchange reports an order status that is unknown here: {status}")
+    price, stop = Decimal(answer.get("price") or 0), Decimal(answer.get("stopPrice") or 0)
+    return ExchangeOrder(
+        client_order_id=str(answer["clientOrderId"]),
+        exchange_order_id=str(answer["orderId"]),
+        list_client_id=None,
+        symbol=symbol,
+        is_buy=answer["side"] == "BUY",
+        order_type=str(answer["type"]),
+        state=STATES[status],
+        quantity=Decimal(answer["origQty"]),
+        filled_quantity=Decimal(answer["executedQty"]),
+        price=price or None,
+        stop_price=stop or None,
+        at=from_ms(int(answer.get("updateTime") or answer.get("time") or 0)),
+    )
+
+
+def is_algo_id(client_order_id: str) -> bool:
+    """Our stops and targets are orders of the algo service; everybody else's ids are asked of the matching engine."""
+    return client_order_id.startswith(_ALGO_LETTERS)
