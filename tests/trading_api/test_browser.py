@@ -13,6 +13,7 @@ from apiflask import APIFlask
 from playwright.sync_api import Browser, Page, sync_playwright
 from werkzeug.serving import make_server
 
+from tests.support.outside import Outside
 from tests.support.status_seed import seed_week
 from tests.trading_api.conftest import CONTROL, READ, SESSION
 from tradewind.adapters.database import Database
@@ -146,6 +147,33 @@ def test_halting_takes_confirmation_and_the_token(visit: tuple[Page, list[str]],
     }
     assert page.is_disabled('[data-action="halt"]')
     assert page.is_enabled('[data-action="resume"]')
+
+
+def test_resuming_waits_for_its_run_and_shows_why_it_was_refused(
+    visit: tuple[Page, list[str]], database: Database, around: Outside
+) -> None:
+    page, _ = visit
+    database.execute("SELECT tighten_latch('demo', 'reduce_only', 'lunch', 'control', now())")
+    page.wait_for_selector('[data-action="resume"]:enabled', timeout=15_000)
+    page.click('[data-action="resume"]')
+    page.check("#control-sure")
+    page.fill("#control-token", CONTROL)
+    page.click("#control-go")
+    page.wait_for_selector("#control-answer:has-text('resume trading is queued')")
+    ((dag_id, _), run) = next(iter(around.runs.items()))
+    assert dag_id == "resume_trading"
+    database.execute(
+        "INSERT INTO audit (actor, action, outcome, detail, source) SELECT actor, 'resume', 'refused', "
+        "'{\"refusals\": [\"SOL/USDT: 3 held\"]}', source FROM audit WHERE outcome = 'requested'"
+    )
+    run["state"] = "failed"
+    page.wait_for_selector("#control-answer:has-text('Refused: SOL/USDT: 3 held')")
+    around.runs.clear()
+    page.fill("#control-token", CONTROL)
+    page.click("#control-go")
+    page.wait_for_selector("#control-answer:has-text('resume trading is queued')")
+    next(iter(around.runs.values()))["state"] = "success"
+    page.wait_for_selector("#control:not([open])", state="attached")
 
 
 def test_what_changes_shows_without_reloading(visit: tuple[Page, list[str]], database: Database) -> None:
