@@ -14,7 +14,9 @@ import pytest
 from tests.dags.conftest import dags
 from tests.ops.test_compose import SERVICES, queues_of
 from tests.support.airflow_home import PROJECT_DIR
+from tradewind import stack
 from tradewind.orchestration.defaults import Pool, read_pools
+from tradewind.stack.compose_secrets import init_compose_secrets
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG
@@ -107,3 +109,24 @@ def test_a_worker_preloads_before_it_forks(tmp_path: Path) -> None:
     )
     assert answer.returncode == 0, answer.stderr
     assert SERVICES["trading-worker"]["environment"]["AIRFLOW__CELERY__POOL"] == "prefork"
+
+
+def test_tasks_find_the_servers_by_the_file_of_connections(tmp_path: Path) -> None:
+    """The backend that the compose file names reads it, and our tasks make the same addresses of it again."""
+    from airflow.secrets.local_filesystem import LocalFilesystemBackend
+
+    from tradewind.orchestration.runtime import CACHE_CONNECTION, DATABASE_CONNECTION, dsn_of
+
+    settings = stack.with_secrets(home_dir=tmp_path)
+    init_compose_secrets(settings)
+    directory = tmp_path / "compose"
+    environment = SERVICES["trading-worker"]["environment"]
+    for section in ("SECRETS__BACKEND", "WORKERS__SECRETS_BACKEND"):
+        assert environment[f"AIRFLOW__{section}"] == f"{LocalFilesystemBackend.__module__}.LocalFilesystemBackend"
+        options = json.loads(environment[f"AIRFLOW__{section}_KWARGS"].replace("/run/secrets", str(directory)))
+        backend = LocalFilesystemBackend(**options)
+        database, cache = backend.get_connection(DATABASE_CONNECTION), backend.get_connection(CACHE_CONNECTION)
+        assert database is not None
+        assert cache is not None
+        assert dsn_of(database, "postgresql") == (directory / "writer_database_url").read_text()
+        assert dsn_of(cache, "redis") == (directory / "cache_url").read_text()
