@@ -38,7 +38,8 @@ def load(url: str, source: Path, *, then: Sequence[str] = ()) -> None:
     """
     major = _server_major(url)
     connection, environment = _connection(url)
-    script: list[str | Path] = [_program("pg_restore", major), "--no-owner", "--no-privileges", "--exit-on-error", "--file=-", source]
+    script: list[str | Path] = [_program("pg_restore", major), "--no-owner", "--no-privileges", "--exit-on-error"]
+    script += ["--file=-", source]
     shell = [_program("psql", major), "--no-psqlrc", "--quiet", "--output=/dev/null", "--single-transaction"]
     shell += ["--set=ON_ERROR_STOP=1", "--file=-", f"--dbname={connection}"]
     with (
