@@ -6,7 +6,6 @@ The password reaches the programs by their environment, never by an argument tha
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tradewind.errors import StackFailed, StoreUnavailable
+from tradewind.stack.postgres import plain_environment
 
 _LONGEST_S = 6 * 3600.0
 
@@ -43,7 +43,7 @@ def load(url: str, source: Path, *, then: Sequence[str] = ()) -> None:
     shell = [_program("psql", major), "--no-psqlrc", "--quiet", "--output=/dev/null", "--single-transaction"]
     shell += ["--set=ON_ERROR_STOP=1", "--file=-", f"--dbname={connection}"]
     with (
-        subprocess.Popen(script, env=_plain(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reading,
+        subprocess.Popen(script, env=plain_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reading,
         subprocess.Popen(
             shell, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         ) as writing,
@@ -100,13 +100,8 @@ def _connection(url: str) -> tuple[str, dict[str, str]]:
     """The connection string without its password, and the environment with it."""
     parts = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
     password = parts.pop("password", None)
-    environment = _plain() | ({"PGPASSWORD": password} if password else {})
+    environment = plain_environment() | ({"PGPASSWORD": password} if password else {})
     return make_conninfo(**parts), environment
-
-
-def _plain() -> dict[str, str]:
-    """No PG* variable and no locale of the caller reaches the programs."""
-    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
 
 
 def _connect(url: str) -> psycopg.Connection:
@@ -132,8 +127,8 @@ def _program(name: str, server_major: int) -> str:
 
 
 def _major(program: str | Path) -> int:
-    said = subprocess.run([program, "--version"], env=_plain(), capture_output=True, text=True, check=False).stdout
-    found = re.search(r"(\d+)(?:\.\d+)", said)
+    done = subprocess.run([program, "--version"], env=plain_environment(), capture_output=True, text=True, check=False)
+    found = re.search(r"(\d+)(?:\.\d+)", done.stdout)
     return int(found[1]) if found else 0
 
 

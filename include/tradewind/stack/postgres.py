@@ -110,7 +110,7 @@ class EmbeddedPostgres:
         for name, value in options.items():
             argv += ["-c", f"{name}={value}"]
         self._process = spawn(
-            argv, log=self.log, env=_environment(), cwd=self.data_dir, user=self._uid, group=self._gid
+            argv, log=self.log, env=plain_environment(), cwd=self.data_dir, user=self._uid, group=self._gid
         )
         return self._process
 
@@ -167,7 +167,7 @@ class EmbeddedPostgres:
                     "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-instructions",
                     *(["--no-sync"] if not self._durable else []),
                 ],
-                env=_environment(), cwd=self.data_dir, user=self._uid, group=self._gid,
+                env=plain_environment(), cwd=self.data_dir, user=self._uid, group=self._gid,
                 extra_groups=[] if self._account else None, capture_output=True, text=True, check=False,
             )  # fmt: skip
         finally:
@@ -237,6 +237,6 @@ def _shared_dir(wanted: Path) -> Path:
     return directory
 
 
-def _environment() -> dict[str, str]:
-    # Neither PG* variables nor a locale of the caller may reach the server.
+def plain_environment() -> dict[str, str]:
+    """For PostgreSQL's own programs: neither PG* variables nor a locale of the caller reach them."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
