@@ -24,6 +24,7 @@ from tradewind.stack.valkey import EmbeddedValkey
 
 _PREFIX = "tradewind-tests-"
 _numbers = itertools.count()
+_LONGEST_FIRST = ("e2e", "parity", "chaos", "paper", "jobs", "stack")
 # Two busy cores make any time per example a lottery; the suite's own time-out bounds a test.
 hypothesis.settings.register_profile("tradewind", deadline=None)
 hypothesis.settings.load_profile("tradewind")
@@ -37,6 +38,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--soak", default=0.0, type=float, metavar="MINUTES", help="draw faults for so long in tests/chaos"
     )
     parser.addoption("--all-seeds", action="store_true", help="every seed of tests/jobs/test_shuffled_market.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For a run in several processes: what shares servers stays together, and what takes longest comes first."""
+    for item in items:
+        directory = item.path.parent.name
+        # One booted stack serves every file of e2e.
+        item.add_marker(pytest.mark.xdist_group("e2e" if directory == "e2e" else item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: _LONGEST_FIRST.index(name) if (name := item.path.parent.name) in _LONGEST_FIRST else 9)
 
 
 def _remove_left_over_servers() -> None:

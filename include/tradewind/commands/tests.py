@@ -7,6 +7,9 @@ import sys
 
 import typer
 
+# Files stay together, for what they share; in the order of collection (tests/conftest.py), the longest first.
+_WHOLE_SUITE = ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder")
+
 
 def register(app: typer.Typer) -> None:
     app.command(
@@ -17,8 +20,11 @@ def register(app: typer.Typer) -> None:
 
 
 def test(context: typer.Context) -> None:
-    """Run the test suite; arguments are pytest's, for example: test tests/core -k regime."""
+    """Run the test suite; arguments are pytest's, for example: test tests/core -k regime.
+
+    Without arguments all of it runs, in two processes: the tests mostly wait for servers.
+    """
     from tradewind.settings import PROJECT_DIR
 
     os.chdir(PROJECT_DIR)
-    os.execv(sys.executable, [sys.executable, "-m", "pytest", *context.args])
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", *(context.args or _WHOLE_SUITE)])
