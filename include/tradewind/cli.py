@@ -17,12 +17,19 @@ from tradewind.errors import TradewindError
 
 app = typer.Typer(
     name="tradewind",
-    help="A crypto trading system that Apache Airflow orchestrates.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def prepare() -> None:
+    """A crypto trading system that Apache Airflow orchestrates."""
+    from tradewind.adapters.logs import log_beside_output
+
+    log_beside_output()
 
 
 def _register() -> None:

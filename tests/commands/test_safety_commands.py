@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import tradewind.commands.safety as safety_commands
 from tests.jobs.conftest import make_rig, paper_server
 from tests.support.trading_rig import Rig
+from tradewind.cli import prepare
 from tradewind.core.types import TradingMode
 from tradewind.errors import BadInput, TradingHalted
 from tradewind.jobs.trading import place_brackets
@@ -39,6 +40,7 @@ def rig(make_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> Rig:
 
 def run(*arguments: str) -> Any:
     app = typer.Typer(pretty_exceptions_enable=False)
+    app.callback()(prepare)
     safety_commands.register(app)
     return CliRunner().invoke(app, list(arguments))
 
@@ -51,7 +53,7 @@ def enter(rig: Rig) -> None:
 def test_halt_and_resume(rig: Rig) -> None:
     result = run("halt", "exchange maintenance", "--json")
     assert result.exit_code == 0
-    assert json.loads(result.output)["mode"] == "reduce_only"
+    assert json.loads(result.stdout)["mode"] == "reduce_only"
     assert rig.trading_store.latch().reason == "exchange maintenance"
     assert run("resume", "--reason", "it is over").exit_code == 0
     assert rig.trading_store.latch().mode is TradingMode.ACTIVE
@@ -79,7 +81,7 @@ def test_drill_trips_the_breaker_on_paper_and_nowhere_else(rig: Rig) -> None:
     enter(rig)
     result = run("drill", "breaker", "--json")
     assert result.exit_code == 0
-    outcome = json.loads(result.output)
+    outcome = json.loads(result.stdout)
     assert outcome["flat"]
     assert outcome["positions_left"] == ["BTC/USDT"]
     assert rig.trading_store.latch().mode is TradingMode.HALTED

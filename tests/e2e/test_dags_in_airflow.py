@@ -24,7 +24,12 @@ OTHERS = {
     "fill_candle_gaps": {"fill_gaps": "success"},
     "detect_regime": {"classify_bars": "success"},
     "score_sentiment": {"score_articles": "success"},
-    "maintain_storage": {"remove_expired_rows": "success", "report_drift": "success", "start_retraining": "skipped"},
+    "maintain_storage": {
+        "remove_expired_rows": "success",
+        "report_drift": "success",
+        "start_retraining": "skipped",
+        "compare_with_replay": "success",
+    },
 }
 DECIDED = """
     SELECT 'predictions' AS stage, symbol, created_at FROM predictions WHERE bar = %(bar)s

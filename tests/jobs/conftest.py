@@ -12,6 +12,7 @@ from tests.support.paper_server import PaperServerProcess
 from tests.support.trading_rig import Rig
 from tradewind.core.timeframes import to_ms
 
+BAR_MS = 15 * 60_000
 NOW_MS = to_ms(datetime(2024, 3, 5, 12, 0, 5, tzinfo=UTC))
 
 
@@ -26,6 +27,9 @@ def paper_server() -> Iterator[PaperServerProcess]:
 def make_rig(paper_server: PaperServerProcess, postgres_url: str) -> Iterator[Callable[..., Rig]]:
     """Rigs on one database; give `balances` for another account than 10,000 USDT, `paper_account` for the same."""
     made: list[Rig] = []
+    # An earlier test may have left the market between two bars: each begins five seconds after a close.
+    if since_close_ms := (paper_server.admin.clock().market_ms - NOW_MS) % BAR_MS:
+        paper_server.admin.step_ms(BAR_MS - since_close_ms)
 
     def make(balances: dict[str, str] | None = None, paper_account: Any = None, **options: Any) -> Rig:
         account = paper_account or paper_server.create_account(**(balances or {}))

@@ -68,6 +68,23 @@ def configure_logging(level: str = "INFO", *, stream: TextIO | None = None, **fi
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def log_beside_output() -> None:
+    """For a command in a terminal: warnings for people on standard error, since a program may read the outcome."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=True),
+            hide_secrets,
+            structlog.dev.ConsoleRenderer(colors=False),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        # The stream is looked up at each line: it may be another one by then.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
 def hide_secrets(_logger: Any, _method: str, event: Event) -> Event:
     """Blank the values of secret-looking names, and passwords and signatures inside any text."""
     return {name: _HIDDEN if _SECRET_NAME.search(name) else _without_secrets(value) for name, value in event.items()}
