@@ -1,8 +1,8 @@
 """Bars to and from PostgreSQL's binary formats, whole columns at a time: no row is ever touched by Python.
 
 Written are blocks of COPY data: every field of a candle row has a fixed width within one series, so a block of rows is
-one numpy record array whose bytes are the wire format. Read are arrays, one a column and series: COPY would hand out
-each row as a message of its own, which costs more than the query.
+one numpy record array whose bytes are the wire format. Read are runs of values, one a column and series: COPY would
+hand out each row as a message of its own, which costs more than the query.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
 _PG_EPOCH_MS = 946_684_800_000
 _BLOCK_ROWS = 32_768
-# Dimensions, null flag and element type, then the one dimension's length and lower bound.
-_ARRAY_HEADER_BYTES = 20
 _VALUES = ("open", "high", "low", "close", "volume")
 
 
@@ -60,24 +58,20 @@ def named_blocks(batches: Sequence[Bars]) -> Iterator[bytes]:
     yield TRAILER
 
 
-def bars_from_arrays(symbol: str, timeframe: str, arrays: Sequence[bytes | None], *, descending: bool = False) -> Bars:
-    """Bars, ascending, from the binary arrays of open_time, open, high, low, close and volume.
+def bars_from_runs(symbol: str, timeframe: str, runs: Sequence[bytes | None], *, descending: bool = False) -> Bars:
+    """Bars, ascending, from the joined 8-byte values of open_time, open, high, low, close and volume.
 
     None, which is what an aggregate over no rows gives, makes length-0 columns. `descending` tells that the newest bar
     comes first.
     """
-    times, *values = (_elements(raw, kind) for raw, kind in zip(arrays, (">i8", *[">f8"] * 5), strict=True))
-    open_ms = times // 1000 + _PG_EPOCH_MS
     step = -1 if descending else 1
-    return Bars(symbol, timeframe, *(np.ascontiguousarray(column[::step]) for column in (open_ms, *values)))
-
-
-def _elements(raw: bytes | None, kind: str) -> NDArray[Any]:
-    """The elements of a one-dimensional array of 8-byte numbers without nulls, in the machine's own byte order."""
-    if raw is None:
-        return np.empty(0, kind[1:])
-    layout = np.dtype([("length", ">i4"), ("value", kind)])
-    return np.frombuffer(raw, layout, offset=_ARRAY_HEADER_BYTES)["value"].astype(kind[1:])
+    times, *values = (
+        np.frombuffer(run or b"", kind)[::step].astype(kind[1:], order="C")
+        for run, kind in zip(runs, (">i8", *[">f8"] * 5), strict=True)
+    )
+    times //= 1000
+    times += _PG_EPOCH_MS
+    return Bars(symbol, timeframe, times, *values)
 
 
 def _blocks(bars: Bars) -> Iterator[Bars]:
