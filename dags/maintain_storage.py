@@ -1,9 +1,10 @@
 """Keep our own tables small and the models honest.
 
-Once a day: retention and statistics of our tables, and the drift report (stability of the features, calibration error,
+Once a day: retention and statistics of our tables, the drift report (stability of the features, calibration error,
 realised against expected R), and the parity report: the last day, replayed over the same bars and models, compared with
-what was decided and executed. An alarm starts `retrain_models`, at most once a day; it never promotes anything. The
-tables and logs of Airflow itself are cleaned by the supervisor, since a task cannot reach them.
+what was decided and executed. An alarm starts `retrain_models`, at most once a day; it never promotes anything. Decided
+bars of which no entry came go after `TRADEWIND_DECISIONS_KEPT_DAYS` (400); orders, fills, candles and the audit never.
+The tables and logs of Airflow itself are cleaned by the supervisor, since a task cannot reach them.
 
 ## What the buttons do
 

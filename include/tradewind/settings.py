@@ -117,6 +117,8 @@ class Settings(BaseSettings):
     exchange_admin_token: SecretStr = Field(NO_SECRET, examples=["<made by ./tradewind secrets init>"])
     model_url: str = Field("", pattern=r"^(|[a-z0-9+]+://.+)$", examples=["file:///var/lib/tradewind/models"])
     history_months: int = Field(6, ge=1, le=120, examples=["6"])
+    # How long decided bars are kept of which no entry came; those with an entry are kept for ever.
+    decisions_kept_days: int = Field(400, ge=30, le=36_500, examples=["400"])
 
     # News.
     news_feeds: Strings = Field((), examples=["https://news.example/rss,file:///srv/feed.xml"])

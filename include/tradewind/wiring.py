@@ -6,6 +6,7 @@ Imports are inside the properties for the same reason: the status app never load
 
 from __future__ import annotations
 
+from datetime import timedelta
 from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -147,7 +148,7 @@ class Wiring:
     def upkeep(self) -> Upkeep:
         from .adapters.upkeep_store import PgUpkeep
 
-        return PgUpkeep(self.database)
+        return PgUpkeep(self.database, timedelta(days=self.settings.decisions_kept_days))
 
     @cached_property
     def state_store(self) -> PgSignalStore:

@@ -1,13 +1,14 @@
 """Retention and statistics of our own tables.
 
-What explains or moved money is never removed: decisions, orders, fills, positions, the latch's history, the audit, and
-every candle. Removed is what repeats itself: old verdicts on data, clean reconciliations, delivered alerts, finished
-jobs, and all but the telling ones of the equity marks.
+What moved money or explains it is never removed: orders, fills, positions, every bar of which an entry came, the
+history of the latch, the audit, and every candle. Bars that were decided and declined are kept for more than a year
+(`TRADEWIND_DECISIONS_KEPT_DAYS`), and so are the reports of parity. Removed sooner is what repeats itself: old verdicts
+on data, clean reconciliations, delivered alerts, finished jobs, and all but the telling ones of the equity marks.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from .database import Database
@@ -32,6 +33,18 @@ DELETE FROM equity e USING (
 ) AS ranked
 WHERE e.ctid = ranked.ctid AND from_top > 1 AND from_bottom > 1 AND from_end > 1
 """,
+    "parity_reports": "DELETE FROM parity_reports WHERE at < %(now)s - %(decisions_kept)s",
+}
+# A bar's decisions explain each other: where one symbol was entered, all of the bar stays. The rows that name the entry
+# go last.
+_DECIDED = ("cycle_inputs", "predictions", "filter_verdicts", "decisions")
+_EXPIRED |= {
+    table: f"""
+DELETE FROM {table} t WHERE t.bar < %(now)s - %(decisions_kept)s AND NOT EXISTS (
+    SELECT 1 FROM decisions d WHERE d.account = t.account AND d.bar = t.bar AND d.outcome = 'intent'
+)
+"""  # noqa: S608 - constants only
+    for table in _DECIDED
 }
 _ANALYZE = "SELECT renew_statistics()"
 _SIZES = """
@@ -41,14 +54,16 @@ FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDE
 
 
 class PgUpkeep:
-    """Satisfies core.ports.Upkeep."""
+    """Satisfies core.ports.Upkeep. `decisions_kept`: how long a bar stays of which nothing was bought."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, decisions_kept: timedelta) -> None:
         self._database = database
+        self._decisions_kept = decisions_kept
 
     def remove_expired(self, now: datetime) -> dict[str, int]:
         """Delete what has outlived its use at `now` (the market's time); returns the rows removed by table."""
-        return {table: self._database.execute(sql, {"now": now}) for table, sql in _EXPIRED.items()}
+        values = {"now": now, "decisions_kept": self._decisions_kept}
+        return {table: self._database.execute(sql, values) for table, sql in _EXPIRED.items()}
 
     def refresh_statistics(self) -> list[dict[str, Any]]:
         """Let the planner see today's tables; returns name, bytes and estimated rows of the largest."""
