@@ -98,42 +98,47 @@ def halt(json_data: dict[str, Any]) -> Response:
 @blueprint.post("/resume")
 @may_control
 @blueprint.input(schemas.EmptyRequest, location="json")
+@blueprint.input(schemas.IdempotencyHeader, location="headers", arg_name="headers")
 @blueprint.output(schemas.Started, status_code=202)
 @blueprint.doc(
     summary="Open the latch; the run refuses unless ledger and exchange agree and, after a breaker, all is flat",
     security=_CONTROLLERS,
     responses=_PROBLEMS,
 )
-def resume(json_data: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    request = secrets.token_hex(12)
-    # The run acts on this row alone: starting it by hand, without the control token, opens nothing.
-    record(services(), g.actor, "resume", "requested", {"request": request}, must=True)
-    return _start("resume_trading", {"request": request}, request)
+def resume(json_data: dict[str, Any], headers: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    key = headers["idempotency_key"] or secrets.token_hex(12)
+    request = job_for("resume_trading", key).job_id
+    if services().database.row(_ASKED, (request,)) is None:
+        # The run acts on this row alone: starting it by hand, without the control token, opens nothing.
+        record(services(), g.actor, "resume", "requested", {"request": request}, must=True)
+    return _start("resume_trading", {"request": request}, key)
 
 
 @blueprint.post("/flatten")
 @may_control
 @blueprint.input(schemas.EmptyRequest, location="json")
+@blueprint.input(schemas.IdempotencyHeader, location="headers", arg_name="headers")
 @blueprint.output(schemas.FlattenAnswer, status_code=202)
 @blueprint.doc(
     summary="Latch, then close every position and verify that nothing is left",
     security=_CONTROLLERS,
     responses=_PROBLEMS,
 )
-def flatten(json_data: dict[str, Any]) -> tuple[dict[str, Any], int]:
+def flatten(json_data: dict[str, Any], headers: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """Latch first; then the breaker's DAG does the work, or whoever finds the latch set and nobody at work on it."""
     latch = _tighten(TradingMode.HALTED, f"flatten by {g.actor}")
     record(services(), g.actor, "flatten", "latched", {"sequence": latch["sequence"]})
     params = {"reason": latch["reason"], "latch_sequence": latch["sequence"]}
     answer = {**latch, "job_id": None, "href": None}
     try:
-        started, _ = _start("trip_circuit_breaker", params, secrets.token_hex(12))
+        started, _ = _start("trip_circuit_breaker", params, headers["idempotency_key"])
     except TradewindError as error:
         words = "It is flattened as soon as Airflow answers again; ./tradewind flatten does it now."
         return {**answer, "detail": f"{error} {words}"}, 202
     return {**answer, **{name: started[name] for name in ("job_id", "href")}, "detail": "The breaker is at work."}, 202
 
 
+_ASKED = "SELECT 1 FROM audit WHERE action = 'resume' AND outcome = 'requested' AND detail ->> 'request' = %s"
 _TIGHTEN = "SELECT mode, reason, since, sequence FROM tighten_latch(%s, %s, %s, %s, now())"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import hmac
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.metadata import version
@@ -23,7 +24,7 @@ from .job_rows import counts_of
 from .problems import problem
 from .queries import Queries, Snapshot, Window
 from .schemas import EARLIEST, LATEST
-from .security import csrf_token, gate, may_see, refused, set_session
+from .security import csrf_token, end_session, gate, may_see, refused, set_session
 from .services import Services, services
 from .status import system_status
 
@@ -144,6 +145,17 @@ def login() -> Any:
         return render_template("login.html", failed="That is not the read token."), 401
     record(services(), "reader", "login", "done", {})
     return set_session(make_response(redirect(url_for("page.index"), 303)))
+
+
+@blueprint.post("/logout")
+@may_see
+def logout() -> Response:
+    """Take the cookie back; a form of another site has no word that proves it comes from the page."""
+    if not hmac.compare_digest(request.form.get("csrf", "").encode(), csrf_token().encode()):
+        refused("logout")
+        abort(problem(403, "Sign out on the page itself."))
+    record(services(), "reader", "logout", "done", {})
+    return end_session(make_response(redirect(url_for("page.login_form"), 303)))
 
 
 def _is_used(number: str) -> bool:

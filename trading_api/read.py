@@ -202,6 +202,22 @@ def models(query_data: dict[str, Any]) -> Response:
     return _rows(window, rows)
 
 
+@blueprint.get("/models/<version>")
+@may_read
+@blueprint.output(schemas.Model)
+@blueprint.doc(
+    summary="One model version with its whole manifest",
+    security=READERS,
+    responses={**_PROBLEMS, 404: "No such version."},
+)
+def model(version: str) -> Response:
+    reads = queries()
+    row = reads.model(version) if version.isprintable() else None
+    if row is None:
+        abort(problem(404, "There is no model of that version."))
+    return tagged({**row, "gates": reads.gates([row["version"]])})
+
+
 @blueprint.get("/regimes")
 @may_read
 @blueprint.input(schemas.WindowQuery, location="query")

@@ -205,6 +205,16 @@ class SystemStatus(Schema):
     clock = Dict(required=True)
 
 
+class Model(Schema):
+    version = String(required=True)
+    state = String(required=True, validate=OneOf(["challenger", "champion", "retired"]))
+    trained_from = DateTime(required=True)
+    trained_until = DateTime(required=True)
+    created_at = DateTime(required=True)
+    manifest = Dict(required=True)
+    gates = List(Dict(), required=True)
+
+
 class EquityAnswer(Schema):
     marks = List(Dict(), required=True)
     day_opens = List(Dict(), required=True)

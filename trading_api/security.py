@@ -219,6 +219,12 @@ def set_session(response: Response) -> Response:
     return response
 
 
+def end_session(response: Response) -> Response:
+    """Sign the browser out."""
+    response.delete_cookie(COOKIE, httponly=True, samesite="Strict", secure=request.is_secure)
+    return response
+
+
 def _limit() -> None:
     limiter: Limiter = current_app.extensions["tradewind.limiter"]
     if not limiter.allows(f"any:{request.remote_addr}", current_app.config["REQUESTS_PER_MINUTE"]):

@@ -102,14 +102,29 @@ class SignalQueries(Reader):
         return self._rows(self.FEEDS)
 
     # ------------------------------------------------------------------------------------------------ models and jobs
+    # A manifest weighs tens of kilobytes; of each version in a list this much tells how good it was.
     MODELS: Final = f"""
-        SELECT version, state, manifest, trained_from, trained_until, created_at FROM models
+        SELECT version, state, trained_from, trained_until, created_at,
+               (manifest #> '{{metrics,promotion}}') - 'trending' - 'ranging' AS promotion
+        FROM models
         WHERE {within("created_at")}
         ORDER BY (state = 'champion') DESC, created_at DESC, version {PAGE}"""  # noqa: S608
 
     def models(self, window: Window) -> list[Row]:
-        """Versions, the champion first."""
+        """Versions, the champion first, with what each scored on the window that no fit had seen."""
         return self._rows(self.MODELS, **window.values(self.account))
+
+    MODEL: Final = """
+        SELECT version, state, trained_from, trained_until, created_at, manifest FROM models
+        WHERE version = %(version)s"""
+
+    def model(self, version: str) -> Row | None:
+        return self._row(self.MODEL, version=version)
+
+    CHAMPION: Final = "SELECT version, trained_until FROM models WHERE state = 'champion'"
+
+    def champion(self) -> Row | None:
+        return self._row(self.CHAMPION)
 
     GATES: Final = """
         SELECT version, gate, passed, numbers FROM model_gates WHERE version = ANY(%(versions)s)

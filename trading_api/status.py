@@ -10,8 +10,8 @@ from typing import Any
 
 from tradewind.core.types import TradingMode
 from tradewind.errors import TradewindError
-from tradewind.jobs.permission import MAX_RECONCILIATION_AGE_S
-from tradewind.stack.checks import MONEY_DAGS, Check
+from tradewind.jobs.permission import MAX_RECONCILIATION_AGE_S, WATCH
+from tradewind.stack.checks import MONEY_DAGS, Check, watch_check
 
 from .queries import Queries, Row, Snapshot, Window
 from .services import Services
@@ -59,6 +59,11 @@ def system_status(made: Services) -> dict[str, Any]:
 
 def _fill(answer: dict[str, Any], made: Services, queries: Queries, checks: Sequence[Check]) -> None:
     """Everything that lies in the rows."""
+    # Answers of checks are seconds old; the heartbeat is read again, so that this says "no" when the tasks do.
+    beats = {beat["name"]: beat["age_s"] for beat in queries.heartbeats()}
+    watch = watch_check(beats.get(WATCH), made.wiring.params.watch_silent_s)
+    checks = [watch if check.name == watch.name else check for check in checks]
+    answer["checks"] = [asdict(check) for check in checks]
     failed = {check.name: check for check in checks if not check.ok}
     now = answer["clock"]["market"] or datetime.now(UTC)
     answer["equity"] = _equity(queries, made)
@@ -180,10 +185,9 @@ def _freshness(queries: Queries, symbols: Sequence[str], now: datetime) -> list[
 
 
 def _model(queries: Queries, made: Services, now: datetime) -> dict[str, Any] | None:
-    rows = queries.models(Window(limit=1))
-    if not rows or rows[0]["state"] != "champion":
+    champion = queries.champion()
+    if champion is None:
         return None
-    champion = rows[0]
     age_s = (now - champion["trained_until"]).total_seconds()
     return {
         "version": champion["version"],

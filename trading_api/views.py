@@ -171,8 +171,8 @@ REGIMES = (
 
 
 def model_card(model: Row, gates: Sequence[Row]) -> Row:
-    """A version with its gates, and from its manifest what it scored on the window that no fit had seen."""
-    promotion = _section(model["manifest"], "metrics", "promotion")
+    """A version with its gates and what it scored on the window that no fit had seen."""
+    promotion = _section(model["promotion"])
     pooled, trades = _section(promotion, "pooled"), _section(promotion, "trades")
     figures = [
         ("log-loss", pooled.get("log_loss"), pooled.get("base_log_loss")),

@@ -48,8 +48,6 @@ def settings(postgres_url: str, valkey_url: str, around: Outside, listener: sock
         airflow_url=around.airflow_url,
         statsd_host="127.0.0.1",
         statsd_port=listener.getsockname()[1],
-        # Past the summary's hour only where a test wants it.
-        summary_hour_utc=23,
     )
 
 
@@ -67,6 +65,8 @@ def lookout(settings: Settings, database: Database, monkeypatch: pytest.MonkeyPa
     database.execute("DELETE FROM alerts")
     made = Lookout(settings)
     made._wiring.__dict__["database"] = Database(settings.database_url.get_secret_value())
+    # An hour that never comes: a test that wants the summary sets another.
+    object.__setattr__(made._settings, "summary_hour_utc", 24)
     yield made
     made.stop()
 

@@ -201,6 +201,30 @@ def test_the_keyboard_is_enough(visit: tuple[Page, list[str]]) -> None:
     assert page.is_hidden("#control")
 
 
+def test_what_has_the_keyboard_or_is_being_copied_stays_while_the_page_refreshes(
+    visit: tuple[Page, list[str]], database: Database
+) -> None:
+    page, _ = visit
+    refresh = "document.dispatchEvent(new Event('visibilitychange'))"
+    beat = "UPDATE heartbeats SET at = now() - interval '%s minutes'"
+    page.focus("#decisions a.tick:nth-of-type(5)")
+    where = page.get_attribute("#decisions a.tick:nth-of-type(5)", "href")
+    page.evaluate("document.querySelector('#decisions').dataset.old = 'yes'")
+    database.execute("UPDATE decisions SET reason = 'another reason'")
+    page.evaluate(refresh)
+    page.wait_for_selector("#decisions:not([data-old])")
+    assert page.evaluate("document.activeElement.getAttribute('href')") == where
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('[data-panel=jobs] h3:last-of-type + ul'))")
+    chosen = page.evaluate("getSelection().toString()")
+    database.execute(beat % 30)
+    page.evaluate(refresh)
+    page.wait_for_selector("[data-panel=answers] :text('30 min ago'), [data-panel=answers] :text('limit 15 s')")
+    assert page.evaluate("getSelection().toString()") == chosen
+    page.evaluate("getSelection().removeAllRanges()")
+    page.evaluate(refresh)
+    page.wait_for_selector("[data-panel=jobs] :text('30 min ago')")
+
+
 def test_the_login_form(browser: Browser, address: str) -> None:
     context = browser.new_context()
     page = context.new_page()
@@ -212,4 +236,8 @@ def test_the_login_form(browser: Browser, address: str) -> None:
     page.fill("#token", READ)
     page.keyboard.press("Enter")
     page.wait_for_url(f"{address}/")
+    page.click("text=Sign out")
+    page.wait_for_url(f"{address}/login")
+    page.goto(address)
+    assert page.url == f"{address}/login"
     context.close()

@@ -166,6 +166,25 @@ def test_resume_starts_a_run_that_acts_on_its_audit_row(
     assert (job["state"], job["error"]) == ("failed", "Refused: BTC/USDT: 0.1 held")
 
 
+@pytest.mark.parametrize("path", ["/api/resume", "/api/flatten"])
+def test_the_same_press_resumes_or_flattens_once(
+    client: FlaskClient, around: Outside, database: Database, path: str
+) -> None:
+    headers = CONTROLLER | {"Idempotency-Key": "one-press"}
+    around.airflow_down = path == "/api/resume"
+    first = client.post(path, json={}, headers=headers)
+    around.airflow_down = False
+    answers = [client.post(path, json={}, headers=headers) for _ in range(2)]
+    assert first.status_code == (503 if path == "/api/resume" else 202)
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.get_json()["job_id"] for answer in answers}) == 1
+    assert len(around.runs) == 1
+    asked = database.rows("SELECT 1 FROM audit WHERE outcome = 'requested'")
+    assert len(asked) == (1 if path == "/api/resume" else 0)
+    assert client.post(path, json={}, headers=CONTROLLER).status_code == 202
+    assert len(around.runs) == 2, "another press is another run"
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from apiflask import APIFlask
 from flask.testing import FlaskClient
 
 from tests.support.outside import Outside
@@ -139,6 +140,29 @@ def test_candles_come_with_fills_and_stops(client: FlaskClient, bar: datetime) -
     assert answer["bars"][-1]["open_time"] == bar.isoformat().replace("+00:00", "Z")
     assert [fill["role"] for fill in answer["fills"]] == ["entry"]
     assert any(stop["state"] == "working" for stop in answer["stops"])
+
+
+def test_a_silent_watch_is_said_at_once_however_young_the_other_answers_are(
+    client: FlaskClient, app: APIFlask, database: Database, bar: datetime
+) -> None:
+    app.extensions["tradewind"].checks.wait_s = 3600.0
+    assert get(client, "/api/system-status")["trading"]["allowed"] is True
+    database.execute("UPDATE heartbeats SET at = now() - interval '16 seconds' WHERE name = 'watch_risk'")
+    status = get(client, "/api/system-status")
+    assert status["trading"]["allowed"] is False
+    assert status["trading"]["reasons"] == ["watch: last heartbeat 16 s ago, limit 15 s"]
+    assert [check["name"] for check in status["checks"] if not check["ok"]] == ["watch"]
+    assert "watch" in [problem["what"] for problem in status["problems"]]
+
+
+def test_one_model_comes_with_its_manifest(client: FlaskClient, bar: datetime) -> None:
+    listed = get(client, "/api/models")["items"][0]
+    assert "manifest" not in listed
+    whole = get(client, f"/api/models/{listed['version']}")
+    assert whole["gates"] == listed["gates"]
+    assert whole["manifest"]["metrics"]["promotion"]["pooled"] == listed["promotion"]["pooled"]
+    for version in ("nobody", "%00", "a%0ab", "x" * 500):
+        assert client.get(f"/api/models/{version}", headers=READER).status_code == 404
 
 
 def test_models_bring_their_gates(client: FlaskClient, bar: datetime) -> None:

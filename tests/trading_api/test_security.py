@@ -175,6 +175,18 @@ def test_a_cookie_session_needs_the_csrf_token_as_well(client: FlaskClient) -> N
     assert client.post("/api/halt", json={"reason": "x"}, headers=control | {"X-CSRF-Token": token}).status_code == 200
 
 
+def test_signing_out_takes_the_cookie_back(client: FlaskClient, database: Database) -> None:
+    client.post("/login", data={"token": READ})
+    csrf = re.search(r'name="csrf" content="([^"]+)"', client.get("/").text)
+    assert csrf is not None
+    assert client.post("/logout", data={"csrf": "a form of another site"}).status_code == 403
+    assert client.get("/").status_code == 200
+    assert client.post("/logout", data={"csrf": csrf[1]}).location == "/login"
+    assert client.get("/").location == "/login"
+    rows = database.rows("SELECT action, outcome FROM audit WHERE action = 'logout' ORDER BY audit_id")
+    assert [row["outcome"] for row in rows] == ["refused", "done"]
+
+
 def test_another_sessions_csrf_token_is_none(app: APIFlask) -> None:
     mine, other = app.test_client(), app.test_client()
     for client in (mine, other):

@@ -4,6 +4,7 @@
 (() => {
   const REFRESH_MS = 5000;
   const CHARTS_MS = 20000;
+  const FOCUSABLE = "a[href], button, summary, input, [tabindex]";
   const main = document.getElementById("main");
   const state = { days: 7, symbol: (main.dataset.symbols || "").split(",")[0] };
 
@@ -32,10 +33,18 @@
       const twin = panel.querySelector(`details[data-key="${CSS.escape(details.dataset.key)}"]`);
       if (twin) twin.open = details.open;
     }
-    if (old.innerHTML === panel.innerHTML || old.contains(document.activeElement) && document.activeElement.matches("input, summary")) return;
-    const focused = old.contains(document.activeElement) ? document.activeElement.dataset.action : null;
+    if (old.innerHTML === panel.innerHTML || isBeingCopied(old)) return;
+    // Whoever goes by keyboard, or has scrolled a table, finds things where they were.
+    const focused = [...old.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement);
+    const scrolled = [...old.querySelectorAll(".scroll")].map((table) => table.scrollLeft);
     old.replaceWith(panel);
-    if (focused) panel.querySelector(`[data-action="${focused}"]`)?.focus();
+    panel.querySelectorAll(FOCUSABLE)[focused]?.focus({ preventScroll: true });
+    panel.querySelectorAll(".scroll").forEach((table, index) => { table.scrollLeft = scrolled[index] || 0; });
+  }
+
+  function isBeingCopied(panel) {
+    const chosen = window.getSelection();
+    return Boolean(chosen && !chosen.isCollapsed && panel.contains(chosen.anchorNode));
   }
 
   function stale(words) {
@@ -83,10 +92,17 @@
   const dialog = document.getElementById("control");
   const part = (name) => document.getElementById(`control-${name}`);
   let current = "";
+  let key = "";
+
+  // The same press starts one run, however often it is sent; the next press is another.
+  function newKey() {
+    key = [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  }
 
   function ask(action) {
     const about = ACTIONS[action];
     current = action;
+    newKey();
     part("title").textContent = about.title;
     part("words").textContent = about.words;
     part("sure-words").textContent = about.sure;
@@ -135,12 +151,14 @@
         headers: {
           "Content-Type": "application/json",
           "X-Tradewind-Control": part("token").value,
+          "Idempotency-Key": key,
           "X-CSRF-Token": document.querySelector('meta[name="csrf"]').content,
         },
         body: JSON.stringify(current === "halt" ? { reason: part("reason").value.trim() } : {}),
       });
       const body = await answer.json();
       if (!answer.ok) return say(body.detail || `Refused (${answer.status})`, "bad");
+      newKey();
       part("token").value = "";
       if (body.detail) say(body.detail, "warn");
       if (body.href && !await follow(body.href)) return undefined;

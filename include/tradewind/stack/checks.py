@@ -204,12 +204,16 @@ class Checks:
         dsn = self._settings.database_url.get_secret_value()
         with psycopg.connect(dsn, connect_timeout=int(_TIMEOUT_S), autocommit=True) as connection:
             row = connection.execute(_HEARTBEAT, (self._settings.account_id, WATCH)).fetchone()
-        if row is None:
-            return Check("watch", False, "the risk watch has never reported")
-        age_s = (datetime.now(UTC) - row[0]).total_seconds()
-        limit_s = self._watch_silent_s
-        words = f"last heartbeat {age_s:.0f} s ago"
-        return Check("watch", age_s <= limit_s, words if age_s <= limit_s else f"{words}, limit {limit_s:.0f} s", age_s)
+        age_s = None if row is None else (datetime.now(UTC) - row[0]).total_seconds()
+        return watch_check(age_s, self._watch_silent_s)
+
+
+def watch_check(age_s: float | None, limit_s: float) -> Check:
+    """What the age of the risk watch's last heartbeat means; None: it never beat."""
+    if age_s is None:
+        return Check("watch", False, "the risk watch has never reported")
+    words = f"last heartbeat {age_s:.0f} s ago"
+    return Check("watch", age_s <= limit_s, words if age_s <= limit_s else f"{words}, limit {limit_s:.0f} s", age_s)
 
 
 def dag_health(airflow: AirflowClient, dags: Mapping[str, Mapping[str, Any]]) -> tuple[DagHealth, ...]:
