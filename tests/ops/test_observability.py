@@ -7,19 +7,24 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import airflow
+import httpx
 import pytest
 import yaml
 
 from tests.ops.emitted import MAPPING, OPS, Metric, airflows, ours
 from tests.support.statsd_exporter import Mapping, StatsdExporter
 from tradewind.adapters.metrics import StatsdMetrics
+from tradewind.stack.processes import free_port
 
 DASHBOARDS = sorted((OPS / "grafana" / "dashboards").glob("*.json"))
 RULES = OPS / "prometheus" / "rules.yml"
 PROMTOOL = shutil.which("promtool")
+STATSD_EXPORTER = shutil.which("statsd_exporter") or shutil.which("prometheus-statsd-exporter")
 # What an operator and the strategy's owner need to see, by the name it is sent under.
 WANTED = (
     "predictions", "decisions", "candles.new", "history.rows", "regimes.stored", "regime.active", "cycle.since_close",
@@ -102,23 +107,60 @@ def test_provisioning_names_the_datasource_that_dashboards_use() -> None:
     assert (source["uid"], source["type"]) == ("prometheus", "prometheus")
 
 
-def test_what_is_sent_arrives_under_the_mapped_names() -> None:
+@contextmanager
+def stand_in() -> Iterator[tuple[int, int]]:
     exporter = StatsdExporter(MAPPING)
     try:
-        sender = StatsdMetrics("127.0.0.1", exporter.statsd_port)
-        sender.count("tradewind.predictions", symbol="BTC/USDT", regime="chaotic", signal="none")
-        sender.gauge("tradewind.drawdown_frac", -0.02)
-        sender.timing_ms("tradewind.orders.ack", 120.0, role="entry")
-        deadline = time.monotonic() + 10
-        while len(exporter.names()) < 5 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        text = exporter.text()
+        yield exporter.statsd_port, exporter.web_port
     finally:
         exporter.close()
-    assert 'tradewind_predictions_total{regime="chaotic",signal="none",symbol="BTC/USDT"} 1.0' in text
+
+
+@contextmanager
+def statsd_exporter() -> Iterator[tuple[int, int]]:
+    """The real one, with the mapping that is shipped."""
+    statsd_port, web_port = free_port(), free_port()
+    listen = [f"--statsd.listen-udp=127.0.0.1:{statsd_port}", "--statsd.listen-tcp="]
+    argv = [str(STATSD_EXPORTER), f"--statsd.mapping-config={MAPPING}", *listen]
+    process = subprocess.Popen([*argv, f"--web.listen-address=127.0.0.1:{web_port}"], stderr=subprocess.DEVNULL)
+    try:
+        yield statsd_port, web_port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.mark.parametrize(
+    "exporter",
+    [
+        stand_in,
+        pytest.param(
+            statsd_exporter,
+            marks=pytest.mark.skipif(STATSD_EXPORTER is None, reason="statsd_exporter is not installed"),
+        ),
+    ],
+)
+def test_what_is_sent_arrives_under_the_mapped_names(
+    exporter: Callable[[], AbstractContextManager[tuple[int, int]]],
+) -> None:
+    with exporter() as (statsd_port, web_port):
+        sender = StatsdMetrics("127.0.0.1", statsd_port)
+        deadline = time.monotonic() + 10
+        text = ""
+        # Datagrams to a process that does not listen yet are lost.
+        while "tradewind_orders_ack" not in text and time.monotonic() < deadline:
+            sender.count("nobody.asked.for.this")
+            sender.count("tradewind.predictions", symbol="BTC/USDT", regime="chaotic", signal="none")
+            sender.gauge("tradewind.drawdown_frac", -0.02)
+            sender.timing_ms("tradewind.orders.ack", 120.0, role="entry")
+            time.sleep(0.1)
+            with suppress(httpx.TransportError):
+                text = httpx.get(f"http://127.0.0.1:{web_port}/metrics", trust_env=False).text
+    assert re.search(r'^tradewind_predictions_total\{regime="chaotic",signal="none",symbol="BTC/USDT"\} \d', text, re.M)
     assert "tradewind_drawdown_frac -0.02" in text
-    assert 'tradewind_orders_ack_seconds_bucket{role="entry",le="0.25"} 1' in text
+    assert re.search(r'^tradewind_orders_ack_seconds_bucket\{role="entry",le="0.25"\} [1-9]', text, re.M)
     assert 'tradewind_orders_ack_seconds_bucket{role="entry",le="0.1"} 0' in text
+    assert "nobody_asked" not in text
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed: apt-get install prometheus")
