@@ -31,6 +31,14 @@ from tradewind.errors import (
 _EXECUTION_UNKNOWN_CODES = frozenset({-1000, -1001, -1006, -1007, -1008})
 _CLOCK_SKEW_CODE = -1021
 _QUERY = re.compile(r"\?\S*")
+# Some exchanges refuse under HTTP 200: only what ccxt recognises as one of these is certain not to have been done.
+_CERTAIN_REFUSALS = (
+    ccxt.InvalidOrder,
+    ccxt.InsufficientFunds,
+    ccxt.BadRequest,
+    ccxt.AuthenticationError,
+    ccxt.OperationRejected,
+)
 
 
 @dataclass(slots=True)
@@ -44,10 +52,13 @@ class CallRecord:
 
     @property
     def code(self) -> int | None:
-        """The exchange's own error code, where its answer carries one."""
+        """The exchange's own error code, where it carries one: `code`, bybit's `retCode`, okx's inner `sCode`."""
         try:
-            return int(json.loads(self.body)["code"])
-        except (ValueError, TypeError, KeyError):
+            answer = json.loads(self.body)
+            rows = answer.get("data")
+            inner = rows[0].get("sCode") if isinstance(rows, list) and rows and isinstance(rows[0], dict) else None
+            return int(inner or answer.get("retCode") or answer["code"])
+        except (ValueError, TypeError, KeyError, AttributeError):
             return None
 
 
@@ -62,12 +73,14 @@ def send_error(error: ccxt.BaseError, record: CallRecord, what: str, client_orde
     text = _describe(error, record, what)
     if not record.sent:
         return _refused(error, record, text)
-    if record.status in (418, 429):
+    limited = record.status == 200 and isinstance(error, ccxt.RateLimitExceeded)
+    if record.status in (418, 429) or limited:
         return RateLimited(text, record.retry_after_s or 1.0)
     code = record.code
-    if code == _CLOCK_SKEW_CODE:
+    if code == _CLOCK_SKEW_CODE or (record.status == 200 and isinstance(error, ccxt.InvalidNonce)):
         return ClockSkewed(f"{text}: the clock's offset is measured again before the next call")
     answered = record.status is not None and 400 <= record.status < 500 and code is not None
+    answered = answered or (record.status == 200 and isinstance(error, _CERTAIN_REFUSALS))
     if not answered or code in _EXECUTION_UNKNOWN_CODES or isinstance(error, ccxt.OperationFailed):
         return OutcomeUnknown(text, client_order_id)
     return _refused(error, record, text)

@@ -33,6 +33,7 @@ _ERROR_TABLES = {"fapi": "linear", "dapi": "inverse", "eapi": "option", "papi": 
 _HOST = re.compile(r"^https?://[^/]+")
 _BAN_S = 120.0
 _POOLED_CONNECTIONS = 32
+_SHORT_ANSWER = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class ClientConfig:
     base_url: str = ""
     api_key: str = field(default="", repr=False)
     api_secret: str = field(default="", repr=False)
+    api_passphrase: str = field(default="", repr=False)
     testnet: bool = False
     timeout_s: float = 10.0
     recv_window_ms: int = 5000
@@ -108,7 +110,8 @@ class _SharedLimits:
     ) -> str:  # fmt: skip
         record = self.state.record
         record.status = code
-        record.body = response_body if code >= 400 else ""
+        # Short answers are kept too: some exchanges refuse under HTTP 200.
+        record.body = response_body if code >= 400 or len(response_body) <= _SHORT_ANSWER else ""
         used = response_headers.get("X-MBX-USED-WEIGHT-1M")
         if used is not None and self.limiter is not None:
             self.limiter.observe(float(used))
@@ -150,6 +153,7 @@ def build_exchange(config: ClientConfig, limiter: RateLimiter | None, state: Cal
         {
             "apiKey": config.api_key,
             "secret": config.api_secret,
+            "password": config.api_passphrase,
             "timeout": int(config.timeout_s * 1000),
             "enableRateLimit": True,
             "options": options,

@@ -9,15 +9,13 @@ How the account is told to the ledger is `ccxt_futures_reads`' business.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from datetime import datetime
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final
 
-from tradewind.adapters.ccxt_futures_reads import NO_SUCH_ORDER, CcxtFuturesReads, is_algo_id, order_of
-from tradewind.adapters.ccxt_key_rights import key_rights
-from tradewind.core.ports import BracketLegs, KeyRights
-from tradewind.core.timeframes import to_ms
+from tradewind.adapters.ccxt_futures_reads import CcxtFuturesReads, is_algo_id, order_of
+from tradewind.adapters.ccxt_trading_base import NO_SUCH_ORDER
+from tradewind.core.ports import BracketLegs
 from tradewind.core.types import ExchangeOrder, Instrument, Order, OrderRole, OrderState
 from tradewind.errors import NotSupported, OrderRejected, ReconcileError, TradewindError
 
@@ -27,18 +25,6 @@ ALREADY_ISOLATED: Final = -4046
 
 class CcxtFuturesTrading(CcxtFuturesReads):
     """Satisfies `core.ports.TradingExchange` for Binance USDⓈ-M futures and whatever speaks its dialect."""
-
-    @property
-    def recv_window_s(self) -> float:
-        return self._client.config.recv_window_ms / 1000
-
-    def key_rights(self) -> KeyRights:
-        """What the exchange says this key may do."""
-        return key_rights(self._client)
-
-    def signed_at(self, moment: datetime) -> AbstractContextManager[None]:
-        """Within, sends carry this timestamp of the machine's clock and are refused when they leave too late."""
-        return self._client.signed_at(to_ms(moment))
 
     # ---------------------------------------------------------------------------------------------------------- sends
     def send_bracket(self, legs: BracketLegs, instrument: Instrument) -> list[ExchangeOrder]:
@@ -128,7 +114,7 @@ class CcxtFuturesTrading(CcxtFuturesReads):
             self._client.read("fapiprivate_post_leverage", wanted)
 
     # -------------------------------------------------------------------------------------------------------- cancels
-    def cancel_list(self, symbol: str, list_client_id: str) -> list[ExchangeOrder]:
+    def cancel_list(self, symbol: str, list_client_id: str, known: Sequence[Order] = ()) -> list[ExchangeOrder]:
         """Raises NotSupported: orders are cancelled one by one here."""
         raise NotSupported(f"{symbol} has no order lists on futures")
 

@@ -14,12 +14,12 @@ from typing import Any, Final
 
 from tradewind.adapters.ccxt_futures_client import CcxtFuturesClient
 from tradewind.adapters.ccxt_orders import STATES
+from tradewind.adapters.ccxt_trading_base import CcxtTradingBase
 from tradewind.core.orders import is_ours
 from tradewind.core.timeframes import from_ms, to_ms
-from tradewind.core.types import Balance, BookTop, ExchangeOrder, Fill, Instrument, OrderState, Payment
-from tradewind.errors import LedgerMismatch, OrderRejected, OutcomeUnknown
+from tradewind.core.types import Balance, ExchangeOrder, Fill, Order, OrderState, Payment
+from tradewind.errors import LedgerMismatch
 
-NO_SUCH_ORDER: Final = frozenset({-2013, -2011})
 _ALGO_LETTERS: Final = ("tws", "twt")  # how the ids of our stops and targets begin
 _ALGO_STATES: Final[Mapping[str, OrderState]] = {
     "NEW": OrderState.WORKING,
@@ -32,16 +32,16 @@ _NOT_PAYMENTS: Final = frozenset({"REALIZED_PNL", "COMMISSION", "TRANSFER"})
 _PAGE: Final = 1000
 
 
-class CcxtFuturesReads:
+class CcxtFuturesReads(CcxtTradingBase[CcxtFuturesClient]):
     """The reading half of `core.ports.TradingExchange` on futures."""
 
-    def __init__(self, client: CcxtFuturesClient, account: str) -> None:
-        self._client = client
-        self._account = account
-        self._client_ids: dict[tuple[str, str], str] = {}  # (symbol, exchange order id) -> client order id
+    book_method = "fapipublic_get_ticker_bookticker"
+
+    def _book_question(self, markets: Sequence[str]) -> Mapping[str, Any]:
+        return {"symbol": markets[0]} if len(markets) == 1 else {}
 
     # --------------------------------------------------------------------------------------------------------- orders
-    def find_order(self, symbol: str, client_order_id: str) -> ExchangeOrder | None:
+    def find_order(self, symbol: str, client_order_id: str, known: Order | None = None) -> ExchangeOrder | None:
         """The order of that id, or None when the exchange answers that it does not know it."""
         market = self._client.market_id(symbol)
         if is_algo_id(client_order_id):
@@ -49,20 +49,6 @@ class CcxtFuturesReads:
             return None if answer is None else self._algo(answer, symbol)
         answer = self._ask("fapiprivate_get_order", {"symbol": market, "origClientOrderId": client_order_id})
         return None if answer is None else self._remember(order_of(answer, symbol))
-
-    def _ask(self, method: str, params: Mapping[str, Any]) -> Any:
-        try:
-            return self._client.read(method, params)
-        except OrderRejected as error:
-            if error.code not in NO_SUCH_ORDER:
-                raise
-            return None
-
-    def _must_find(self, symbol: str, client_order_id: str) -> ExchangeOrder:
-        found = self.find_order(symbol, client_order_id)
-        if found is None:
-            raise OutcomeUnknown("the exchange acted on an order whose id it does not know", client_order_id)
-        return found
 
     def _algo(self, answer: Mapping[str, Any], symbol: str) -> ExchangeOrder:
         """A conditional order; once it has triggered, the order placed for it says how it stands."""
@@ -157,10 +143,6 @@ class CcxtFuturesReads:
         self._client_ids[symbol, exchange_order_id] = client_id
         return client_id
 
-    def _remember(self, order: ExchangeOrder) -> ExchangeOrder:
-        self._client_ids[order.symbol, order.exchange_order_id] = order.client_order_id
-        return order
-
     def payments_since(self, since: datetime) -> list[Payment]:
         """Funding and whatever else moved the wallet beside trades and transfers, at or after `since`."""
         symbols = {str(market["id"]): market["symbol"].split(":")[0] for market in self._known_markets()}
@@ -215,27 +197,6 @@ class CcxtFuturesReads:
     @property
     def _quote_asset(self) -> str:
         return self._client.config.symbols[0].split(":")[1] if self._client.config.symbols else "USDT"
-
-    def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]:
-        """Best bid and ask of each market, asked at this moment; `at` is the exchange's time of the answer."""
-        if not symbols:
-            return {}
-        markets = {self._client.market_id(symbol): symbol for symbol in symbols}
-        wanted = {"symbol": next(iter(markets))} if len(markets) == 1 else {}
-        answers = self._client.read("fapipublic_get_ticker_bookticker", wanted)
-        rows = answers if isinstance(answers, list) else [answers]
-        at = from_ms(self._client.exchange.milliseconds())
-        return {
-            markets[row["symbol"]]: BookTop(
-                markets[row["symbol"]], Decimal(row["bidPrice"]), Decimal(row["askPrice"]), at
-            )
-            for row in rows
-            if row["symbol"] in markets
-        }
-
-    def instruments(self, symbols: Sequence[str]) -> dict[str, Instrument]:
-        """The rules of each contract that the exchange lists."""
-        return self._client.instruments(symbols)
 
 
 def order_of(answer: Mapping[str, Any], symbol: str) -> ExchangeOrder:

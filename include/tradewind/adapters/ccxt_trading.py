@@ -9,45 +9,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
 from tradewind.adapters.ccxt_client import CcxtClient
-from tradewind.adapters.ccxt_key_rights import key_rights
 from tradewind.adapters.ccxt_orders import exchange_order, order_fields, reports_of
-from tradewind.core.ports import BracketLegs, KeyRights
+from tradewind.adapters.ccxt_trading_base import NO_SUCH_ORDER, CcxtTradingBase
+from tradewind.core.ports import BracketLegs
 from tradewind.core.timeframes import from_ms, to_ms
-from tradewind.core.types import Balance, BookTop, BracketSupport, ExchangeOrder, Fill, Instrument, Order, Payment
-from tradewind.errors import NotSupported, OrderRejected, OutcomeUnknown, RetryError
+from tradewind.core.types import Balance, BracketSupport, ExchangeOrder, Fill, Instrument, Order, Payment
+from tradewind.errors import NotSupported, OrderRejected
 
-NO_SUCH_ORDER: Final = frozenset({-2013, -2011})
 DUPLICATE: Final = (-2010, "duplicate")
 _PAGE: Final = 1000
 # One request for all symbols weighs as much as this many for one.
 _ALL_SYMBOLS_AT_ONCE: Final = 13
 
 
-class CcxtTrading:
+class CcxtTrading(CcxtTradingBase[CcxtClient]):
     """Satisfies `core.ports.TradingExchange` for Binance spot and whatever speaks its dialect."""
 
-    def __init__(self, client: CcxtClient, account: str) -> None:
-        self._client = client
-        self._account = account
-        self._client_ids: dict[tuple[str, str], str] = {}  # (symbol, exchange order id) -> client order id
+    book_method = "public_get_ticker_bookticker"
 
-    @property
-    def recv_window_s(self) -> float:
-        return self._client.config.recv_window_ms / 1000
-
-    def key_rights(self) -> KeyRights:
-        """What the exchange says this key may do."""
-        return key_rights(self._client)
-
-    def signed_at(self, moment: datetime) -> AbstractContextManager[None]:
-        """Within, sends carry this timestamp of the machine's clock and are refused when they leave too late."""
-        return self._client.signed_at(to_ms(moment))
+    def _book_question(self, markets: Sequence[str]) -> Mapping[str, Any]:
+        return {"symbols": json.dumps(markets, separators=(",", ":"))}
 
     # ---------------------------------------------------------------------------------------------------------- sends
     def send_bracket(self, legs: BracketLegs, instrument: Instrument) -> list[ExchangeOrder]:
@@ -133,7 +119,7 @@ class CcxtTrading:
         return [self._remember(report) for report in reports_of(answer, symbol, list_id)]
 
     # -------------------------------------------------------------------------------------------------------- cancels
-    def cancel_list(self, symbol: str, list_client_id: str) -> list[ExchangeOrder]:
+    def cancel_list(self, symbol: str, list_client_id: str, known: Sequence[Order] = ()) -> list[ExchangeOrder]:
         """Cancel a list; one that is over already is reported as it ended. Empty when the exchange never knew it."""
         params = {"symbol": self._client.market_id(symbol), "listClientOrderId": list_client_id}
         try:
@@ -165,32 +151,15 @@ class CcxtTrading:
         return self._remember(exchange_order(answer, symbol))
 
     # -------------------------------------------------------------------------------------------------------- queries
-    def find_order(self, symbol: str, client_order_id: str) -> ExchangeOrder | None:
+    def find_order(self, symbol: str, client_order_id: str, known: Order | None = None) -> ExchangeOrder | None:
         """The order of that id, or None when the exchange answers that it does not know it."""
         params = {"symbol": self._client.market_id(symbol), "origClientOrderId": client_order_id}
-        try:
-            answer = self._client.read("private_get_order", params)
-        except OrderRejected as error:
-            if error.code not in NO_SUCH_ORDER:
-                raise
-            return None
-        return self._remember(exchange_order(answer, symbol))
+        answer = self._ask("private_get_order", params)
+        return None if answer is None else self._remember(exchange_order(answer, symbol))
 
     def _find_list(self, symbol: str, list_client_id: str) -> list[ExchangeOrder]:
-        try:
-            answer = self._client.read("private_get_orderlist", {"origClientOrderId": list_client_id})
-        except OrderRejected:
-            return []
-        return [self._must_find(symbol, str(leg["clientOrderId"])) for leg in answer["orders"]]
-
-    def _must_find(self, symbol: str, client_order_id: str) -> ExchangeOrder:
-        try:
-            found = self.find_order(symbol, client_order_id)
-        except RetryError as error:
-            raise OutcomeUnknown(f"the exchange holds it and does not say more: {error}", client_order_id) from None
-        if found is None:
-            raise OutcomeUnknown("the exchange holds a duplicate and does not know its id", client_order_id)
-        return found
+        answer = self._ask("private_get_orderlist", {"origClientOrderId": list_client_id})
+        return [self._must_find(symbol, str(leg["clientOrderId"])) for leg in (answer or {"orders": ()})["orders"]]
 
     def open_orders(self, symbols: Sequence[str]) -> list[ExchangeOrder]:
         """Everything that works or waits at the exchange in these markets, ours or not."""
@@ -245,10 +214,6 @@ class CcxtTrading:
         params = {"symbol": self._client.market_id(symbol), "orderId": exchange_order_id}
         return self._remember(exchange_order(self._client.read("private_get_order", params), symbol)).client_order_id
 
-    def _remember(self, order: ExchangeOrder) -> ExchangeOrder:
-        self._client_ids[order.symbol, order.exchange_order_id] = order.client_order_id
-        return order
-
     def payments_since(self, since: datetime) -> list[Payment]:
         """None: on spot nothing but trades and transfers moves a balance."""
         return []
@@ -258,26 +223,6 @@ class CcxtTrading:
         answer = self._client.read("private_get_account", {"omitZeroBalances": "true"})
         found = [Balance(row["asset"], Decimal(row["free"]), Decimal(row["locked"])) for row in answer["balances"]]
         return {balance.asset: balance for balance in found if balance.total != 0}
-
-    def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]:
-        """Best bid and ask of each market, asked at this moment; `at` is the exchange's time of the answer."""
-        if not symbols:
-            return {}
-        markets = {self._client.market_id(symbol): symbol for symbol in symbols}
-        wanted = json.dumps(list(markets), separators=(",", ":"))
-        answers = self._client.read("public_get_ticker_bookticker", {"symbols": wanted})
-        at = from_ms(self._client.exchange.milliseconds())
-        return {
-            markets[row["symbol"]]: BookTop(
-                markets[row["symbol"]], Decimal(row["bidPrice"]), Decimal(row["askPrice"]), at
-            )
-            for row in answers
-            if row["symbol"] in markets
-        }
-
-    def instruments(self, symbols: Sequence[str]) -> dict[str, Instrument]:
-        """The rules of each market that the exchange lists."""
-        return self._client.instruments(symbols)
 
 
 def _text(value: Decimal | None) -> str:

@@ -92,9 +92,14 @@ def split_lots(
     params: StrategyParams,
     instrument: Instrument,
 ) -> tuple[BracketLot, ...]:
-    """One lot, or two where each one's legs stay tradable after the commission even at the least favourable price."""
+    """One lot, or two where each one's legs stay tradable after the commission even at the least favourable price.
+
+    One where targets do not rest at the exchange: two lots would be watched instead of being left to it.
+    """
     final_target = target_price(side, reference, stop, geometry.target_r, instrument)
     whole = (BracketLot(0, quantity, final_target),)
+    if not instrument.target_rests:
+        return whole
     first = floor_to_step(quantity * decimal_of(params.partial_frac), instrument.step_size)
     second = quantity - first
     lowest = min(stop, reference)
@@ -201,13 +206,15 @@ def plan_protection(
 ) -> tuple[Order, Order] | None:
     """A new pair (stop, target) for `quantity` of one lot, floored to the step: on spot one cancels the other.
 
+    Where targets do not rest the stop is an order on its own, and the target only says what is watched.
+
     `quantity` comes from fills. None when it is too small for the exchange to hold: dust.
     """
     amount = floor_to_step(quantity, instrument.step_size)
     if not is_tradable(amount, min(stop_price, target), instrument):
         return None
     list_id = None
-    if instrument.margin is None:
+    if instrument.margin is None and instrument.target_rests:
         list_id = list_client_id(
             position.account, position.strategy_version, position.symbol, position.bar, lot, generation
         )

@@ -31,7 +31,7 @@ def is_fine(
         return not resting(orders, lot)
     if len(stops) != 1 or stops[0].stop_price != position.stop_price:
         return False
-    if not resting(orders, lot, OrderRole.TARGET):
+    if instrument.target_rests and not resting(orders, lot, OrderRole.TARGET):
         return False
     bare = wanted - (stops[0].quantity - stops[0].filled_quantity)
     return bare >= 0 and not is_tradable(bare, price, instrument)
@@ -42,3 +42,8 @@ def is_through(position: Position, target: Decimal, book: BookTop) -> bool:
     if position.side is Side.LONG:
         return book.bid <= position.stop_price or book.bid >= target
     return book.ask >= position.stop_price or book.ask <= target
+
+
+def target_passed(position: Position, target: Decimal, book: BookTop) -> bool:
+    """Has the price reached a target that is watched because it does not rest?"""
+    return book.bid >= target if position.side is Side.LONG else book.ask <= target

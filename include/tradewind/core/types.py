@@ -105,6 +105,8 @@ class Instrument:
     listed_at: datetime | None = None
     delisted_at: datetime | None = None
     margin: MarginRules | None = None  # None on spot: only what is paid for in full can be held, and never short
+    # False where stop and target cannot rest for the same coins: then the stop rests and the target is watched.
+    target_rests: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,7 @@ def ask(ports: Ports, order: Order) -> Order:
         if number:
             time.sleep(_PAUSE_BETWEEN_ASKS_S)
         try:
-            found = ports.exchange.find_order(order.symbol, order.client_order_id)
+            found = ports.exchange.find_order(order.symbol, order.client_order_id, order)
         except RetryError:
             return order
         if found is not None:

@@ -23,7 +23,7 @@ from tradewind.core.brackets import floor_to_step, is_tradable, next_generation,
 from tradewind.core.orders import ADOPTED, AT_EXCHANGE, UNDECIDED
 from tradewind.core.ports import Ports
 from tradewind.core.positions import sign_of
-from tradewind.core.protection import is_fine, is_through, resting, worst_price
+from tradewind.core.protection import is_fine, is_through, resting, target_passed, worst_price
 from tradewind.core.types import Order, OrderRole, OrderState, Position, PositionStatus, Side
 from tradewind.errors import OutcomeUnknown, RetryError
 from tradewind.jobs.orders import ask, observe, submit
@@ -40,6 +40,8 @@ _EXIT_ROUNDS: Final = 3
 def converge_protection(ports: Ports, situation: Situation) -> Situation:
     """Make one stop and target of the right price and size rest for every lot; returns the situation after it."""
     situation = _await_legs(ports, situation)
+    if not situation.instrument.target_rests:
+        situation = _leave_at_watched_targets(ports, situation)
     if all(_is_fine(situation, lot, held) for lot, held in situation.lots.items()):
         _end_span(ports, situation.position)
         return situation
@@ -49,6 +51,17 @@ def converge_protection(ports: Ports, situation: Situation) -> Situation:
         share -= wanted
         if not _is_fine(situation, lot, wanted):
             situation = _replace_lot(ports, situation, lot, wanted)
+    return situation
+
+
+def _leave_at_watched_targets(ports: Ports, situation: Situation) -> Situation:
+    """Leave the lots whose target does not rest and has been reached."""
+    for lot in sorted(situation.lots):
+        rests = resting(situation.orders, lot, OrderRole.TARGET)
+        if situation.lots[lot] <= 0 or rests or situation.is_over:
+            continue
+        if target_passed(situation.position, _target_price(ports, situation, lot), situation.book):
+            situation = _leave_lot(ports, situation, lot, OrderRole.TARGET.value)
     return situation
 
 
@@ -173,9 +186,14 @@ def _right_generation(situation: Situation, lot: int, wanted: Decimal) -> int | 
 
 
 def _place_pair(ports: Ports, situation: Situation, pair: tuple[Order, Order], deadline: float) -> bool:
-    """Send a pair and see it rest before the deadline."""
-    ports.trading_store.plan_orders(pair)
-    rows = submit(ports, pair, lambda: ports.exchange.send_protection(*pair, situation.instrument))
+    """Send a pair (the stop alone where targets are watched) and see it rest before the deadline."""
+    instrument = situation.instrument
+    if instrument.target_rests:
+        ports.trading_store.plan_orders(pair)
+        rows = submit(ports, pair, lambda: ports.exchange.send_protection(*pair, instrument))
+    else:
+        ports.trading_store.plan_orders(pair[:1])
+        rows = submit(ports, pair[:1], lambda: [ports.exchange.send_order(pair[0], instrument)])
     while any(row.state in _UNRESOLVED for row in rows) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
         rows = [ask(ports, row) for row in rows]
@@ -200,7 +218,8 @@ def cancel_resting(ports: Ports, orders: Sequence[Order]) -> bool:
         done.add(list_id or client_order_id)
         try:
             if list_id:
-                reports = ports.exchange.cancel_list(symbol, list_id)
+                own = [order for order in orders if order.list_client_id == list_id]
+                reports = ports.exchange.cancel_list(symbol, list_id, own)
             else:
                 reports = [ports.exchange.cancel_order(symbol, client_order_id)]
         except (OutcomeUnknown, RetryError):

@@ -19,6 +19,7 @@ from tradewind.core.brackets import decimal_of, floor_to_step, is_tradable
 from tradewind.core.orders import AT_EXCHANGE, LIVE, UNDECIDED
 from tradewind.core.ports import Ports
 from tradewind.core.positions import FAILED_STOP, Costs, ExitNow, MoveStop, bars_held, manage_on_close, stop_failed
+from tradewind.core.protection import target_passed
 from tradewind.core.timeframes import from_ms, last_closed_open_ms, timeframe_ms, to_ms
 from tradewind.core.types import (
     BookTop,
@@ -112,22 +113,29 @@ def protect_naked(ports: Ports) -> list[str]:
     """Tend positions whose task seems to have died between two lines; returns what could not be done, in words.
 
     By the ledger: something is held without a stop at the exchange, a replacement was begun and not ended, or an order
-    is undecided for longer than an answer takes. Called every few seconds; asks the exchange nothing when all
-    is well. Somebody who is at work on such a position holds its lock and is left alone.
+    is undecided for longer than an answer takes; or a target that does not rest was reached. Called every few
+    seconds; asks the exchange for prices at most when all is well. Somebody who is at work on such a position holds its
+    lock and is left alone.
     """
     store = ports.trading_store
     positions = {position.position_id: position for position in store.live_positions()}
+    if not positions:
+        return []
     live: dict[str, list[Order]] = {}
     for order in store.orders_in(sorted(LIVE)):
         live.setdefault(order.position_id, []).append(order)
     begun = store.unprotected_now()
     urgent = {key for key in positions if key in begun or _is_overdue(ports, live.get(key, []))}
     bare = {key: quantity for key, p in positions.items() if (quantity := _bare(p, live.get(key, []))) > 0}
-    if not urgent and not bare:
-        return []
-    instruments = ports.exchange.instruments(sorted({positions[key].symbol for key in urgent | bare.keys()}))
+    instruments = ports.exchange.instruments(sorted({position.symbol for position in positions.values()}))
     naked = urgent | {key for key, quantity in bare.items() if _could_rest(positions[key], quantity, instruments)}
-    books = ports.exchange.book_tops(sorted({positions[key].symbol for key in naked}))
+    watched = {
+        key for key, p in positions.items() if p.symbol in instruments and not instruments[p.symbol].target_rests
+    }
+    if not naked and not watched:
+        return []
+    books = ports.exchange.book_tops(sorted({positions[key].symbol for key in naked | watched}))
+    naked |= {key for key in watched if _is_at_target(positions[key], books)}
     problems = []
     for position_id in sorted(naked):
         symbol = positions[position_id].symbol
@@ -139,6 +147,12 @@ def protect_naked(ports: Ports) -> list[str]:
         except (RetryError, StopError, ReconcileError) as error:
             problems.append(f"{position_id}: {type(error).__name__}: {error}")
     return problems
+
+
+def _is_at_target(position: Position, books: Mapping[str, BookTop]) -> bool:
+    """Has the price reached a target that no order at the exchange waits for?"""
+    book = books.get(position.symbol)
+    return book is not None and target_passed(position, position.target_price, book)
 
 
 def _could_rest(position: Position, quantity: Decimal, instruments: Mapping[str, Instrument]) -> bool:

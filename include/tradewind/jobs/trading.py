@@ -187,7 +187,7 @@ def _enter(ports: Ports, intent: Intent, decision: Decision, instrument: Instrum
         instrument = replace(instrument, bracket=BracketSupport.OTOCO)
     refusal = entry_refusal(ports, intent)
     lists = plan_entry(intent, instrument, now)
-    native = instrument.bracket in (BracketSupport.OPOCO, BracketSupport.OTOCO)
+    native = instrument.bracket is not BracketSupport.EMULATED
     store.open_position(_new_position(intent, decision))
     # Without native brackets only the entry is an order yet; its fill is protected by `converge_protection`.
     planned = [order for legs in lists for order in (_orders(legs) if native else [legs.entry])]
