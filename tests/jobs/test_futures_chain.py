@@ -15,6 +15,7 @@ from tests.support.paper_server import PaperServerProcess
 from tests.support.trading_rig import RuleModels
 from tradewind.core.types import OrderRole, OrderState, PositionStatus, Side, TradingMode
 from tradewind.errors import OrderRejected
+from tradewind.jobs.accepting import adopt_purchase
 from tradewind.jobs.equity import ensure_baseline
 from tradewind.jobs.payments import mark_beginning
 from tradewind.jobs.positions import manage_positions
@@ -300,4 +301,25 @@ def test_the_stages_open_a_short_where_a_short_is_expected(rig: FuturesRig) -> N
     for intent_id in intents:
         assert place_brackets(rig, intent_id)["outcome"] in ("filled", "rejected", "expired")
     assert manage_positions(rig)["clean"]
+    rig.assert_agrees()
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_contract_opened_by_hand_is_put_under_a_stop(rig: FuturesRig, side: Side) -> None:
+    rig.make_ready()
+    by_hand = {"symbol": "BTCUSDT", "side": "BUY" if side is Side.LONG else "SELL", "type": "MARKET"}
+    for quantity in ("0.01", "0.02"):
+        rig.client.read("fapiprivate_post_order", {**by_hand, "quantity": quantity})
+    done = adopt_purchase(rig, "BTC/USDT", Decimal("0.03"), "ann")
+    adopted = position(rig, done["position_id"])
+    assert (adopted.status, adopted.side, adopted.quantity) == (PositionStatus.OPEN, side, Decimal("0.03"))
+    far = adopted.stop_price / adopted.entry_price
+    assert Decimal("0.965") < far < Decimal("0.971") if side is Side.LONG else Decimal("1.029") < far < Decimal("1.035")
+    (stop,) = [row for row in rig.waiting() if row["orderType"] == "STOP_MARKET"]
+    assert (Decimal(stop["triggerPrice"]), Decimal(stop["quantity"])) == (adopted.stop_price, adopted.quantity)
+    assert manage_positions(rig)["clean"]
+    rig.assert_agrees()
+    assert flatten(rig, "tester")["flat"]
+    assert rig.position_quantity() == 0
+    assert rig.waiting() == []
     rig.assert_agrees()

@@ -206,7 +206,9 @@ def sellable(asset: str, wanted: Decimal, ledger: LedgerView, balances: Mapping[
 
 def _compare_balances(exchange: ExchangeView, ledger: LedgerView) -> list[Difference]:
     found = []
-    for asset in sorted(set(ledger.baseline) | set(ledger.asset_flows)):
+    # What is traded here is compared too where nothing was held and nothing traded: somebody else may have begun.
+    traded = {instrument.base for instrument in ledger.instruments.values()}
+    for asset in sorted(set(ledger.baseline) | set(ledger.asset_flows) | traded):
         balance = exchange.balances.get(asset)
         actual = balance.total if balance is not None else ZERO
         expected = expected_balance(asset, ledger)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from tradewind.core.brackets import is_tradable
 from tradewind.core.orders import ADOPTED
 from tradewind.core.ports import Ports
-from tradewind.core.positions import round_to_tick
+from tradewind.core.positions import round_to_tick, sign_of
 from tradewind.core.reconcile import DifferenceKind
 from tradewind.core.types import (
     Fill,
@@ -81,10 +81,11 @@ def _listed(found: dict[str, Decimal]) -> str:
 def adopt_purchase(
     ports: Ports, symbol: str, stop_frac: Decimal, actor: str, target_r: Decimal = Decimal(2), source: str = "command"
 ) -> dict[str, Any]:
-    """Take a person's purchase into the ledger as a position of its own, under a stop and a target.
+    """Take a person's purchase (on futures also a sale) into the ledger as a position, under a stop and a target.
 
-    The stop lies `stop_frac` under the average price paid, the target `target_r` times as far over it. Raises BadInput
-    unless the newest purchases of the last week add up to exactly what is unexplained.
+    The stop lies `stop_frac` under the average price paid (over it for a short), the target `target_r` times as far on
+    the other side. Raises BadInput unless the newest such trades of the last week add up to exactly what is
+    unexplained.
     """
     if not ZERO < stop_frac < 1:
         raise BadInput(f"--stop-frac is {stop_frac}: give a share of the price between 0 and 1, such as 0.03")
@@ -93,38 +94,41 @@ def adopt_purchase(
         raise BadInput(f"{symbol} is not traded here: name one of {', '.join(ports.symbols)}")
     store = ports.trading_store
     surplus = unexplained(ports).get(instrument.base, ZERO)
-    bought = _purchases(ingest_fills(ports, symbol, since=ports.clock.now() - _PURCHASE_WINDOW), surplus, instrument)
-    if not bought:
+    side = Side.SHORT if surplus < 0 and instrument.margin is not None else Side.LONG
+    recent = ingest_fills(ports, symbol, since=ports.clock.now() - _PURCHASE_WINDOW)
+    opened = _openings(recent, surplus, side, instrument)
+    if not opened:
         raise BadInput(
-            f"no purchases of the last week add up to the {surplus} {instrument.base} that are unexplained; "
+            f"no trades of the last week add up to the {surplus} {instrument.base} that are unexplained; "
             f"./tradewind accept {instrument.base} leaves them yours"
         )
-    position = _position_of(ports, bought, symbol, stop_frac, target_r, instrument)
+    position = _position_of(ports, opened, symbol, side, stop_frac, target_r, instrument)
     book = ports.exchange.book_tops([symbol])[symbol]
-    if not is_tradable(surplus, min(position.stop_price, book.bid), instrument):
+    if not is_tradable(abs(surplus), min(position.stop_price, book.bid), instrument):
         raise BadInput(f"{surplus} {instrument.base} are too little for an order: they cannot be protected")
     with store.position_lock(position.position_id) as held:
         if not held:
             raise LockNotAcquired(f"another task is at work on {position.position_id}")
         store.open_position(position)
-        store.plan_orders(_entries_of(ports, position, bought))
-        store.insert_fills(bought)
+        store.plan_orders(_entries_of(ports, position, opened))
+        store.insert_fills(opened)
         situation = converge_protection(ports, refresh(ports, position.position_id, instrument, book))
     detail = {"position_id": position.position_id, "quantity": surplus, "stop_price": position.stop_price}
     store.audit(actor, "adopt", "adopted", detail, source=source)
     record(ports, compare(ports, instruments_of(ports), foreign_fills(ports)))
     return {
         "position_id": position.position_id,
+        "side": position.side.value,
         "quantity": str(situation.position.quantity),
         "stop": str(position.stop_price),
     }
 
 
-def _purchases(foreign: Sequence[Fill], surplus: Decimal, instrument: Instrument) -> list[Fill]:
-    """The newest purchases that, net of fees in base, brought exactly the surplus; none when no row of them did."""
+def _openings(foreign: Sequence[Fill], surplus: Decimal, side: Side, instrument: Instrument) -> list[Fill]:
+    """The newest trades on that side that, net of fees in base, brought exactly the surplus; none when no row did."""
+    by_buying, left = side is Side.LONG, surplus * sign_of(side)
     found: list[Fill] = []
-    left = surplus
-    for fill in sorted((fill for fill in foreign if fill.is_buy), key=lambda fill: fill.at, reverse=True):
+    for fill in sorted((fill for fill in foreign if fill.is_buy is by_buying), key=lambda fill: fill.at, reverse=True):
         if left <= 0:
             break
         found.append(fill)
@@ -133,21 +137,28 @@ def _purchases(foreign: Sequence[Fill], surplus: Decimal, instrument: Instrument
 
 
 def _position_of(
-    ports: Ports, bought: Sequence[Fill], symbol: str, stop_frac: Decimal, target_r: Decimal, instrument: Instrument
+    ports: Ports,
+    opened: Sequence[Fill],
+    symbol: str,
+    side: Side,
+    stop_frac: Decimal,
+    target_r: Decimal,
+    instrument: Instrument,
 ) -> Position:
-    quantity = sum((fill.quantity for fill in bought), ZERO)
-    price = sum((fill.quantity * fill.price for fill in bought), ZERO) / quantity
-    stop = round_to_tick(price * (1 - stop_frac), instrument.tick_size, up=False)
-    target = round_to_tick(price + (price - stop) * target_r, instrument.tick_size, up=True)
+    quantity, sign = sum((fill.quantity for fill in opened), ZERO), sign_of(side)
+    price = sum((fill.quantity * fill.price for fill in opened), ZERO) / quantity
+    is_long = side is Side.LONG
+    stop = round_to_tick(price * (1 - sign * stop_frac), instrument.tick_size, up=not is_long)
+    target = round_to_tick(price + (price - stop) * target_r, instrument.tick_size, up=is_long)
     return Position(
-        position_id=f"{ADOPTED}{instrument.base}-{bought[0].trade_id}",
+        position_id=f"{ADOPTED}{instrument.base}-{opened[0].trade_id}",
         account=ports.account,
         strategy_version=ports.params.strategy_version,
         symbol=symbol,
-        side=Side.LONG,
+        side=side,
         family=RegimeFamily.TRENDING,
         status=PositionStatus.OPENING,
-        bar=bought[0].at,
+        bar=opened[0].at,
         opened_at=None,
         closed_at=None,
         quantity=ZERO,
@@ -157,7 +168,7 @@ def _position_of(
         stop_price=stop,
         target_price=target,
         # The rules trail by ATR: the person's own distance stands in for it.
-        atr_quote=float(price - stop) / ports.params.trending.stop_atr,
+        atr_quote=float(abs(price - stop)) / ports.params.trending.stop_atr,
         best_close=None,
         managed_bar=None,
         realised_quote=ZERO,
@@ -165,11 +176,11 @@ def _position_of(
     )
 
 
-def _entries_of(ports: Ports, position: Position, bought: Sequence[Fill]) -> list[Order]:
+def _entries_of(ports: Ports, position: Position, opened: Sequence[Fill]) -> list[Order]:
     """One filled entry row for each of the person's orders, under the ids they have at the exchange."""
     orders = []
-    for number, name in enumerate(dict.fromkeys(fill.client_order_id for fill in bought)):
-        own = [fill for fill in bought if fill.client_order_id == name]
+    for number, name in enumerate(dict.fromkeys(fill.client_order_id for fill in opened)):
+        own = [fill for fill in opened if fill.client_order_id == name]
         quantity = sum((fill.quantity for fill in own), ZERO)
         orders.append(
             Order(
@@ -178,7 +189,7 @@ def _entries_of(ports: Ports, position: Position, bought: Sequence[Fill]) -> lis
                 position_id=position.position_id,
                 symbol=position.symbol,
                 role=OrderRole.ENTRY,
-                is_buy=True,
+                is_buy=own[0].is_buy,
                 lot=0,
                 generation=number,
                 order_type="MARKET",
@@ -193,7 +204,7 @@ def _entries_of(ports: Ports, position: Position, bought: Sequence[Fill]) -> lis
                 # As if sent: its fills are then taken in again should this be cut short.
                 sent_at=own[0].at,
                 updated_at=ports.clock.now(),
-                reason="bought by hand",
+                reason="opened by hand",
             )
         )
     return orders
