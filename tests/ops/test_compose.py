@@ -7,6 +7,7 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,19 @@ def test_nothing_is_missing() -> None:
     assert {volume for volume in used if not volume.startswith("./")} == set(COMPOSE["volumes"])
     for path in (volume for volume in used if volume.startswith("./")):
         assert (PROJECT_DIR / path).exists(), path
+
+
+def test_every_setting_of_a_deployment_is_passed_on() -> None:
+    """What .env.example names means the same here; addresses, ports and secrets are the compose file's own."""
+    documented = set(re.findall(r"^#?(TRADEWIND_\w+)=", (PROJECT_DIR / ".env.example").read_text(), re.MULTILINE))
+    own = {
+        name for name in documented if name.endswith(("_PORT", "_HOST", "_DIR", "DATABASE_URL", "CACHE_URL", "_PART"))
+    }
+    secret = {PREFIX + n.upper() for n, f in Settings.model_fields.items() if "SecretStr" in str(f.annotation)}
+    given = SERVICES["lookout"]["environment"]
+    assert documented - own - secret <= given.keys()
+    for name in documented - own - secret:
+        assert f"${{{name}" in given[name], name
 
 
 def test_the_databases_have_no_way_out() -> None:
@@ -273,6 +287,13 @@ def test_every_package_of_the_image_is_pinned_with_hashes() -> None:
     assert "USER 50000:0" in dockerfile.split("FROM")[-1]
 
 
+def test_the_image_brings_what_a_wheel_expects_of_the_system() -> None:
+    """LightGBM's links OpenMP, which Airflow's image has not; and nothing is fetched but from its own sources."""
+    dockerfile = (OPS / "Dockerfile").read_text()
+    assert "libgomp1" in dockerfile.split("FROM")[-1]
+    assert "# syntax=" not in dockerfile
+
+
 def test_no_secret_goes_into_the_image() -> None:
     ignored = (PROJECT_DIR / ".dockerignore").read_text().split()
     assert {".tradewind/", ".env", ".git/"} <= set(ignored)
@@ -300,7 +321,7 @@ def test_docker_compose_accepts_it(tmp_path: Path) -> None:
 
 
 def test_hadolint_accepts_the_dockerfile() -> None:
-    hadolint = shutil.which("hadolint")
+    hadolint = shutil.which("hadolint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if hadolint is None:
         pytest.skip("hadolint is not installed here")
     done = subprocess.run([hadolint, OPS / "Dockerfile"], capture_output=True, text=True, check=False)
