@@ -37,6 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--soak", default=0.0, type=float, metavar="MINUTES", help="draw faults for so long in tests/chaos"
     )
+    parser.addoption("--day", action="store_true", help="live through a day in tests/e2e/test_day.py")
     parser.addoption("--all-seeds", action="store_true", help="every seed of tests/jobs/test_shuffled_market.py")
 
 

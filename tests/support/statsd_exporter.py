@@ -44,7 +44,13 @@ class Mapping:
 class StatsdExporter:
     """Listens for StatsD on a UDP port and serves what it heard as Prometheus text."""
 
-    def __init__(self, mapping: Path) -> None:
+    def __init__(
+        self,
+        mapping: Path,
+        *,
+        listen: tuple[str, int] = ("127.0.0.1", 0),
+        web: tuple[str, int] = ("127.0.0.1", 0),
+    ) -> None:
         self.mapping = Mapping(mapping)
         self.counters: defaultdict[tuple[str, Labels], float] = defaultdict(float)
         self.gauges: dict[tuple[str, Labels], float] = {}
@@ -53,8 +59,8 @@ class StatsdExporter:
         self._lock = threading.Lock()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        self._socket.bind(("127.0.0.1", 0))
-        self._web = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._socket.bind(listen)
+        self._web = ThreadingHTTPServer(web, self._handler())
         for target in (self._listen, self._web.serve_forever):
             threading.Thread(target=target, daemon=True).start()
 

@@ -1,0 +1,203 @@
+"""A day of the market in minutes on the embedded stack, PostgreSQL killed ten times in it: nothing lost, nothing left.
+
+    ./tradewind test tests/e2e/test_day.py --day
+
+One process lives through 96 cycles and 1,440 position checks by the jobs that the tasks call, over HTTP on the stepped
+exchange; beside it the whole stack runs by the wall's clock: its risk watch, its minutely position checks, its status
+app. Memory is what a process has for itself (USS), summed over what it forked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import httpx
+import psutil
+import psycopg
+import pytest
+
+from tests.support.invariants import judge
+from tradewind.bench.rows import BenchOptions
+from tradewind.bench.trading_stack import TradingStack, trading_stack
+from tradewind.settings import PROJECT_DIR
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
+
+BARS = 96
+HOUR_BARS = 4
+KILLS = 10
+GROWTH_BOUND = 0.05
+JOBS = "jobs"
+# What the day's length is felt by. Airflow's own processes live by the wall, a few minutes of it: shown, not judged.
+JUDGED = (JOBS, "exchange", "status", "valkey")
+
+
+@dataclass
+class Sample:
+    """What one service's processes hold at one moment."""
+
+    uss_mib: float = 0.0
+    handles: int = 0
+    threads: int = 0
+    processes: int = 0
+
+    def add(self, process: psutil.Process) -> None:
+        try:
+            with process.oneshot():
+                self.uss_mib += process.memory_full_info().uss / 1024**2
+                self.handles += process.num_fds()
+                self.threads += process.num_threads()
+                self.processes += 1
+        except psutil.NoSuchProcess:
+            return
+
+
+@dataclass
+class Watched:
+    """The day's samples by service."""
+
+    system: TradingStack
+    worker: psutil.Process
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
+
+    def look(self) -> None:
+        state = self.system.stack.state
+        assert state is not None
+        leaders = {process.name: process.mark.pid for process in state.processes if process.mark is not None}
+        for name, pid in {**leaders, JOBS: self.worker.pid}.items():
+            sample = Sample()
+            try:
+                leader = psutil.Process(pid)
+                family = [leader, *leader.children(recursive=True)]
+            except psutil.NoSuchProcess:
+                continue  # killed, and not started again yet
+            for process in family:
+                sample.add(process)
+            self.samples.setdefault(name, []).append(sample)
+
+    def growth(self, name: str, what: str) -> tuple[float, float]:
+        """The median of the second hour, and that of the last."""
+        values = [getattr(sample, what) for sample in self.samples[name]]
+        return median(values[HOUR_BARS : 2 * HOUR_BARS]), median(values[-HOUR_BARS:])
+
+    def __str__(self) -> str:
+        lines = [f"{'':16}{'USS MiB, 2nd hour':>20}{'last hour':>12}{'grown':>9}{'handles':>16}{'threads':>12}"]
+        for name in sorted(self.samples):
+            first, last = self.growth(name, "uss_mib")
+            handles, threads = (self.growth(name, what) for what in ("handles", "threads"))
+            lines.append(
+                f"{name:16}{first:>20.1f}{last:>12.1f}{last / first - 1:>9.1%}"
+                f"{f'{handles[0]:.0f} → {handles[1]:.0f}':>16}{f'{threads[0]:.0f} → {threads[1]:.0f}':>12}"
+            )
+        return "\n".join(lines)
+
+
+def test_a_day_leaves_nothing_behind(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
+    if not request.config.getoption("--day"):
+        pytest.skip("takes ten minutes: --day")
+    with trading_stack(BenchOptions(quick=True)) as system:
+        since = system.now()
+        before = _connections(system)
+        worker = _start_worker(system)
+        watched = Watched(system, psutil.Process(worker.pid))
+        killed: list[float] = []
+        last: dict[str, Any] = {}
+        assert worker.stdout is not None
+        assert worker.stdin is not None
+        try:
+            for number in range(BARS):
+                line = worker.stdout.readline()
+                assert line, "the jobs ended before the day did: see above"
+                last = json.loads(line)
+                watched.look()
+                _ask_the_status_app(system)
+                if number >= HOUR_BARS and (number - HOUR_BARS) % 9 == 0 and len(killed) < KILLS:
+                    killed.append(time.monotonic())
+                    system.kill("postgres")
+                if number < BARS - 1:
+                    worker.stdin.write("\n")
+                    worker.stdin.flush()
+            found = judge(system.wiring, since)
+            locks, idle = _left_in_the_database(system)
+            worker.stdin.write("\n")
+            worker.stdin.close()
+            assert worker.wait(60) == 0
+        finally:
+            worker.kill()
+        after = _connections(system)
+        rows = system.wiring.database.rows("SELECT state, count(*) AS n FROM cycles GROUP BY 1")
+        with capsys.disabled():
+            print(f"\n\n{watched}\n\n{last}\n{len(killed)} kills of PostgreSQL\ncycles: {rows}")
+            print(
+                f"connections {before} → {after}; locks left {locks}, idle in transaction {idle}\n{json.dumps(found)}"
+            )
+    assert len(killed) == KILLS
+    assert last["checks"] == BARS * 15
+    assert sum(row["n"] for row in rows) >= BARS
+    assert {row["state"] for row in rows} == {"done"}
+    assert {name: words for name, words in found["broken"].items() if words} == {}
+    assert found["counted"]["fills"] > 0
+    assert (locks, idle) == (0, 0)
+    assert after <= before
+    for name in JUDGED:
+        first, end = watched.growth(name, "uss_mib")
+        assert end <= first * (1 + GROWTH_BOUND), f"{name} grew from {first:.1f} to {end:.1f} MiB"
+        first, end = watched.growth(name, "handles")
+        assert end <= first + 2, f"{name} holds {end:.0f} handles, {first:.0f} before"
+    for name in watched.samples:
+        first, end = watched.growth(name, "processes")
+        assert end <= first + 1, f"{name} has {end:.0f} processes, {first:.0f} before"
+
+
+def _start_worker(system: TradingStack) -> subprocess.Popen[str]:
+    settings = system.settings
+    environment = os.environ | settings.environment() | {
+        "PYTHONPATH": os.pathsep.join([str(PROJECT_DIR / "include"), str(PROJECT_DIR)]),
+        "TRADEWIND_DATABASE_URL": settings.writer_database_url.get_secret_value(),
+        "TRADEWIND_CACHE_URL": settings.cache_url.get_secret_value(),
+    }  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.e2e.day_worker", str(BARS)],
+        env=environment, cwd=PROJECT_DIR, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def _ask_the_status_app(system: TradingStack) -> None:
+    url = f"http://127.0.0.1:{system.settings.status_port}"
+    token = system.settings.api_read_token.get_secret_value()
+    for path in ("/api/health", "/api/system-status", "/api/positions", "/api/orders", "/api/decisions"):
+        try:
+            httpx.get(url + path, headers={"Authorization": f"Bearer {token}"}, timeout=20, trust_env=False)
+        except httpx.TransportError:
+            continue  # its database is away
+
+
+def _connections(system: TradingStack) -> int:
+    """To our database, of everybody but the one that asks."""
+    with psycopg.connect(system.settings.database_url.get_secret_value()) as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+            "AND backend_type = 'client backend'"
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _left_in_the_database(system: TradingStack) -> tuple[int, int]:
+    """Advisory locks of the waiting jobs, and transactions that stand open for longer than a task takes."""
+    with psycopg.connect(system.settings.database_url.get_secret_value()) as connection:
+        row = connection.execute(
+            "SELECT (SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE locktype = 'advisory' "
+            "AND a.datname = current_database() AND a.state_change < now() - interval '20 s'), "
+            "(SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' "
+            "AND state_change < now() - interval '20 s')"
+        ).fetchone()
+    assert row is not None
+    return int(row[0]), int(row[1])
