@@ -22,7 +22,7 @@ INSERT INTO jobs (job_id, kind, state, params, requested_by)
 VALUES (%(job_id)s, %(kind)s, 'queued', %(params)s, %(requested_by)s) ON CONFLICT DO NOTHING
 """
 _MOVE_JOB = """
-UPDATE jobs SET state = %(state)s, error = %(error)s,
+UPDATE jobs SET state = %(state)s, error = %(error)s, reported_at = now(),
     started_at = CASE WHEN %(state)s = 'running' THEN coalesce(started_at, now()) ELSE started_at END,
     finished_at = CASE WHEN %(state)s IN ('done', 'failed') THEN now() END
 WHERE job_id = %(job_id)s
@@ -56,7 +56,7 @@ SELECT symbol, timeframe, sum(date_part('epoch', end_time - start_time)) AS expe
 FROM history_chunks WHERE job_id = %(job_id)s GROUP BY symbol, timeframe ORDER BY symbol, timeframe
 """
 _NEWEST_JOB = "SELECT job_id FROM jobs WHERE kind = %(kind)s ORDER BY created_at DESC, job_id LIMIT 1"
-_REPORT = "UPDATE jobs SET progress = %(progress)s WHERE job_id = %(job_id)s"
+_REPORT = "UPDATE jobs SET progress = %(progress)s, reported_at = now() WHERE job_id = %(job_id)s"
 
 _FIRST_WANTED = """
 SELECT s.symbol, s.timeframe, least(c.open_time, h.start_time) AS first

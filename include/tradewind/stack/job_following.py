@@ -1,4 +1,4 @@
-"""The state of jobs that wait for an Airflow run: the run's, asked for, since no run writes to the job's row itself."""
+"""The state of jobs that cannot tell it themselves: those that wait for an Airflow run, and those that were killed."""
 
 from __future__ import annotations
 
@@ -23,6 +23,21 @@ _FOLLOWED: Final = """
     UPDATE jobs SET state = %(state)s, started_at = coalesce(started_at, %(started_at)s),
         finished_at = %(finished_at)s, error = %(error)s
     WHERE job_id = %(job_id)s AND (state IN ('queued', 'running') OR (state = 'failed' AND started_at IS NULL))"""
+
+# A chunk under the exchange's rate limit takes minutes; silence for this long is death.
+_SILENT_FOR: Final = timedelta(minutes=30)
+DIED: Final = "it ended without a word: start it again, what is stored is neither fetched nor stored twice"
+_FAIL_SILENT: Final = """
+    UPDATE jobs AS j SET state = 'failed', finished_at = now(), error = %(error)s
+    WHERE state = 'running' AND dag_run_id IS NULL
+      AND greatest(started_at, reported_at, (SELECT max(done_at) FROM history_chunks AS c WHERE c.job_id = j.job_id))
+          < now() - %(silent_for)s"""
+
+
+def fail_silent_jobs(database: Database) -> int:
+    """End the rows of jobs without a run that said nothing for half an hour; returns how many. A job that goes on after
+    all moves its row back. Raises StoreUnavailable."""
+    return database.execute(_FAIL_SILENT, {"error": DIED, "silent_for": _SILENT_FOR})
 
 
 def follow_jobs(database: Database, airflow: AirflowClient) -> int:

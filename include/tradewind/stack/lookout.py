@@ -33,7 +33,7 @@ from tradewind.settings import Settings, load_settings
 from tradewind.stack.airflow_api import AirflowClient
 from tradewind.stack.checks import Check, Checks
 from tradewind.stack.gauges import Gauges
-from tradewind.stack.job_following import follow_jobs
+from tradewind.stack.job_following import fail_silent_jobs, follow_jobs
 from tradewind.stack.state import StackState, state_file
 from tradewind.stack.summary import daily_summary
 from tradewind.wiring import Wiring
@@ -263,6 +263,7 @@ class Lookout:
         self._raised_s[key] = time.monotonic()
 
     def _follow_jobs(self) -> None:
+        fail_silent_jobs(self._wiring.database)
         settings = self._settings
         password = settings.airflow_password.get_secret_value()
         with AirflowClient(settings.airflow_url, settings.airflow_username, password, timeout_s=5.0) as airflow:
