@@ -7,9 +7,12 @@ from decimal import Decimal
 import pytest
 
 from tests.support.trading import BAR, BAR_MS, PARAMS, STEP_MS, D, cycle, instrument, symbol_inputs
-from tradewind.backtest.account import Holding, SimulatedAccount, matching_settings
+from tradewind.backtest.account import SimulatedAccount
+from tradewind.backtest.booking import matching_settings
+from tradewind.backtest.holding import Holding
 from tradewind.core.decision import decide
 from tradewind.core.ledger import total
+from tradewind.core.matching_book import BarTicks
 from tradewind.core.matching_rules import amount
 from tradewind.core.types import BracketSupport, Intent, OrderRole, OrderState, PositionStatus, RegimeFamily, Side
 
@@ -25,8 +28,12 @@ def intent() -> Intent:
 def account(bracket: BracketSupport = BracketSupport.OTOCO, volume: float = 50_000.0) -> SimulatedAccount:
     rules = instrument(bracket=bracket)
     made = SimulatedAccount("test", {"SOL/USDT": rules}, D(10_000), matching_settings(PARAMS))
-    made.feed_price("SOL/USDT", 100.0, volume, OPEN_MS, OPEN_MS)
+    feed_price(made, 100.0, OPEN_MS, volume)
     return made
+
+
+def feed_price(made: SimulatedAccount, price: float, at_ms: int, volume: float = 50_000.0) -> None:
+    made.feed_price("SOL/USDT", round(price * 100), int(volume * 1000), at_ms, at_ms)
 
 
 def entered(made: SimulatedAccount) -> Holding:
@@ -35,7 +42,8 @@ def entered(made: SimulatedAccount) -> Holding:
 
 def bar(made: SimulatedAccount, number: int, *prices: float, volume: float = 50_000.0) -> None:
     at = OPEN_MS + number * STEP_MS
-    made.feed_bar("SOL/USDT", (prices[0], prices[1], prices[2], prices[3]), volume, at, at + STEP_MS - 1)
+    opened, high, low, close = (round(price * 100) for price in prices)
+    made.feed_bar("SOL/USDT", BarTicks(opened, high, low, close, int(volume * 1000)), at, at + STEP_MS - 1)
 
 
 def resting(holding: Holding, role: OrderRole) -> list[tuple[int, Decimal]]:
@@ -90,7 +98,7 @@ def test_half_at_one_r_leaves_the_other_lot_protected() -> None:
 def test_a_stop_that_the_price_is_through_already_leaves_at_market() -> None:
     made = account()
     holding = entered(made)
-    made.feed_price("SOL/USDT", 99.0, 50_000.0, OPEN_MS + STEP_MS, OPEN_MS + STEP_MS)
+    feed_price(made, 99.0, OPEN_MS + STEP_MS)
     made.protect(holding, D("99.50"), OPEN_MS + STEP_MS, "moved")
     assert not holding.is_live
     exits = [o for o in holding.orders.values() if o.role is OrderRole.EXIT]
@@ -104,7 +112,7 @@ def test_a_stop_in_a_book_too_thin_leaves_a_rest_that_is_seen_and_sold_later() -
     assert holding.is_live
     assert made.unprotected(holding)
     at = OPEN_MS + 2 * STEP_MS
-    made.feed_price("SOL/USDT", 97.0, 50_000.0, at, at)
+    feed_price(made, 97.0, at)
     made.protect(holding, holding.position.stop_price, at, "healed")
     assert not holding.is_live
 
@@ -132,7 +140,7 @@ def test_a_second_lot_that_did_not_fill_leaves_the_first_one_whole() -> None:
 def test_an_entry_without_the_money_is_refused_and_nothing_is_held() -> None:
     rules = instrument()
     made = SimulatedAccount("test", {"SOL/USDT": rules}, D(100), matching_settings(PARAMS))
-    made.feed_price("SOL/USDT", 100.0, 50_000.0, OPEN_MS, OPEN_MS)
+    feed_price(made, 100.0, OPEN_MS)
     holding = entered(made)
     assert {(o.lot, o.state) for o in holding.orders.values()} == {(0, OrderState.REJECTED), (1, OrderState.EXPIRED)}
     assert holding.position.status is PositionStatus.CLOSED

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from tests.support.trading import BAR_MS, PARAMS, STEP_MS, D, cycle, instrument, prediction, random_bars, symbol_inputs
-from tradewind.backtest.account import matching_settings
+from tradewind.backtest.booking import matching_settings
 from tradewind.backtest.futures_account import LIQUIDATED, FuturesSimulatedAccount
 from tradewind.backtest.replay import ReplayResult, ReplaySettings, replay
 from tradewind.backtest.signals import Forecast, SymbolSeries, moment, prefilter, symbol_series
 from tradewind.core.decision import decide, filter_candidates
 from tradewind.core.futures import make_brackets
+from tradewind.core.matching_book import BarTicks
 from tradewind.core.types import (
     Bars,
     BracketSupport,
@@ -134,13 +135,14 @@ def account(leverage: int = 3) -> FuturesSimulatedAccount:
     made = FuturesSimulatedAccount(
         "test", {"SOL/USDT": contract("SOL/USDT", leverage)}, D(10_000), matching_settings(PARAMS)
     )
-    made.feed_price("SOL/USDT", 100.0, 50_000.0, OPEN_MS, OPEN_MS)
+    made.feed_price("SOL/USDT", 10_000, 50_000_000, OPEN_MS, OPEN_MS)
     return made
 
 
 def feed(made: FuturesSimulatedAccount, number: int, *prices: float) -> None:
     at = OPEN_MS + number * STEP_MS
-    made.feed_bar("SOL/USDT", (prices[0], prices[1], prices[2], prices[3]), 50_000.0, at, at + STEP_MS - 1)
+    opened, high, low, close = (round(price * 100) for price in prices)
+    made.feed_bar("SOL/USDT", BarTicks(opened, high, low, close, 50_000_000), at, at + STEP_MS - 1)
 
 
 def test_a_short_is_protected_at_once_and_stopped_above() -> None:

@@ -22,14 +22,12 @@ from tests.support.trading import (
 from tradewind.core.filters import (
     FILTER_ORDER,
     SYMBOL_FILTERS,
-    Book,
     check_correlation,
     check_exposure,
     check_positions,
-    choose_signal,
     in_order,
-    room_for,
 )
+from tradewind.core.gates import SYMBOL_GATES, Book, choose_signal, room_for
 from tradewind.core.inputs import CycleInputs, SymbolInputs, pair_key
 from tradewind.core.types import (
     ClosedTrade,
@@ -46,7 +44,11 @@ from tradewind.core.types import (
 def verdicts(inputs: CycleInputs) -> dict[str, Verdict]:
     symbol = inputs.symbols[0]
     signal = choose_signal(symbol.prediction, inputs.allowed_sides)
-    return {v.filter: v for v in (check(inputs, symbol, signal) for check in SYMBOL_FILTERS)}
+    found = {v.filter: v for v in (check(inputs, symbol, signal) for check in SYMBOL_FILTERS)}
+    assert {name: gate(inputs, symbol, signal) for name, gate in SYMBOL_GATES} == {
+        name: verdict.passed for name, verdict in found.items()
+    }
+    return found
 
 
 def refused(symbol: SymbolInputs | None = None, **changes: object) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,6 +32,13 @@ class Funnel:
         first = next((v.filter for v in decision.verdicts if not v.passed), None)
         for verdict in decision.verdicts:
             self.add(verdict.filter, int(verdict.passed), int(not verdict.passed), int(verdict.filter == first))
+
+    def with_decisions(self, decisions: Iterable[Decision]) -> Funnel:
+        """These counts and those of decisions made in full."""
+        whole = Funnel(dict(self.passed), dict(self.refused), dict(self.first))
+        for decision in decisions:
+            whole.count(decision)
+        return whole
 
     def count_columns(self, masks: Mapping[str, BoolArray], rows: IntArray) -> BoolArray:
         """Count the rows that a column's filter refuses; returns which of `rows` all of them pass."""

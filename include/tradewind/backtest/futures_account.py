@@ -20,7 +20,9 @@ from tradewind.core.matching_types import NewOrder, OrderKind
 from tradewind.core.matching_types import Order as EngineOrder
 from tradewind.core.types import Instrument, Order, OrderRole, OrderState, PositionStatus
 
-from .account import Holding, SimulatedAccount, rules_of
+from .account import SimulatedAccount
+from .booking import rules_of
+from .holding import Holding
 from .signals import moment
 
 LIQUIDATED: Final = "liquidated"
@@ -77,7 +79,7 @@ class FuturesSimulatedAccount(SimulatedAccount):
             order = self.engine.orders[order_id]
             if order.client_id not in self._holding_of:
                 found.append(order)
-        self._seen_order_id = max(self.engine.orders, default=0)
+        self._seen_order_id = next(reversed(self.engine.orders), 0)
         return found
 
     def _adopt(self, order: EngineOrder) -> None:

@@ -12,21 +12,21 @@ from decimal import Decimal
 import numpy as np
 
 from tradewind.core.params import StrategyParams
+from tradewind.core.resampling import BASE_MS
 from tradewind.core.risk import Breach, breached
 from tradewind.core.types import FloatArray, IntArray
 
 from .results import EquityCurve
-
-DAY_MS = 86_400_000
-_NEAR = 1e-9  # floats this near to a limit are left to the exact test
+from .skipping import DAY_MS, look_through
 
 
 @dataclass(slots=True)
 class Marks:
-    """What equity was, and whether the breaker has stopped the day."""
+    """What equity was at the moments of `times`, and whether the breaker has stopped the day."""
 
     capital_quote: Decimal
     params: StrategyParams
+    times: IntArray
     last: Decimal = field(init=False)
     peak: Decimal = field(init=False)
     day_open: Decimal = field(init=False)
@@ -34,24 +34,26 @@ class Marks:
     halted_until_ms: int = 0
     halt_reason: str = ""
     breaches: list[tuple[int, Breach]] = field(default_factory=list)
-    _times: list[IntArray] = field(default_factory=list)
-    _values: list[FloatArray] = field(default_factory=list)
+    _drawn: FloatArray = field(init=False)  # at each close; NaN where nothing was held
 
     def __post_init__(self) -> None:
         self.last = self.peak = self.day_open = self.capital_quote
+        self._drawn = np.full(len(self.times), np.nan)
 
-    def mark(self, at_ms: int, equity: Decimal, *, drawn: bool) -> bool:
-        """An exact mark; True when it breaches a limit for the first time since the last pause."""
+    def mark(self, at_ms: int, equity: Decimal, drawn_at: int = -1) -> bool:
+        """An exact mark; True when it breaches a limit for the first time since the last pause.
+
+        `drawn_at` is the index of the bar whose close it is; without one it is the mark of an open.
+        """
         self.last = equity
         if self.halted_until_ms and at_ms >= self.halted_until_ms:
             self.halted_until_ms, self.halt_reason = 0, ""
             self.peak = equity
-        day = at_ms // DAY_MS
-        if day != self.day and not drawn:
-            self.day, self.day_open = day, equity
+        if drawn_at >= 0:
+            self._drawn[drawn_at] = float(equity)
+        elif at_ms // DAY_MS != self.day:
+            self._begin_day(at_ms, equity)
         self.peak = max(self.peak, equity)
-        if drawn:
-            self.draw(np.array([at_ms]), np.array([float(equity)]))
         if self.halted_until_ms:
             return False
         breach = breached(equity, self.day_open, self.peak, self.params)
@@ -62,21 +64,27 @@ class Marks:
         self.halt_reason = breach.reason
         return True
 
-    def first_near_breach(self, worth: FloatArray) -> int:
-        """Index of the first of these marks that may breach a limit, their number when none can."""
-        peaks = np.maximum(np.maximum.accumulate(worth), float(self.peak))
-        day_open = float(self.day_open)
-        near = (worth - day_open <= (-self.params.max_daily_loss_frac + _NEAR) * day_open) | (
-            worth - peaks <= (-self.params.max_drawdown_frac + _NEAR) * peaks
-        )
-        return int(np.argmax(near)) if near.any() and not self.halted_until_ms else len(worth)
+    def quiet_bars(self, worth: FloatArray, first: int) -> tuple[int, float, int]:
+        """`look_through` the marks of the bars from index `first` on, against the limits as they stand."""
+        found: tuple[int, float, int] = look_through(
+            worth, int(self.times[first]), self.day, float(self.day_open), float(self.peak),
+            self.params.max_daily_loss_frac, self.params.max_drawdown_frac,
+        )  # fmt: skip
+        return found
 
-    def draw(self, at_ms: IntArray, worth: FloatArray) -> None:
-        """Add marks to the curve."""
-        self._times.append(at_ms)
-        self._values.append(worth)
+    def begin_day(self, index: int, equity: Decimal) -> None:
+        """The open after the bar at an index is a day's first."""
+        self._begin_day(int(self.times[index]) + BASE_MS, equity)
 
-    def curve(self, start_ms: int) -> EquityCurve:
-        """Every mark, the capital at `start_ms` first."""
-        times = np.concatenate([np.array([start_ms]), *self._times]).astype(np.int64)
-        return EquityCurve(times, np.concatenate([np.array([float(self.capital_quote)]), *self._values]))
+    def _begin_day(self, at_ms: int, equity: Decimal) -> None:
+        self.day, self.day_open = at_ms // DAY_MS, equity
+
+    def draw(self, first: int, worth: FloatArray) -> None:
+        """Add marks at the closes from an index on to the curve."""
+        self._drawn[first : first + len(worth)] = worth
+
+    def curve(self) -> EquityCurve:
+        """Every mark, the capital at the first moment before them."""
+        known = np.isfinite(self._drawn)
+        times = np.concatenate((self.times[:1], self.times[known] + BASE_MS))
+        return EquityCurve(times, np.concatenate(([float(self.capital_quote)], self._drawn[known])))

@@ -10,16 +10,19 @@ seconds, and after a breaker trip trading resumes at the next UTC midnight, as i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from tradewind.core.decision import decide
 from tradewind.core.params import StrategyParams
 from tradewind.core.resampling import BASE_MS
 from tradewind.core.risk import Breach
 from tradewind.core.types import Decision, Fill, Order, Outcome, Side
 
 from .chain import Chain
-from .results import RunResult
+from .results import Lazy, RunResult
 from .settings import ReplaySettings
 from .signals import SymbolSeries
 
@@ -31,7 +34,7 @@ class ReplayResult:
     """The run as the report shows it, and everything underneath."""
 
     run: RunResult
-    decisions: Sequence[Decision]  # of every candidate that was decided in full
+    decisions: Sequence[Decision]  # of every candidate that was decided in full, with its words: made when it is read
     orders: Sequence[Order]
     fills: Sequence[Fill]
     breaches: Sequence[tuple[int, Breach]]
@@ -56,18 +59,36 @@ def replay(
     ValueError when no symbol has a bar in the range.
     """
     chain = Chain(series, params, start_ms, end_ms, settings or ReplaySettings())
-    chain.run()
+    with _uncollected():
+        chain.run()
     return _result(chain, title, labels)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the search for cycles: a replay makes none, and it would be searched for among all that it keeps."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        # What was made becomes old unseen; else the next allocation would search all of it.
+        gc.freeze()
+        gc.unfreeze()
+        if was:
+            gc.enable()
 
 
 def _result(chain: Chain, title: str, labels: Sequence[str]) -> ReplayResult:
     settings = chain.settings
     held = sum(h.position.entry_quantity > 0 for h in chain.live.values())
-    decided = max(len(chain.decisions), 1)
+    asked = [symbol for inputs in chain.decided for symbol in inputs.symbols]
+    scored = sum(symbol.sentiment is not None and symbol.sentiment.status == "ok" for symbol in asked)
+    coverage_frac = scored / max(len(asked), 1)
     notes = [
         f"{len(chain.times)} bars of {len(chain.series)} symbols; {chain.visited} visited, "
-        f"{len(chain.decisions)} candidates decided in full",
-        f"a stored sentiment score was known for {chain.scored / decided:.0%} of them, the others were neutral",
+        f"{len(asked)} candidates decided in full",
+        f"a stored sentiment score was known for {coverage_frac:.0%} of them, the others were neutral",
         "equity is marked at bar closes; after a breaker trip trading resumes at the next UTC midnight",
     ]
     if Side.SHORT in chain.sides:
@@ -75,30 +96,30 @@ def _result(chain: Chain, title: str, labels: Sequence[str]) -> ReplayResult:
     if held:
         notes.append(f"{held} positions are still open at the end: in the equity, not among the trades")
     holdings = list(chain.account.holdings.values())
-    start_ms = int(chain.times[0])
+    decisions = Lazy(lambda: [decision for inputs in chain.decided for decision in decide(inputs)])
     run = RunResult(
         title=title,
         labels=list(labels),
         strategy_version=chain.params.strategy_version,
-        start_ms=start_ms,
+        start_ms=int(chain.times[0]),
         end_ms=int(chain.times[-1]) + BASE_MS,
         initial_equity_quote=float(settings.capital_quote),
         trades=chain.trades,
-        equity=chain.marks.curve(start_ms),
-        funnel=chain.funnel.rows(),
-        decisions=[decision_row(d) for d in reversed(chain.decisions[-settings.shown_decisions :])],
+        equity=chain.marks.curve(),
+        funnel=Lazy(lambda: chain.funnel.with_decisions(decisions).rows()),
+        decisions=Lazy(lambda: [decision_row(d) for d in reversed(decisions[-settings.shown_decisions :])]),
         bars={symbol: s.bars for symbol, s in chain.series.items()},
         notes=notes,
     )
     return ReplayResult(
         run=run,
-        decisions=chain.decisions,
-        orders=[order for h in holdings for order in h.orders.values()],
-        fills=[fill for h in holdings for fill in h.fills],
+        decisions=decisions,
+        orders=Lazy(lambda: [order for h in holdings for order in h.orders.values()]),
+        fills=Lazy(lambda: [fill for h in holdings for fill in h.fills]),
         breaches=chain.marks.breaches,
-        bars_seen=int(sum((rows >= 0).sum() for rows in chain.rows.values())),
+        bars_seen=int(sum((rows >= 0).sum() for rows in chain.timeline.rows.values())),
         bars_visited=chain.visited,
-        sentiment_coverage_frac=chain.scored / decided,
+        sentiment_coverage_frac=coverage_frac,
     )
 
 

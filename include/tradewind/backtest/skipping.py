@@ -1,4 +1,4 @@
-"""How far nothing can happen to a position: the loop between events, compiled.
+"""How far nothing can happen, and what the account is worth until then: the loops between events, compiled.
 
 The position rule is `core.position_kernels.manage_close`, the one that serves live; what touches an order is told by
 `core.matching`'s own bounds. So a bar is passed over only when walking it would change nothing but the best close.
@@ -11,11 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from tradewind.core.matching_book import BarTicks
 from tradewind.core.params import StrategyParams
 from tradewind.core.position_kernels import manage_close
 from tradewind.core.positions import HOLD, Costs, bars_held, sign_of
 from tradewind.core.resampling import BASE_MS
 from tradewind.core.types import Bars, FloatArray, Instrument, IntArray, Position
+
+DAY_MS = 86_400_000
+NEAR = 1e-9  # floats this near to a limit are left to the exact test
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +38,13 @@ class TickColumns:
         tick, step = float(instrument.tick_size), float(instrument.step_size)
         prices = [np.rint(column / tick).astype(np.int64) for column in (bars.open, bars.high, bars.low, bars.close)]
         return cls(prices[0], prices[1], prices[2], prices[3], (bars.volume / step).astype(np.int64))
+
+    def bar(self, row: int) -> BarTicks:
+        """One bar for the engine."""
+        return BarTicks(
+            int(self.open[row]), int(self.high[row]), int(self.low[row]), int(self.close[row]),
+            int(self.volume_lots[row]),
+        )  # fmt: skip
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
@@ -99,3 +110,58 @@ def next_event(
         costs.fee_frac, costs.market_frac, tick,
     )  # fmt: skip
     return int(row)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
+def add_worth(
+    worth: FloatArray,
+    opens: IntArray,
+    closes: IntArray,
+    row: int,
+    quantity: float,
+    tick: float,
+    half_spread_ppm: int,
+) -> None:
+    """Add what `quantity` (negative for a short) would bring at the close of each bar from `row` on and at the open
+    after it, in turns, to marks that come in such pairs; `opens` and `closes` in ticks."""
+    for k in range(len(worth) // 2):
+        for place, last in ((2 * k, closes[row + k]), (2 * k + 1, opens[row + k + 1])):
+            half = max(1, -(-last * half_spread_ppm // 1_000_000))
+            price = max(1, last - half if quantity >= 0 else last + half)
+            worth[place] += quantity * price * tick
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
+def look_through(
+    worth: FloatArray,
+    first_ms: int,
+    day: int,
+    day_open: float,
+    peak: float,
+    max_loss_frac: float,
+    max_drawdown_frac: float,
+) -> tuple[int, float, int]:
+    """(pairs of marks before the first that may breach a limit, the highest mark, where the last day among them opens).
+
+    Marks come in pairs of a close and the open after it, the first bar opening at `first_ms`; the last is −1 when no
+    day begins among them.
+    """
+    highest, begun = -np.inf, -1
+    for k in range(len(worth) // 2):
+        open_ms = first_ms + (k + 1) * BASE_MS
+        high = max(peak, worth[2 * k])
+        for place in (2 * k, 2 * k + 1):
+            mark = worth[place]
+            opens_day = place % 2 == 1 and open_ms // DAY_MS != day
+            reference = mark if opens_day else day_open
+            high = max(high, mark)
+            if (
+                mark - reference <= (NEAR - max_loss_frac) * reference
+                or mark - high <= (NEAR - max_drawdown_frac) * high
+            ):
+                return k, highest, begun
+        highest = max(highest, worth[2 * k], worth[2 * k + 1])
+        peak = high
+        if open_ms // DAY_MS != day:
+            day, day_open, begun = open_ms // DAY_MS, worth[2 * k + 1], 2 * k + 1
+    return len(worth) // 2, highest, begun

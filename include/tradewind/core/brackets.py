@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import ROUND_FLOOR, Decimal
+from functools import lru_cache
 from typing import Final
 
 from .orders import client_order_id, list_client_id
@@ -32,6 +33,7 @@ ZERO: Final = Decimal(0)
 ONE: Final = Decimal(1)
 
 
+@lru_cache(maxsize=1024, typed=True)  # the strategy's thresholds are asked for at every decision
 def decimal_of(value: float) -> Decimal:
     """The decimal a float prints as: 0.1 gives 0.1, not its binary expansion."""
     return Decimal(repr(value))

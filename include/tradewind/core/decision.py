@@ -16,25 +16,37 @@ from datetime import datetime
 from typing import Any
 
 from .brackets import decimal_of
-from .filters import (
-    SYMBOL_FILTERS,
+from .filters import SYMBOL_FILTERS, check_correlation, check_exposure, check_positions, in_order
+from .futures_sizing import check_liquidation
+from .gates import (
+    SYMBOL_GATES,
     Book,
     Signal,
-    check_correlation,
-    check_exposure,
-    check_positions,
     choose_signal,
-    in_order,
+    correlated_risk,
+    has_own_risk,
+    has_room,
+    has_slot,
+    room_beside,
     room_for,
 )
-from .futures_sizing import check_liquidation
 from .inputs import CycleInputs, SymbolInputs
 from .orders import intent_id
 from .ports import PredictionModel
-from .sizing import SIZE, Sizing, cost_frac, size_entry
+from .sizing import SIZE, Sizing, cost_frac, reckon_size, size_entry
 from .types import Decision, Exposure, Intent, Outcome, RegimeState, Verdict
 
-__all__ = ["Candidate", "CycleInputs", "SymbolInputs", "decide", "filter_candidates", "predict", "size_candidates"]
+__all__ = [
+    "Candidate",
+    "CycleInputs",
+    "Judgement",
+    "SymbolInputs",
+    "decide",
+    "filter_candidates",
+    "judge",
+    "predict",
+    "size_candidates",
+]
 
 NO_CHAMPION = "model: no champion"
 
@@ -104,10 +116,7 @@ def size_candidates(inputs: CycleInputs, candidates: Sequence[Candidate]) -> lis
     for candidate in sorted(candidates, key=_by_expected_value):
         decision = _decide_one(inputs, candidate, book)
         if decision.intent is not None:
-            intent = decision.intent
-            exposure = Exposure(intent.symbol, intent.side, intent.notional_quote, intent.risk_quote)
-            assert candidate.inputs.instrument is not None  # nothing is sized without its rules
-            book = book.with_intent(exposure, intent.notional_quote * cost_frac(candidate.inputs.instrument))
+            book = _book_after(book, decision.intent, candidate.inputs)
         decisions[candidate.inputs.symbol] = decision
     return [decisions[candidate.inputs.symbol] for candidate in candidates]
 
@@ -117,9 +126,87 @@ def decide(inputs: CycleInputs) -> list[Decision]:
     return size_candidates(inputs, filter_candidates(inputs))
 
 
+# --------------------------------------------------------------------------------------------------------------- judge
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What `decide` comes to for one symbol, without the words."""
+
+    symbol: SymbolInputs
+    outcome: Outcome
+    intent: Intent | None
+
+
+def judge(inputs: CycleInputs) -> list[Judgement]:
+    """Outcome and intent of every symbol as `decide` finds them, in the inputs' order.
+
+    The same gates, without the verdicts' words and numbers, and without those that come after a refusal: whoever wants
+    to know why asks `decide` about the same inputs.
+    """
+    book = Book.of(inputs.portfolio)
+    found: dict[str, Judgement] = {}
+    signalled = [(s, choose_signal(s.prediction, inputs.allowed_sides)) for s in inputs.symbols]
+    for symbol, signal in sorted(signalled, key=lambda pair: _order_of(*pair)):
+        sizing = _size_where_passed(inputs, symbol, signal, book)
+        outcome = _outcome(inputs, bool(symbol.missing_inputs(inputs.bar_ms)), sizing is None)
+        intent = None
+        if outcome is Outcome.INTENT and signal is not None and sizing is not None:
+            intent = _intent(inputs, symbol, signal, sizing)
+            book = _book_after(book, intent, symbol)
+        found[symbol.symbol] = Judgement(symbol, outcome, intent)
+    return [found[symbol.symbol] for symbol in inputs.symbols]
+
+
+def _size_where_passed(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal | None, book: Book) -> Sizing | None:
+    """The size of an entry that every filter passes; None from the first refusal on."""
+    params, numbers, instrument = inputs.params, symbol.numbers, symbol.instrument
+    if signal is None or numbers is None or instrument is None or symbol.prediction is None:
+        return None
+    # The cheapest first: a symbol that is held already is asked nothing more.
+    if not has_slot(symbol.symbol, book, params):
+        return None
+    for _, gate in SYMBOL_GATES:
+        if not gate(inputs, symbol, signal):
+            return None
+    shared, _ = correlated_risk(symbol.symbol, signal.side, book, inputs)
+    room = room_beside(shared, symbol.symbol, book, params)
+    if not has_own_risk(shared, book, params) or not has_room(room, params):
+        return None
+    sizing = reckon_size(
+        signal.side,
+        decimal_of(numbers.close),
+        numbers.atr_quote,
+        numbers.volume_base,
+        params.geometry(symbol.prediction.family),
+        room,
+        instrument,
+        params,
+    ).sizing
+    if instrument.margin is not None and not check_liquidation(signal.side, sizing, instrument, params).passed:
+        return None
+    return sizing
+
+
+def _book_after(book: Book, intent: Intent, symbol: SymbolInputs) -> Book:
+    assert symbol.instrument is not None  # nothing is sized without its rules
+    exposure = Exposure(intent.symbol, intent.side, intent.notional_quote, intent.risk_quote)
+    return book.with_intent(exposure, intent.notional_quote * cost_frac(symbol.instrument))
+
+
+def _outcome(inputs: CycleInputs, is_incomplete: bool, is_refused: bool) -> Outcome:
+    """Too late comes before incomplete, that before declined."""
+    if inputs.now > inputs.expires_at:
+        return Outcome.EXPIRED
+    if is_incomplete:
+        return Outcome.UNAVAILABLE
+    return Outcome.DECLINED if is_refused else Outcome.INTENT
+
+
 def _by_expected_value(candidate: Candidate) -> tuple[float, str]:
-    expected = candidate.signal.expected_r if candidate.signal is not None else float("-inf")
-    return (-expected, candidate.inputs.symbol)
+    return _order_of(candidate.inputs, candidate.signal)
+
+
+def _order_of(symbol: SymbolInputs, signal: Signal | None) -> tuple[float, str]:
+    return (-signal.expected_r if signal is not None else float("inf"), symbol.symbol)
 
 
 def _decide_one(inputs: CycleInputs, candidate: Candidate, book: Book) -> Decision:
@@ -128,22 +215,20 @@ def _decide_one(inputs: CycleInputs, candidate: Candidate, book: Book) -> Decisi
     verdicts = in_order([*candidate.verdicts, *portfolio_verdicts])
     refusal = next((verdict for verdict in verdicts if not verdict.passed), None)
     missing = symbol.missing_inputs(inputs.bar_ms)
-    intent: Intent | None = None
-    if inputs.now > inputs.expires_at:
+    is_refused = refusal is not None or sizing is None or candidate.signal is None
+    outcome = _outcome(inputs, bool(missing), is_refused)
+    intent, reason = None, ""
+    if outcome is Outcome.EXPIRED:
         late_s = (inputs.now - inputs.expires_at).total_seconds()
-        outcome, reason = Outcome.EXPIRED, f"decided {late_s:.0f} s after an entry could be sent"
+        reason = f"decided {late_s:.0f} s after an entry could be sent"
         if missing:
             reason += f"; missing: {', '.join(missing)}"
-    elif missing:
-        outcome, reason = Outcome.UNAVAILABLE, f"missing: {', '.join(missing)}"
-    elif refusal is not None or sizing is None or candidate.signal is None:
-        outcome, reason = (
-            Outcome.DECLINED,
-            f"{refusal.filter}: {refusal.reason}" if refusal is not None else "no signal",
-        )
-    else:
-        outcome, reason = Outcome.INTENT, ""
-        intent = _intent(inputs, candidate, candidate.signal, sizing)
+    elif outcome is Outcome.UNAVAILABLE:
+        reason = f"missing: {', '.join(missing)}"
+    elif outcome is Outcome.DECLINED:
+        reason = f"{refusal.filter}: {refusal.reason}" if refusal is not None else "no signal"
+    elif sizing is not None and candidate.signal is not None:
+        intent = _intent(inputs, symbol, candidate.signal, sizing)
     return Decision(
         account=inputs.account,
         strategy_version=inputs.params.strategy_version,
@@ -184,8 +269,7 @@ def _size_one(inputs: CycleInputs, candidate: Candidate, book: Book) -> tuple[Si
     return sizing, verdicts
 
 
-def _intent(inputs: CycleInputs, candidate: Candidate, signal: Signal, sizing: Sizing) -> Intent:
-    symbol = candidate.inputs
+def _intent(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal, sizing: Sizing) -> Intent:
     assert symbol.numbers is not None
     version = inputs.params.strategy_version
     return Intent(

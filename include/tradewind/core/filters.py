@@ -8,16 +8,25 @@ holds open positions, working entries and the intents already accepted in this c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
 from typing import Final
 
-from .brackets import decimal_of
-from .inputs import BAR, CycleInputs, SymbolInputs
+from . import gates
+from .gates import (
+    Book,
+    Signal,
+    bars_since,
+    correlated_risk,
+    has_own_risk,
+    has_room,
+    has_slot,
+    required_expected_r,
+    sentiment_score,
+)
+from .inputs import CycleInputs, SymbolInputs
 from .params import StrategyParams
 from .risk import consecutive_losses, loss_pause_until
 from .sizing import Room, least_risk, slot_risk
-from .types import Exposure, Portfolio, Prediction, Regime, SentimentState, Side, StoredVerdict, Verdict
+from .types import Regime, Side, StoredVerdict, Verdict
 
 Numbers = dict[str, float | int | str | bool | None]
 
@@ -43,42 +52,20 @@ FILTER_ORDER: Final = (
 READING_ORDER: Final = (*FILTER_ORDER, "liquidation")
 
 
-@dataclass(frozen=True, slots=True)
-class Signal:
-    """The side that an entry would take and what it is expected to win, costs included, in R."""
-
-    side: Side
-    probability: float
-    opposite: float
-    expected_r: float
-
-
-def choose_signal(prediction: Prediction | None, allowed_sides: Sequence[Side]) -> Signal | None:
-    """The allowed side with the higher expected value; None without a prediction."""
-    if prediction is None:
-        return None
-    signals = [
-        Signal(Side.LONG, prediction.p_long, prediction.p_short, prediction.expected_r_long),
-        Signal(Side.SHORT, prediction.p_short, prediction.p_long, prediction.expected_r_short),
-    ]
-    return max((s for s in signals if s.side in allowed_sides), key=lambda s: s.expected_r, default=None)
-
-
 # ------------------------------------------------------------------------------------------------------- for one symbol
 def check_permission(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal | None) -> Verdict:
     """Breaker, halts, a silent watch, an unclean reconciliation: whatever the safety side says."""
     permission = inputs.permission
     reason = "; ".join(permission.reasons) or ("trading is allowed" if permission.allowed else "trading is not allowed")
-    return Verdict("permission", permission.allowed, reason, {"mode": permission.mode.value})
+    return Verdict("permission", gates.permits(inputs, symbol, signal), reason, {"mode": permission.mode.value})
 
 
 def check_freshness(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal | None) -> Verdict:
     """The bar closed no longer than `max_bar_age_s` ago, and not in the future."""
     age_s = (inputs.now - inputs.known_at).total_seconds()
-    limit = inputs.params.max_bar_age_s
-    passed = 0 <= age_s <= limit
+    passed = gates.is_fresh(inputs, symbol, signal)
     words = "is not closed yet" if age_s < 0 else f"closed {age_s:.1f} s ago"
-    return Verdict("freshness", passed, f"the bar {words}", {"age_s": age_s, "limit_s": limit})
+    return Verdict("freshness", passed, f"the bar {words}", {"age_s": age_s, "limit_s": inputs.params.max_bar_age_s})
 
 
 def check_completeness(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal | None) -> Verdict:
@@ -96,7 +83,7 @@ def check_completeness(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal
         if not symbol.quality.passed:
             findings = ", ".join(symbol.quality.findings)
             return Verdict("completeness", False, f"its bars are not fit to trade on: {findings}", numbers)
-    passed = gaps is not None and gaps <= inputs.params.max_missing_bars
+    passed = gates.is_complete(inputs, symbol, signal)
     window = inputs.params.completeness_window_bars
     return Verdict("completeness", passed, f"{gaps} of the last {window} bars are missing", numbers)
 
@@ -119,7 +106,8 @@ def check_model(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal | None
     numbers: Numbers = {"age_s": age_s, "limit_s": limit, "version": version}
     if age_s < 0:
         return Verdict("model", False, "the model was trained on data later than this bar", numbers)
-    return Verdict("model", age_s <= limit, f"its data ends {age_s / 86_400:.1f} days before the bar", numbers)
+    passed = gates.has_fresh_model(inputs, symbol, signal)
+    return Verdict("model", passed, f"its data ends {age_s / 86_400:.1f} days before the bar", numbers)
 
 
 def check_regime(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal | None) -> Verdict:
@@ -138,7 +126,7 @@ def check_regime(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal | Non
         return Verdict("regime", False, "a chaotic market opens nothing", numbers)
     if symbol.prediction is not None and symbol.prediction.family is not state.family:
         return Verdict("regime", False, "the prediction was made for another regime family", numbers)
-    return Verdict("regime", True, state.regime.value, numbers)
+    return Verdict("regime", gates.has_regime(inputs, symbol, signal), state.regime.value, numbers)
 
 
 def check_signal(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal | None) -> Verdict:
@@ -155,7 +143,7 @@ def check_signal(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal | Non
         "edge": edge,
         "least_edge": params.min_probability_edge,
     }
-    passed = signal.probability >= least and edge >= params.min_probability_edge
+    passed = gates.is_signalled(inputs, symbol, signal)
     reason = f"{signal.side.value} with probability {signal.probability:.3f}, {edge:+.3f} over the opposite side"
     return Verdict("signal", passed, reason, numbers)
 
@@ -165,30 +153,17 @@ def check_trend(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal | None
     if signal is None or symbol.numbers is None:
         return Verdict("trend", False, "no signal or no bars")
     close, ema = symbol.numbers.close, symbol.numbers.trend_ema
-    passed = close > ema if signal.side is Side.LONG else close < ema
+    passed = gates.is_with_trend(inputs, symbol, signal)
     where = "above" if close > ema else "not above"
     return Verdict("trend", passed, f"the close is {where} the 4h trend line", {"close": close, "trend_ema": ema})
-
-
-def sentiment_score(state: SentimentState | None, inputs: CycleInputs) -> tuple[float, str]:
-    """(score, status) as the filters use it: neutral unless it is "ok", known by the bar's close and not too old."""
-    if state is None:
-        return 0.0, "none"
-    age_s = (inputs.now - state.as_of).total_seconds()
-    if state.status != "ok":
-        return 0.0, state.status
-    if age_s < 0 or age_s > inputs.params.sentiment_max_age_s:
-        return 0.0, "stale"
-    return state.score, "ok"
 
 
 def check_sentiment(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal | None) -> Verdict:
     """News against the side veto an entry; mild ones only raise the bar of `check_expected_value`."""
     score, status = sentiment_score(symbol.sentiment, inputs)
-    against = -score if signal is not None and signal.side is Side.SHORT else score
     numbers: Numbers = {"score": score, "status": status, "veto": inputs.params.sentiment_veto}
     words = f"score {score:+.2f}" if status == "ok" else f"neutral: {status}"
-    return Verdict("sentiment", against > inputs.params.sentiment_veto, words, numbers)
+    return Verdict("sentiment", gates.is_not_vetoed(inputs, symbol, signal), words, numbers)
 
 
 def check_volatility(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal | None) -> Verdict:
@@ -197,7 +172,7 @@ def check_volatility(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal |
         return Verdict("volatility", False, "no bars")
     natr, params = symbol.numbers.natr_frac, inputs.params
     numbers: Numbers = {"natr_frac": natr, "least": params.natr_min_frac, "most": params.natr_max_frac}
-    return Verdict("volatility", params.natr_min_frac <= natr <= params.natr_max_frac, f"ATR is {natr:.4%}", numbers)
+    return Verdict("volatility", gates.is_lively(inputs, symbol, signal), f"ATR is {natr:.4%}", numbers)
 
 
 def check_volume(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal | None) -> Verdict:
@@ -206,34 +181,26 @@ def check_volume(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal | Non
         return Verdict("volume", False, "no bars")
     ratio, least = symbol.numbers.volume_ratio, inputs.params.min_volume_ratio
     numbers: Numbers = {"volume_ratio": ratio, "least": least, "volume_base": symbol.numbers.volume_base}
-    return Verdict("volume", ratio >= least, f"{ratio:.2f} of the trailing mean", numbers)
+    return Verdict("volume", gates.is_traded(inputs, symbol, signal), f"{ratio:.2f} of the trailing mean", numbers)
 
 
 def check_cooldown(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal | None) -> Verdict:
     """Some bars have passed since the symbol's last trade, and no pause after losses in a row is running."""
     trades, params = inputs.portfolio.recent_trades, inputs.params
     last = max((t.closed_at for t in trades if t.symbol == symbol.symbol), default=None)
-    bars_since = (inputs.known_at - last) / BAR if last is not None else None
+    since = bars_since(last, inputs) if last is not None else None
     paused_until = loss_pause_until(trades, params, inputs.losses_lifted_at)
     numbers: Numbers = {
-        "bars_since_trade": bars_since,
+        "bars_since_trade": since,
         "least_bars": params.cooldown_bars,
         "consecutive_losses": consecutive_losses(trades),
         "paused_until": paused_until.isoformat() if paused_until is not None else None,
     }
     if paused_until is not None and inputs.known_at < paused_until:
         return Verdict("cooldown", False, f"paused until {paused_until:%Y-%m-%d %H:%M} UTC after losses", numbers)
-    if bars_since is not None and bars_since < params.cooldown_bars:
-        return Verdict("cooldown", False, f"only {bars_since:.1f} bars since the last trade", numbers)
-    return Verdict("cooldown", True, "", numbers)
-
-
-def required_expected_r(symbol: SymbolInputs, signal: Signal | None, inputs: CycleInputs) -> float:
-    """The expected value that an entry needs: more when the news lean against its side."""
-    score, _ = sentiment_score(symbol.sentiment, inputs)
-    against = -score if signal is not None and signal.side is Side.SHORT else score
-    params = inputs.params
-    return params.min_expected_r + (params.sentiment_raise_expected_r if against <= params.sentiment_raise else 0.0)
+    if since is not None and since < params.cooldown_bars:
+        return Verdict("cooldown", False, f"only {since:.1f} bars since the last trade", numbers)
+    return Verdict("cooldown", gates.is_cool(inputs, symbol, signal), "", numbers)
 
 
 def check_expected_value(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal | None) -> Verdict:
@@ -242,7 +209,7 @@ def check_expected_value(inputs: CycleInputs, symbol: SymbolInputs, signal: Sign
     if signal is None:
         return Verdict("expected_value", False, "no signal", {"least_r": needed})
     numbers: Numbers = {"expected_r": signal.expected_r, "least_r": needed}
-    return Verdict("expected_value", signal.expected_r >= needed, f"{signal.expected_r:+.3f} R", numbers)
+    return Verdict("expected_value", gates.is_worth_it(inputs, symbol, signal), f"{signal.expected_r:+.3f} R", numbers)
 
 
 SymbolFilter = Callable[[CycleInputs, SymbolInputs, Signal | None], Verdict]
@@ -264,52 +231,17 @@ SYMBOL_FILTERS: Final[tuple[SymbolFilter, ...]] = (
 
 
 # ---------------------------------------------------------------------------------------------------- for the portfolio
-@dataclass(frozen=True, slots=True)
-class Book:
-    """The portfolio in the course of one cycle: what it held at first, and the intents accepted so far."""
-
-    portfolio: Portfolio
-    exposures: tuple[Exposure, ...]
-    free_quote: Decimal
-
-    @classmethod
-    def of(cls, portfolio: Portfolio) -> Book:
-        return cls(portfolio, portfolio.exposures, portfolio.free_quote)
-
-    def with_intent(self, exposure: Exposure, cost_quote: Decimal) -> Book:
-        """The book after one more accepted intent: its money is spoken for."""
-        return Book(self.portfolio, (*self.exposures, exposure), self.free_quote - cost_quote)
-
-    @property
-    def open_risk_quote(self) -> Decimal:
-        return sum((e.risk_quote for e in self.exposures), Decimal(0))
-
-
 def check_positions(symbol: str, book: Book, params: StrategyParams) -> Verdict:
     """There is a free slot, for the account and for the symbol."""
-    total = len(book.exposures)
-    own = sum(e.symbol == symbol for e in book.exposures)
+    total, own = len(book.exposures), book.in_symbol(symbol)
     numbers: Numbers = {
         "positions": total,
         "limit": params.max_positions,
         "in_symbol": own,
         "symbol_limit": params.max_positions_per_symbol,
     }
-    passed = total < params.max_positions and own < params.max_positions_per_symbol
+    passed = has_slot(symbol, book, params)
     return Verdict("positions", passed, f"{total} positions, {own} of them in {symbol}", numbers)
-
-
-def correlated_risk(symbol: str, side: Side, book: Book, inputs: CycleInputs) -> tuple[Decimal, list[str]]:
-    """(risk, names) of the exposures that move with an entry; one whose correlation is unknown counts as such."""
-    risk, names = Decimal(0), []
-    for exposure in book.exposures:
-        correlation = inputs.correlation(symbol, exposure.symbol)
-        same = 1.0 if exposure.side is side else -1.0
-        if correlation is None or correlation * same > inputs.params.max_correlation:
-            risk += exposure.risk_quote
-            known = "unknown" if correlation is None else f"{correlation:+.2f}"
-            names.append(f"{exposure.symbol} ({known})")
-    return risk, names
 
 
 def check_correlation(symbol: str, side: Side, book: Book, inputs: CycleInputs) -> Verdict:
@@ -325,27 +257,7 @@ def check_correlation(symbol: str, side: Side, book: Book, inputs: CycleInputs) 
         "with": ", ".join(names),
     }
     reason = f"shares its slot with {', '.join(names)}" if names else "moves on its own"
-    return Verdict(
-        "correlation", slot - risk >= least_risk(book.portfolio.equity_quote, inputs.params), reason, numbers
-    )
-
-
-def room_for(symbol: str, side: Side, book: Book, inputs: CycleInputs) -> Room:
-    """What the limits of exposure and risk leave for one more entry, in quote; may be negative."""
-    params, equity = inputs.params, book.portfolio.equity_quote
-    held = sum((e.notional_quote for e in book.exposures), Decimal(0))
-    own = sum((e.notional_quote for e in book.exposures if e.symbol == symbol), Decimal(0))
-    slot = slot_risk(equity, params)
-    shared, _ = correlated_risk(symbol, side, book, inputs)
-    return Room(
-        equity_quote=equity,
-        free_quote=book.free_quote,
-        exposure_quote=min(
-            equity * decimal_of(params.max_symbol_exposure_frac) - own,
-            equity * decimal_of(params.max_total_exposure_frac) - held,
-        ),
-        risk_quote=min(slot - shared, equity * decimal_of(params.max_open_risk_frac) - book.open_risk_quote),
-    )
+    return Verdict("correlation", has_own_risk(risk, book, inputs.params), reason, numbers)
 
 
 def check_exposure(room: Room, book: Book, params: StrategyParams) -> Verdict:
@@ -362,7 +274,7 @@ def check_exposure(room: Room, book: Book, params: StrategyParams) -> Verdict:
             return Verdict("exposure", False, f"no {name} left under the limits", numbers)
     if room.risk_quote < least_risk(room.equity_quote, params):
         return Verdict("exposure", False, f"only {room.risk_quote:.2f} of risk left under the limits", numbers)
-    return Verdict("exposure", True, f"room for {room.exposure_quote:.2f}", numbers)
+    return Verdict("exposure", has_room(room, params), f"room for {room.exposure_quote:.2f}", numbers)
 
 
 def in_order(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:

@@ -9,14 +9,19 @@ result.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from operator import attrgetter
+from typing import Final
 
 from .brackets import ZERO, is_tradable
 from .orders import is_final
 from .positions import r_distance, sign_of
 from .types import ClosedTrade, Fill, Instrument, Order, OrderRole, Position, PositionStatus, Side
+from .values import changed
+
+_BY_TIME: Final = attrgetter("at", "trade_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +70,10 @@ def distinct(fills: Iterable[Fill]) -> list[Fill]:
     found: dict[tuple[str, str, str], Fill] = {}
     for fill in fills:
         key = (fill.account, fill.symbol, fill.trade_id)
-        if found.setdefault(key, fill) != fill:
+        known = found.setdefault(key, fill)
+        if known is not fill and known != fill:
             raise ValueError(f"two different fills are called {fill.trade_id} in {fill.symbol}")
-    return sorted(found.values(), key=lambda fill: (fill.at, fill.trade_id))
+    return sorted(found.values(), key=_BY_TIME) if len(found) > 1 else list(found.values())
 
 
 def total(fills: Iterable[Fill], side: Side, instrument: Instrument) -> FillTotals:
@@ -157,14 +163,33 @@ def apply_fills(
     more; an entry that ended without a fill is CLOSED with the reason "not_filled". A CLOSING position stays so until
     then.
     """
+    working = [order for order in orders if not is_final(order.state)]
+    entering = any(order.role is OrderRole.ENTRY for order in working)
+    leaving = any(order.role is not OrderRole.ENTRY for order in working)
+    ended_at = None
+    if not entering and any(order.role is OrderRole.ENTRY for order in orders):
+        ended_at = max(order.updated_at for order in orders)
     totals = total(fills, position.side, instrument)
-    entering = any(order.role is OrderRole.ENTRY and not is_final(order.state) for order in orders)
-    leaving = any(order.role is not OrderRole.ENTRY and not is_final(order.state) for order in orders)
+    return after_totals(position, totals, entering, leaving, ended_at, instrument, price, rates_quote)
+
+
+def after_totals(
+    position: Position,
+    totals: FillTotals,
+    entering: bool,
+    leaving: bool,
+    ended_at: datetime | None,
+    instrument: Instrument,
+    price: Decimal,
+    rates_quote: Mapping[str, Decimal] | None = None,
+) -> Position:
+    """`apply_fills` where the sums are known: whether an entry or an exit may still fill, and when the last order of
+    an entry that may not had news (None while it may).
+    """
     status, closed_at, exit_reason = position.status, position.closed_at, position.exit_reason
     if totals.entry_quantity == 0:
-        if not entering and any(order.role is OrderRole.ENTRY for order in orders):
-            last = max(order.updated_at for order in orders)
-            status, closed_at, exit_reason = PositionStatus.CLOSED, closed_at or last, exit_reason or "not_filled"
+        if ended_at is not None:
+            status, closed_at, exit_reason = PositionStatus.CLOSED, closed_at or ended_at, exit_reason or "not_filled"
     elif not entering and totals.held <= 0:
         status, closed_at = PositionStatus.CLOSED, totals.last_at
     elif not entering and not leaving and not is_tradable(_on_step(totals.held, instrument), price, instrument):
@@ -173,7 +198,7 @@ def apply_fills(
         status, closed_at = PositionStatus.OPEN, None
     closed = status in (PositionStatus.CLOSED, PositionStatus.DUST)
     other = other_fees_quote(totals.other_fees, rates_quote or {})
-    return replace(
+    return changed(
         position,
         status=status,
         opened_at=totals.first_entry_at,

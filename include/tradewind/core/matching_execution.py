@@ -279,8 +279,11 @@ class Execution(EngineState):
         """One leg of an OCO pair has triggered or traded: the other expires."""
         if order.list_id == NO_LIST:
             return
-        for sibling_id in self.lists[order.list_id].pending_ids:
-            if sibling_id != order.order_id and order.order_id in self.lists[order.list_id].pending_ids:
+        pair = self.lists[order.list_id].pending_ids
+        if order.order_id not in pair:
+            return
+        for sibling_id in pair:
+            if sibling_id != order.order_id:
                 self._close(self.orders[sibling_id], OrderStatus.EXPIRED, now_ms)
 
     def _settle_list(self, order_list: OrderList, now_ms: int) -> None:

@@ -20,6 +20,7 @@ from tradewind.core.matching_types import (
 )
 
 PPM = 1_000_000
+Ratio = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,10 @@ class SymbolRules:
     quote_atoms_per_ticklot: int = field(init=False, repr=False, compare=False)
     min_notional_atoms: int = field(init=False, repr=False, compare=False)
     max_notional_atoms: int = field(init=False, repr=False, compare=False)
+    bid_up: Ratio = field(init=False, repr=False, compare=False)
+    bid_down: Ratio = field(init=False, repr=False, compare=False)
+    ask_up: Ratio = field(init=False, repr=False, compare=False)
+    ask_down: Ratio = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, units in (
@@ -71,6 +76,10 @@ class SymbolRules:
             ("quote_atoms_per_ticklot", int(self.tick * self.step * ATOMS_PER_UNIT)),
             ("min_notional_atoms", int(self.min_notional * ATOMS_PER_UNIT)),
             ("max_notional_atoms", int(self.max_notional * ATOMS_PER_UNIT)),
+            ("bid_up", self.bid_multiplier_up.as_integer_ratio()),
+            ("bid_down", self.bid_multiplier_down.as_integer_ratio()),
+            ("ask_up", self.ask_multiplier_up.as_integer_ratio()),
+            ("ask_down", self.ask_multiplier_down.as_integer_ratio()),
         ):
             object.__setattr__(self, name, derived)  # once here instead of at every order
 
@@ -112,10 +121,13 @@ def check_filters(rules: SymbolRules, order: NewOrder, average_ticks: int) -> No
             raise Refusal(RejectReason.FILTER_PRICE)
     if order.kind.has_price:
         if order.side is OrderSide.BUY:
-            up, down = rules.bid_multiplier_up, rules.bid_multiplier_down
+            up, down = rules.bid_up, rules.bid_down
         else:
-            up, down = rules.ask_multiplier_up, rules.ask_multiplier_down
-        if not average_ticks * down <= order.price_ticks <= average_ticks * up:
+            up, down = rules.ask_up, rules.ask_down
+        # In whole numbers: a multiplier is up[0] / up[1].
+        if not average_ticks * down[0] <= order.price_ticks * down[1] or (
+            order.price_ticks * up[1] > average_ticks * up[0]
+        ):
             raise Refusal(RejectReason.FILTER_PERCENT_PRICE)
     if order.trailing_bps and not rules.min_trailing_bps <= order.trailing_bps <= rules.max_trailing_bps:
         raise Refusal(RejectReason.FILTER_TRAILING_DELTA)

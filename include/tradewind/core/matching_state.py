@@ -147,6 +147,11 @@ class EngineState:
             _drop(self._by_client_id, (order.account_id, order.client_id), order_id)
         return list(gone.values())
 
+    @property
+    def has_changed(self) -> bool:
+        """Anything of orders, lists or fills since the last drain?"""
+        return bool(self._changes)
+
     def drain(self) -> Changes:
         """What changed since the last call."""
         changes = self._changes
@@ -167,15 +172,20 @@ class EngineState:
         """Make the reservation what the open part of the order (or of its pair) needs."""
         rules = self.rules[order.symbol]
         key = self._lock_key(order)
+        needed = 0
         if key[0] == "order":
-            orders = [order]
+            if order.is_open and order.status is not OrderStatus.PENDING_NEW:
+                needed = self._need_atoms(order, rules)
         else:
-            orders = [self.orders[i] for i in self.lists[key[1]].pending_ids]
-            if not self.lists[key[1]].is_activated:
+            order_list = self.lists[key[1]]
+            if not order_list.is_activated:
                 return
-        needs = [self._need_atoms(o, rules) for o in orders if o.is_open and o.status is not OrderStatus.PENDING_NEW]
+            for leg_id in order_list.pending_ids:
+                leg = self.orders[leg_id]
+                if leg.is_open and leg.status is not OrderStatus.PENDING_NEW:
+                    needed = max(needed, self._need_atoms(leg, rules))
         asset = rules.quote if order.side is OrderSide.BUY else rules.base
-        self.book.lock(key, order.account_id, asset, max(needs, default=0))
+        self.book.lock(key, order.account_id, asset, needed)
 
     def _need_atoms(self, order: Order, rules: SymbolRules) -> int:
         if order.side is OrderSide.SELL:

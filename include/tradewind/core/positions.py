@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from functools import lru_cache
 from typing import Final
 
 from .params import StrategyParams
@@ -149,6 +150,11 @@ def r_distance(position: Position) -> Decimal | None:
     return abs(position.entry_price - position.initial_stop_price)
 
 
+@lru_cache(maxsize=16, typed=True)
+def _exact(threshold: float) -> Decimal:
+    return Decimal(repr(threshold))
+
+
 def stop_failed(position: Position, bid: Decimal, params: StrategyParams) -> bool:
     """True when the price is `failed_stop_r` R against the entry: the resting stop did not do its work.
 
@@ -158,4 +164,4 @@ def stop_failed(position: Position, bid: Decimal, params: StrategyParams) -> boo
     if position.entry_price is None or distance is None or distance == 0:
         return False
     lost = (position.entry_price - bid) * sign_of(position.side)
-    return lost >= Decimal(str(params.failed_stop_r)) * distance
+    return lost >= _exact(params.failed_stop_r) * distance

@@ -143,6 +143,8 @@ def loss_pause_until(
     that a pause is never prolonged by a position that was open already. Only losses after `lifted_at` (a resume) count.
     `trades` may come in any order.
     """
+    if len(trades) < params.max_consecutive_losses:
+        return None
     until: datetime | None = None
     row = 0
     for trade in sorted(trades, key=lambda closed: (closed.closed_at, closed.position_id)):

@@ -73,6 +73,65 @@ def risk_per_unit(side: Side, entry: Decimal, stop: Decimal, costs: Costs) -> De
     return (entry - stop) * sign_of(side) + (entry + stop) * fee + stop * market
 
 
+@dataclass(slots=True)
+class Reckoning:
+    """How a size came about. `sizing` is None where it is not feasible; `refusal` then says why, as one of the names
+    that `explain` knows. Caps in base units; a refusal before there are any leaves them empty.
+    """
+
+    entry: Decimal
+    stop: Decimal
+    caps: dict[str, Decimal]
+    bound_by: str = ""
+    quantity: Decimal = ZERO
+    risk: Decimal = ZERO
+    sellable: Decimal = ZERO
+    refusal: str = ""
+    sizing: Sizing | None = None
+
+
+def reckon_size(
+    side: Side,
+    reference: Decimal,
+    atr_quote: float,
+    volume_base: float,
+    geometry: Geometry,
+    room: Room,
+    instrument: Instrument,
+    params: StrategyParams,
+) -> Reckoning:
+    """The size of one entry: `reference` is the decision bar's close, `volume_base` its volume."""
+    entry = entry_limit_price(side, reference, atr_quote, params, instrument)
+    stop = initial_stop_price(side, reference, atr_quote, geometry, instrument)
+    found = Reckoning(entry, stop, {})
+    if not instrument.active:
+        found.refusal = "inactive"
+        return found
+    if stop <= 0 or entry <= 0 or (entry - stop) * sign_of(side) <= 0:
+        found.refusal = "wrong_side"
+        return found
+    unit_risk = risk_per_unit(side, entry, stop, Costs.of(params, float(instrument.taker_fee_frac)))
+    found.caps = caps = {
+        "risk": max(room.risk_quote, ZERO) / unit_risk,
+        "balance": max(room.free_quote, ZERO) / (entry * cost_frac(instrument)),
+        "exposure": max(room.exposure_quote, ZERO) / entry,
+        "volume": decimal_of(volume_base) * decimal_of(params.max_bar_volume_frac),
+        "max_quantity": instrument.max_quantity,
+    }
+    found.bound_by = min(caps, key=caps.__getitem__)
+    found.quantity = quantity = floor_to_step(caps[found.bound_by], instrument.step_size)
+    found.risk = quantity * unit_risk
+    found.sellable = held_after_fee(quantity, instrument)
+    if not is_tradable(found.sellable, min(stop, entry), instrument):
+        found.refusal = "too_small"
+    elif found.risk < least_risk(room.equity_quote, params):
+        found.refusal = "too_little_risk"
+    else:
+        lots = split_lots(quantity, side, reference, stop, geometry, params, instrument)
+        found.sizing = Sizing(quantity, entry, stop, lots, found.risk, quantity * entry, found.bound_by)
+    return found
+
+
 def size_entry(
     side: Side,
     reference: Decimal,
@@ -83,54 +142,41 @@ def size_entry(
     instrument: Instrument,
     params: StrategyParams,
 ) -> tuple[Sizing | None, Verdict]:
-    """The size of one entry, or None with the reason; the verdict carries every cap in base units.
+    """`reckon_size` with its verdict, which carries every cap in base units."""
+    found = reckon_size(side, reference, atr_quote, volume_base, geometry, room, instrument, params)
+    return found.sizing, explain(found, room, instrument, params)
 
-    `reference` is the decision bar's close, `volume_base` its volume.
-    """
-    entry = entry_limit_price(side, reference, atr_quote, params, instrument)
-    stop = initial_stop_price(side, reference, atr_quote, geometry, instrument)
-    if not instrument.active:
-        return None, Verdict(SIZE, False, f"{instrument.symbol} is not trading at the exchange now")
-    if stop <= 0 or entry <= 0 or (entry - stop) * sign_of(side) <= 0:
-        return None, _refused("the stop is not on the losing side of a positive price", entry, stop)
-    costs = Costs.of(params, float(instrument.taker_fee_frac))
-    unit_risk = risk_per_unit(side, entry, stop, costs)
-    caps = {
-        "risk": max(room.risk_quote, ZERO) / unit_risk,
-        "balance": max(room.free_quote, ZERO) / (entry * cost_frac(instrument)),
-        "exposure": max(room.exposure_quote, ZERO) / entry,
-        "volume": decimal_of(volume_base) * decimal_of(params.max_bar_volume_frac),
-        "max_quantity": instrument.max_quantity,
+
+def explain(found: Reckoning, room: Room, instrument: Instrument, params: StrategyParams) -> Verdict:
+    """A reckoning in words and numbers."""
+    if found.refusal == "inactive":
+        return Verdict(SIZE, False, f"{instrument.symbol} is not trading at the exchange now")
+    prices: dict[str, float | int | str | bool | None] = {
+        "entry_limit_price": float(found.entry),
+        "stop_price": float(found.stop),
     }
-    bound_by = min(caps, key=lambda name: caps[name])
-    quantity = floor_to_step(caps[bound_by], instrument.step_size)
-    risk = quantity * unit_risk
-    numbers: dict[str, float | int | str | bool | None] = {f"{name}_cap_base": float(cap) for name, cap in caps.items()}
-    numbers |= {
-        "quantity": float(quantity),
-        "entry_limit_price": float(entry),
-        "stop_price": float(stop),
-        "risk_quote": float(risk),
-        "notional_quote": float(quantity * entry),
-        "bound_by": bound_by,
+    if found.refusal == "wrong_side":
+        return Verdict(SIZE, False, "the stop is not on the losing side of a positive price", prices)
+    numbers: dict[str, float | int | str | bool | None] = {
+        **{f"{name}_cap_base": float(cap) for name, cap in found.caps.items()},
+        "quantity": float(found.quantity),
+        **prices,
+        "risk_quote": float(found.risk),
+        "notional_quote": float(found.quantity * found.entry),
+        "bound_by": found.bound_by,
     }
-    sellable = held_after_fee(quantity, instrument)
-    if not is_tradable(sellable, min(stop, entry), instrument):
+    if found.refusal == "too_small":
         reason = (
-            f"{sellable} {instrument.base} at the stop is under the exchange's minimum "
+            f"{found.sellable} {instrument.base} at the stop is under the exchange's minimum "
             f"({instrument.min_notional_quote} {instrument.quote}, {instrument.min_quantity} {instrument.base}); "
-            f"bound by {bound_by}"
+            f"bound by {found.bound_by}"
         )
-        return None, Verdict(SIZE, False, reason, numbers)
-    least = least_risk(room.equity_quote, params)
-    if risk < least:
-        reason = f"only {risk:.2f} {instrument.quote} could be risked, under {least:.2f}; bound by {bound_by}"
-        return None, Verdict(SIZE, False, reason, numbers)
-    lots = split_lots(quantity, side, reference, stop, geometry, params, instrument)
-    numbers["lots"] = len(lots)
-    sizing = Sizing(quantity, entry, stop, lots, risk, quantity * entry, bound_by)
-    return sizing, Verdict(SIZE, True, f"bound by {bound_by}", numbers)
-
-
-def _refused(reason: str, entry: Decimal, stop: Decimal) -> Verdict:
-    return Verdict(SIZE, False, reason, {"entry_limit_price": float(entry), "stop_price": float(stop)})
+        return Verdict(SIZE, False, reason, numbers)
+    if found.sizing is None:
+        least = least_risk(room.equity_quote, params)
+        reason = (
+            f"only {found.risk:.2f} {instrument.quote} could be risked, under {least:.2f}; bound by {found.bound_by}"
+        )
+        return Verdict(SIZE, False, reason, numbers)
+    numbers["lots"] = len(found.sizing.lots)
+    return Verdict(SIZE, True, f"bound by {found.bound_by}", numbers)
