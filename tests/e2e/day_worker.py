@@ -1,6 +1,6 @@
 """A day of the market lived through by one process: `python -m tests.e2e.day_worker BARS`.
 
-It calls what the tasks of the DAGs call, in their order, with one wiring for the whole day, and prints a line a bar. What
+It calls what the tasks call, in their order, with one wiring for the whole day, and prints a line a bar. What
 Airflow would retry is retried.
 """
 
