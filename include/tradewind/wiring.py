@@ -197,10 +197,17 @@ class Wiring:
         from .adapters.ccxt_futures_client import CcxtFuturesClient
         from .adapters.ccxt_trading import CcxtTrading
 
-        if self.settings.exchange != "binance":
+        name = self.settings.exchange
+        if name in ("okx", "bybit"):
+            from .adapters.ccxt_bybit import CcxtBybitTrading
+            from .adapters.ccxt_okx import CcxtOkxTrading
+
+            adapter = CcxtOkxTrading if name == "okx" else CcxtBybitTrading
+            return adapter(self.client, self.account, self.trading_store.orders_by_exchange_id)
+        if name != "binance":
             raise NotSupported(
-                f"orders are not sent to {self.settings.exchange}, which gives market data alone: "
-                "set TRADEWIND_EXCHANGE=binance to trade"
+                f"orders are not sent to {name}, which gives market data alone: set TRADEWIND_EXCHANGE to "
+                "binance, okx or bybit to trade"
             )
         if isinstance(self.client, CcxtFuturesClient):
             return CcxtFuturesTrading(self.client, account=self.account)

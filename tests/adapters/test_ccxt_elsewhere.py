@@ -221,10 +221,23 @@ def test_a_process_keeps_to_the_exchanges_own_pace(name: str) -> None:
     assert limiter._rate / exchange.weight_per_cost <= 1_000 / exchange.rateLimit
 
 
-def test_orders_are_sent_to_none_of_them(tmp_path: Path) -> None:
-    wiring = Wiring(load_settings(mode="testnet", exchange="okx", home_dir=tmp_path))
-    with pytest.raises(NotSupported, match="TRADEWIND_EXCHANGE=binance"):
+@pytest.mark.parametrize("name", ["kraken", "coinbase"])
+def test_orders_are_sent_to_neither_of_these(name: str, tmp_path: Path) -> None:
+    wiring = Wiring(load_settings(mode="testnet", exchange=name, home_dir=tmp_path))
+    with pytest.raises(NotSupported, match="binance, okx or bybit"):
         _ = wiring.exchange
+
+
+def test_live_on_okx_asks_for_the_passphrase(tmp_path: Path) -> None:
+    strong = "q7Zr2mXv9LpTn4Ks8WbY"
+    live = {
+        "mode": "live", "exchange": "okx", "live_trading": "yes-real-money", "max_capital_quote": 500,
+        "home_dir": tmp_path, "exchange_api_key": strong, "exchange_api_secret": strong, "api_read_token": strong,
+        "api_control_token": strong,
+    }  # fmt: skip
+    with pytest.raises(BadSetting, match="passphrase"):
+        load_settings(**live)
+    assert load_settings(**live, exchange_api_passphrase="phrase").exchange == "okx"
 
 
 @pytest.mark.parametrize("mode", ["demo", "paper"])

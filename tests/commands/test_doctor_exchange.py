@@ -37,7 +37,7 @@ def run(*arguments: str) -> Any:
         ("binance", BracketSupport.OPOCO),
         ("bybit", BracketSupport.ATTACHED),
         ("okx", BracketSupport.ATTACHED),
-        ("bitget", BracketSupport.ATTACHED),
+        ("bitget", BracketSupport.EMULATED),
         ("kraken", BracketSupport.EMULATED),
     ],
 )

@@ -229,6 +229,7 @@ def config_from_settings(settings: Settings) -> ClientConfig:
         base_url=settings.exchange_url,
         api_key=settings.exchange_api_key.get_secret_value(),
         api_secret=settings.exchange_api_secret.get_secret_value(),
+        api_passphrase=settings.exchange_api_passphrase.get_secret_value(),
         testnet=settings.mode == "testnet",
         symbols=settings.symbols,
     )

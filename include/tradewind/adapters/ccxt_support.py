@@ -9,8 +9,14 @@ from tradewind.adapters.ccxt_factory import ClientConfig, build_exchange
 from tradewind.core.types import BracketSupport
 
 EXCHANGES: Final = ("binance", "bybit", "okx", "bitget", "kraken", "coinbase", "kucoin", "gate")
-# These trade today; the others would be emulated, and their adapters are not written.
-TRADED: Final = ("binance",)
+# These trade today; for the others no adapter is written.
+TRADED: Final = ("binance", "bybit", "okx")
+# ccxt's table says more than its createOrder does: it refuses a stop and a target with a spot entry there.
+_REFUSED_ON_SPOT: Final = frozenset({"bitget"})
+_WORDS: Final = {
+    "bybit": "stop and target attached to the entry; a moved stop rests alone, its target is watched every 2 s",
+    "okx": "stop and target attached to the entry; a moved pair is one OCO again",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +37,15 @@ class Support:
     @property
     def words(self) -> str:
         """What an entry gets there, for a person."""
-        return {
-            BracketSupport.OPOCO: "one list: OPOCO where a market allows it, else OTOCO",
-            BracketSupport.OTOCO: "one list: OTOCO",
-            BracketSupport.ATTACHED: "stop and target attached to the entry",
-            BracketSupport.EMULATED: "entry first, then its protection within 5 s, else a market exit",
-        }[self.bracket]
+        return (
+            _WORDS.get(self.exchange)
+            or {
+                BracketSupport.OPOCO: "one list: OPOCO where a market allows it, else OTOCO",
+                BracketSupport.OTOCO: "one list: OTOCO",
+                BracketSupport.ATTACHED: "stop and target attached to the entry",
+                BracketSupport.EMULATED: "entry first, then its protection within 5 s, else a market exit",
+            }[self.bracket]
+        )
 
 
 def support_of(exchange_id: str) -> Support:
@@ -44,7 +53,7 @@ def support_of(exchange_id: str) -> Support:
     exchange = build_exchange(ClientConfig(exchange_id=exchange_id, weight_per_minute=0.0), None)
     spot: Any = (exchange.features or {}).get("spot") or {}
     orders: Any = spot.get("createOrder") or {}
-    attached = bool(orders.get("attachedStopLossTakeProfit"))
+    attached = bool(orders.get("attachedStopLossTakeProfit")) and exchange_id not in _REFUSED_ON_SPOT
     bracket = BracketSupport.ATTACHED if attached else BracketSupport.EMULATED
     if hasattr(exchange, "private_post_orderlist_opoco"):
         # ccxt's table says nothing of Binance's lists: they are reached by methods that bear their endpoints' names.

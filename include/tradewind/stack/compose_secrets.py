@@ -19,7 +19,14 @@ from tradewind.stack.secrets import init_secrets
 
 DIRECTORY = "compose"
 # A person's to fill in, when wanted; empty means none.
-OPTIONAL = ("exchange_api_key", "exchange_api_secret", "gemini_api_key", "alert_urls", "dead_man_url")
+OPTIONAL = (
+    "exchange_api_key",
+    "exchange_api_secret",
+    "exchange_api_passphrase",
+    "gemini_api_key",
+    "alert_urls",
+    "dead_man_url",
+)
 _PLAIN = (
     "postgres_password",
     "exchange_admin_token",

@@ -1,0 +1,243 @@
+"""Entries with stop and target attached, through the same jobs, on okx's and bybit's own answers over HTTP."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from tests.support.attached import Bybit, Dialect, Okx, Venue
+from tests.support.http_server import serving
+from tests.support.trading_rig import Rig
+from tradewind.adapters.ccxt_bybit import CcxtBybitTrading
+from tradewind.adapters.ccxt_client import CcxtClient, ClientConfig
+from tradewind.adapters.ccxt_exchange import CcxtMarketData
+from tradewind.adapters.ccxt_okx import CcxtOkxTrading, okx_id, our_id
+from tradewind.core.brackets import plan_entry
+from tradewind.core.orders import ABSENCE_MARGIN_S
+from tradewind.core.types import BracketSupport, OrderRole, OrderState, PositionStatus
+from tradewind.jobs.positions import manage_positions
+from tradewind.jobs.safety import flatten, watch_risk_once
+from tradewind.jobs.trading import place_brackets
+
+D = Decimal
+SYMBOL = "BTC/USDT"
+ADAPTERS: dict[str, tuple[type[Dialect], Any]] = {"okx": (Okx, CcxtOkxTrading), "bybit": (Bybit, CcxtBybitTrading)}
+OVER = (PositionStatus.CLOSED, PositionStatus.DUST)
+
+
+class AttachedRig(Rig):
+    """A rig whose orders go to an exchange of another dialect, at the wall's time."""
+
+    def at(self, name: str, url: str, dialect: Dialect) -> AttachedRig:
+        self.name, self.dialect, self.venue = name, dialect, dialect.venue
+        self.clock = self.wall  # type: ignore[assignment]
+        config = ClientConfig(
+            exchange_id=name, base_url=url, api_key="key", api_secret="c2VjcmV0", api_passphrase="phrase",
+            weight_per_minute=0.0, symbols=(SYMBOL,), timeout_s=5.0,
+        )  # fmt: skip
+        self.client = CcxtClient(config)
+        self.market_data = CcxtMarketData(self.client)
+        self.exchange = ADAPTERS[name][1](self.client, self.account, self.trading_store.orders_by_exchange_id)
+        return self
+
+    @property
+    def guards(self) -> list[Any]:
+        return self.venue.by(lambda order: order.is_guard and order.state == "open")
+
+    def enter(self) -> str:
+        self.make_ready()
+        intent = self.decide(stop_frac=D("0.02"), target_frac=D("0.04"))
+        result = place_brackets(self, intent.intent_id)
+        assert result["outcome"] == "filled", result
+        return intent.intent_id
+
+    def want_stop(self, position_id: str, price: str) -> None:
+        with self.trading_store.position_lock(position_id) as held:
+            position = self.trading_store.position(position_id)
+            assert held
+            assert position is not None
+            moved = replace(position, stop_price=D(price))
+            self.trading_store.save_position(moved, "stop_moved", self.clock.now())
+
+    def position(self, position_id: str) -> Any:
+        return self.trading_store.position(position_id)
+
+
+@pytest.fixture(params=sorted(ADAPTERS))
+def rig(request: pytest.FixtureRequest, make_rig: Callable[..., Rig], postgres_url: str) -> Iterator[AttachedRig]:
+    base = make_rig(symbols=(SYMBOL,))
+    venue = Venue(USDT="10000")
+    venue.now_ms = lambda: int(time.time() * 1000)
+    dialect = ADAPTERS[request.param][0](venue)
+    with serving(dialect) as (url, _):
+        made = AttachedRig(base.server, postgres_url, base.paper_account, symbols=(SYMBOL,))
+        yield made.at(request.param, url, dialect)
+        made.close()
+
+
+def test_stop_and_target_come_with_the_fill(rig: AttachedRig) -> None:
+    position_id = rig.enter()
+    held = rig.position(position_id)
+    assert held.status is PositionStatus.OPEN
+    (guard,) = rig.guards
+    assert (guard.stop, guard.target, guard.quantity) == (held.stop_price, held.target_price, guard.quantity)
+    assert rig.trading_store.unprotected_spans(position_id) == []
+    stop, target = (
+        next(o for o in rig.trading_store.orders_of(position_id) if o.role is role)
+        for role in (OrderRole.STOP, OrderRole.TARGET)
+    )
+    assert (stop.state, target.state) == (OrderState.WORKING, OrderState.WORKING)
+    sent = [body for path, body in rig.dialect.seen if path.endswith(("/trade/order", "/order/create"))]
+    assert len(sent) == 1, "one request carries all three"
+    result = manage_positions(rig)
+    assert result["clean"], result
+    rig.assert_agrees()
+
+
+def test_the_entry_is_what_ccxts_own_create_order_makes(rig: AttachedRig) -> None:
+    intent = rig.decide(stop_frac=D("0.02"), target_frac=D("0.04"))
+    instrument = rig.exchange.instruments([SYMBOL])[SYMBOL]
+    assert instrument.bracket is BracketSupport.ATTACHED
+    (legs,) = plan_entry(intent, instrument, rig.clock.now())
+    _, ours = rig.exchange._entry_request(legs)  # type: ignore[attr-defined]
+    entry = legs.entry
+    theirs = rig.client.exchange.create_order_request(
+        SYMBOL, "limit", "buy", float(entry.quantity), float(entry.price or 0),
+        {
+            "clientOrderId": okx_id(entry.client_order_id) if rig.name == "okx" else entry.client_order_id,
+            "timeInForce": "FOK",
+            "stopLoss": {"triggerPrice": float(legs.stop.stop_price or 0)},
+            "takeProfit": {"triggerPrice": float(legs.target.price or 0)},
+        },
+    )  # fmt: skip
+    for pair in ours.get("attachAlgoOrds", ()):
+        assert our_id(pair.pop("attachAlgoClOrdId")) == legs.list_client_id  # ccxt has no unified name for it
+    assert _numbers(ours) == _numbers(theirs)
+
+
+def _numbers(value: Any) -> Any:
+    """The same with numbers in texts compared as numbers: 2000.10 is 2000.1."""
+    if isinstance(value, dict):
+        return {name: _numbers(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    try:
+        return D(str(value))
+    except ArithmeticError:
+        return value
+
+
+def test_a_moved_stop_replaces_what_came_with_the_entry(rig: AttachedRig) -> None:
+    position_id = rig.enter()
+    rig.want_stop(position_id, "49500.0")
+    result = manage_positions(rig)
+    assert result["clean"], result
+    (guard,) = rig.guards
+    assert guard.stop == D("49500.0")
+    # okx holds a pair, bybit the stop alone.
+    assert guard.target == (rig.position(position_id).target_price if rig.name == "okx" else None)
+    rig.want_stop(position_id, "49600.0")
+    assert manage_positions(rig)["clean"]
+    (guard,) = rig.guards
+    assert guard.stop == D("49600.0")
+    assert all((span.seconds or 0) < 2 for span in rig.trading_store.unprotected_spans(position_id))
+    rig.assert_agrees()
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["attached", "replaced"])
+@pytest.mark.parametrize("price", ["48000", "53000"], ids=["stop", "target"])
+def test_what_triggers_closes_the_position(rig: AttachedRig, moved: bool, price: str) -> None:
+    position_id = rig.enter()
+    if moved:
+        rig.want_stop(position_id, "49500.0")
+        manage_positions(rig)
+    rig.venue.move(price)
+    result = manage_positions(rig)
+    assert result["clean"], result
+    closed = rig.position(position_id)
+    assert closed.status in OVER
+    assert closed.exit_reason == ("stop" if price == "48000" else "target")
+    assert rig.guards == []
+    rig.assert_agrees()
+
+
+def test_a_watched_target_is_taken_by_the_watch(rig: AttachedRig) -> None:
+    position_id = rig.enter()
+    rig.want_stop(position_id, "49500.0")
+    manage_positions(rig)
+    rig.venue.move("53000")
+    watch_risk_once(rig)
+    assert (rig.position(position_id).status in OVER) == (rig.name == "bybit")
+    assert manage_positions(rig)["clean"]
+    assert rig.position(position_id).exit_reason == "target"
+
+
+def test_what_the_exchange_did_not_attach_is_protected_at_once(rig: AttachedRig) -> None:
+    rig.venue.attaches = False
+    rig.params = replace(rig.params, protection_deadline_s=1.0)
+    position_id = rig.enter()
+    (guard,) = rig.guards
+    assert guard.stop == rig.position(position_id).stop_price
+    (span,) = rig.trading_store.unprotected_spans(position_id)
+    assert (span.seconds or 99) < 3
+    # The legs that never came are proven absent once no request of theirs can arrive any more.
+    wait_s = rig.exchange.recv_window_s + ABSENCE_MARGIN_S + 1
+    rig.database.execute("UPDATE orders SET sent_at = sent_at - %s * interval '1 second'", (wait_s,))
+    assert manage_positions(rig)["clean"]
+    rig.assert_agrees()
+
+
+def test_an_answer_that_is_lost_is_looked_up_and_not_sent_again(rig: AttachedRig) -> None:
+    rig.make_ready()
+    intent = rig.decide(stop_frac=D("0.02"), target_frac=D("0.04"))
+    rig.venue.losing = {"/api/v5/trade/order", "/v5/order/create"}
+    assert place_brackets(rig, intent.intent_id)["outcome"] == "filled"
+    place_brackets(rig, intent.intent_id)
+    bought = rig.venue.by(lambda order: order.is_buy)
+    assert [order.quantity for order in bought] == [intent.quantity]
+    assert manage_positions(rig)["clean"]
+    rig.assert_agrees()
+
+
+def test_an_entry_that_cannot_fill_whole_leaves_nothing(rig: AttachedRig) -> None:
+    rig.make_ready()
+    intent = rig.decide(stop_frac=D("0.02"), target_frac=D("0.04"))
+    rig.venue.move("50500")
+    assert place_brackets(rig, intent.intent_id)["outcome"] == "cancelled"
+    assert rig.guards == []
+    assert manage_positions(rig)["clean"]
+    assert rig.position(intent.intent_id).status in OVER
+    rig.assert_agrees()
+
+
+def test_a_refusal_under_http_200_is_a_refusal(rig: AttachedRig) -> None:
+    position_id = rig.enter()
+    # Somebody took the coins: what is left cannot be protected, and the exchange says so.
+    rig.venue.balances["BTC"] -= D("0.01")
+    rig.want_stop(position_id, "49500.0")
+    manage_positions(rig)
+    states = {order.state for order in rig.trading_store.orders_of(position_id)}
+    assert OrderState.UNKNOWN not in states
+    assert OrderState.SENT not in states
+
+
+def test_flatten_cancels_and_sells(rig: AttachedRig) -> None:
+    position_id = rig.enter()
+    assert flatten(rig, "tester")["flat"]
+    assert rig.guards == []
+    assert rig.position(position_id).status in OVER
+    assert rig.venue.balances["BTC"] < D("0.00002")
+    rig.assert_agrees()
+
+
+def test_ids_at_okx_are_ours_written_shorter() -> None:
+    for ours in ("twe" + "0" * 32, "twl" + "f" * 32, "tws0123456789abcdef0123456789abcdef"):
+        assert len(okx_id(ours)) <= 32
+        assert okx_id(ours).isalnum()
+        assert our_id(okx_id(ours)) == ours
+    assert our_id("somebody") == "somebody"
