@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.chaos.arena import Arena
 from tests.chaos.crashing import Fuse, mined, run_and_die
+from tests.chaos.markets import SpotMarket
 from tests.support.trading_rig import Rig
 from tradewind.errors import TradewindError
 
@@ -80,16 +81,16 @@ class Fault:
         return fuse.struck
 
 
-def draw(rng: random.Random, kind: str, steps: Steps) -> Fault:
+def draw(rng: random.Random, kind: str, steps: Steps, market: SpotMarket) -> Fault:
     """A fault of this kind at a random step of a job with so many."""
     if kind in BETWEEN_CALLS:
         return Fault(kind, rng.randrange(steps.moments))
     if kind == PARTIAL:
         frac = rng.choice([0.1, 0.4, 0.9])
-        rule = {"action": "partial_fill", "frac": frac, "method": "POST", "path": "/api/v3/order*", "times": 1}
+        rule = {"action": "partial_fill", "frac": frac, "method": "POST", "path": market.entry_path, "times": 1}
         return Fault(kind, 1, rule)
     step = 1 + rng.randrange(steps.calls)
-    return Fault(kind, step, {**rng.choice(IN_A_CALL[kind]), "path": "/api/v3/*", "nth": step})
+    return Fault(kind, step, {**rng.choice(IN_A_CALL[kind]), "path": market.path, "nth": step})
 
 
 def draw_kind(rng: random.Random) -> str:

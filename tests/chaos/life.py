@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-from tests.chaos.arena import SYMBOL, Arena, held_before
+from tests.chaos.arena import Arena
 from tests.chaos.crashing import Fuse, mined
 from tests.chaos.faults import Fault, Steps, draw, quietly
+from tests.chaos.markets import SYMBOL, SpotMarket
 from tests.support.trading_rig import Rig
 from tradewind.core.brackets import floor_to_step, is_tradable
 from tradewind.core.orders import AT_EXCHANGE, is_final
-from tradewind.core.types import Intent, OrderRole, PositionStatus, TradingMode
+from tradewind.core.types import Intent, OrderRole, PositionStatus, Side, TradingMode
 from tradewind.jobs.positions import manage_positions
 from tradewind.jobs.reconciling import asset_flows
 from tradewind.jobs.safety import carry_on_flatten, trip_circuit_breaker, watch_risk_once
@@ -26,7 +27,6 @@ PHASES = ("entry", "stop replacement", "flatten")
 NAKED_BOUND_S = 10.0
 _OVER = (PositionStatus.CLOSED, PositionStatus.DUST)
 _ZERO = Decimal(0)
-_ANY_STATUS = ("NEW", "PARTIALLY_FILLED", "PENDING_NEW", "FILLED", "CANCELED", "EXPIRED", "REJECTED")
 
 
 @dataclass
@@ -54,12 +54,12 @@ COLUMNS = ("doubled", "naked", "lost_fills", "unequal", "undecided", "expired", 
 class Life:
     """One account's one trade."""
 
-    def __init__(self, arena: Arena, rng: random.Random) -> None:
-        self.arena, self._rng = arena, rng
-        self.build, self._truth = arena.new_account()
+    def __init__(self, arena: Arena, rng: random.Random, market: SpotMarket | None = None) -> None:
+        self.arena, self._rng, self.market = arena, rng, market or SpotMarket()
+        self.build, self._truth = arena.new_account(self.market)
         self.rig = self.build()
         self.rig.make_ready()
-        self.intent: Intent = self.rig.decide(two_lots=True, stop_frac=Decimal("0.05"), target_frac=Decimal("0.05"))
+        self.intent: Intent = self.market.decide(self.rig)
 
     @property
     def id(self) -> str:
@@ -79,13 +79,13 @@ class Life:
     def prepare(self, phase: str) -> None:
         watch_risk_once(self.rig)
         if phase == "stop replacement":
-            self._want_higher_stop()
+            self._want_better_stop()
 
     def count_steps(self, phase: str) -> Steps:
         """Run a phase's job with nothing going wrong, counting its steps."""
         self.prepare(phase)
         fuse = Fuse(None)
-        rule = self.rig.admin.add_fault("delay", seconds=0.0, path="/api/v3/*")
+        rule = self.rig.admin.add_fault("delay", seconds=0.0, path=self.market.path)
         self.job(phase)(mined(self.build(), fuse))
         (counted,) = [found for found in self.rig.admin.faults() if found["id"] == rule["id"]]
         self.rig.admin.clear_faults()
@@ -93,7 +93,7 @@ class Life:
 
     def suffer(self, phase: str, kind: str, steps: Steps) -> Judgement | None:
         """One fault of the kind in the phase, healed and judged; None when the job was over before its step."""
-        return self.undergo(phase, draw(self._rng, kind, steps))
+        return self.undergo(phase, draw(self._rng, kind, steps, self.market))
 
     def undergo(self, phase: str, fault: Fault) -> Judgement | None:
         """The same with a fault that is given."""
@@ -102,14 +102,15 @@ class Life:
         judgement = self._judge(phase, self._heal(phase))
         return judgement if struck or judgement.wrongs else None
 
-    def _want_higher_stop(self) -> None:
+    def _want_better_stop(self) -> None:
         """What the bar rule leaves behind: a wanted stop that does not rest yet."""
         store = self.rig.trading_store
         with store.position_lock(self.id) as held:
             assert held
             position = store.position(self.id)
             assert position is not None
-            moved = floor_to_step(position.stop_price * Decimal("1.01"), Decimal("0.01"))
+            nearer = Decimal("1.01") if self.market.side is Side.LONG else Decimal("0.99")
+            moved = floor_to_step(position.stop_price * nearer, Decimal("0.01"))
             store.save_position(replace(position, stop_price=moved), "stop_moved", self.rig.clock.now())
 
     # -------------------------------------------------------------------------------------------------------- healing
@@ -144,15 +145,8 @@ class Life:
         manage_positions(rig)
         return naked_s
 
-    def _held_and_guarded(self) -> tuple[Decimal, Decimal]:
-        """Base held over what was there before, and the part of it that stops rest for, both as the exchange says."""
-        base = SYMBOL.split("/")[0]
-        stops = [order for order in self._truth.exchange_orders(["NEW"]) if order["type"] == "STOP_LOSS"]
-        guarded = sum((Decimal(order["origQty"]) - Decimal(order["executedQty"]) for order in stops), _ZERO)
-        return self._truth.holds(base) - held_before(base), guarded
-
     def _naked(self) -> bool:
-        held, guarded = self._held_and_guarded()
+        held, guarded = self.market.held(self._truth), self.market.guarded(self._truth)
         instrument = self._truth.exchange.instruments([SYMBOL])[SYMBOL]
         bare = floor_to_step(held - guarded, instrument.step_size)
         return is_tradable(bare, self.intent.stop_price, instrument)
@@ -168,19 +162,19 @@ class Life:
         return found
 
     def _judge_orders(self, found: Judgement) -> None:
-        everything = self._truth.exchange_orders(_ANY_STATUS)
-        bought = sum((Decimal(o["executedQty"]) for o in everything if o["side"] == "BUY"), _ZERO)
-        if bought > self.intent.quantity:
-            found.doubled.append(f"bought {bought} of {self.intent.quantity}")
-        ids = [order["clientOrderId"] for order in everything]
+        everything = self.market.placed(self._truth)
+        entered = sum((order.executed for order in everything if order.opens), _ZERO)
+        if entered > self.intent.quantity:
+            found.doubled.append(f"entered {entered} of {self.intent.quantity}")
+        ids = [order.client_id for order in everything]
         found.doubled += [f"{name} is there {ids.count(name)} times" for name in {*ids} if ids.count(name) > 1]
-        held, guarded = self._held_and_guarded()
+        held, guarded = self.market.held(self._truth), self.market.guarded(self._truth)
         if held < 0:
             found.doubled.append(f"{-held} sold of what the account held before")
         if guarded > max(held, _ZERO):
             found.doubled.append(f"stops rest for {guarded}, held is {held}")
         late = self.intent.expires_at.timestamp() * 1000
-        found.expired += [o["clientOrderId"] for o in everything if o["side"] == "BUY" and int(o["time"]) > late]
+        found.expired += [order.client_id for order in everything if order.opens and order.at_ms > late]
         for order in self.rig.trading_store.orders_of(self.id):
             if not is_final(order.state) and order.state not in AT_EXCHANGE:
                 found.undecided.append(f"{order.role.value} {order.client_order_id} is {order.state.value}")
@@ -206,7 +200,7 @@ class Life:
             if expected != actual:
                 found.unequal.append(f"{asset}: {actual} there, {expected} in the ledger")
         position = rig.trading_store.position(self.id)
-        resting = self._truth.exchange_orders()
+        resting = self.market.resting(self._truth)
         if (position is None or position.status in _OVER) and resting:
             found.unequal.append(f"{len(resting)} orders rest for a position that is over")
         record = rig.trading_store.last_reconciliation()

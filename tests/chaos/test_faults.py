@@ -12,12 +12,16 @@ from collections import Counter
 import pytest
 
 from tests.chaos.arena import Arena
-from tests.chaos.faults import KINDS, Steps, draw_kind
+from tests.chaos.faults import KILLED, KINDS, TWICE, Steps, draw_kind
 from tests.chaos.life import COLUMNS, PHASES, Judgement, Life
+from tests.chaos.markets import FuturesMarket, SpotMarket
+from tradewind.core.types import Side
 
 pytestmark = pytest.mark.chaos
 
 SEED = 20240305
+# Restarts take seconds each, and strike the same code as on spot.
+FUTURES_KINDS = (KILLED, TWICE, "accepted, then dropped")
 
 
 class Table:
@@ -53,10 +57,15 @@ class Table:
 
 
 def live_and_suffer(
-    arena: Arena, rng: random.Random, table: Table, kinds: dict[str, list[str]], steps: dict[str, Steps]
+    arena: Arena,
+    rng: random.Random,
+    table: Table,
+    kinds: dict[str, list[str]],
+    steps: dict[str, Steps],
+    market: SpotMarket,
 ) -> None:
     """One trade with one fault a phase: the phase's next wanted kind, else a drawn one."""
-    life = Life(arena, rng)
+    life = Life(arena, rng, market)
     for phase in PHASES:
         if phase != "entry" and not life.is_open():
             break
@@ -67,8 +76,8 @@ def live_and_suffer(
     arena.close()
 
 
-def count_steps(arena: Arena, rng: random.Random) -> dict[str, Steps]:
-    life = Life(arena, rng)
+def count_steps(arena: Arena, rng: random.Random, market: SpotMarket) -> dict[str, Steps]:
+    life = Life(arena, rng, market)
     steps = {phase: life.count_steps(phase) for phase in PHASES}
     arena.close()
     return steps
@@ -78,15 +87,33 @@ def count_steps(arena: Arena, rng: random.Random) -> dict[str, Steps]:
 def test_no_fault_doubles_bares_or_loses_anything(
     arena: Arena, soak_minutes: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rng = random.Random(SEED)
-    steps = count_steps(arena, rng)
+    rng, market = random.Random(SEED), SpotMarket()
+    steps = count_steps(arena, rng, market)
     table = Table()
     wanted = {phase: rng.sample(KINDS, len(KINDS)) for phase in PHASES}
     deadline = time.monotonic() + soak_minutes * 60
     while wanted["entry"] or time.monotonic() < deadline:
-        live_and_suffer(arena, rng, table, wanted, steps)
+        live_and_suffer(arena, rng, table, wanted, steps, market)
     if soak_minutes:
         with capsys.disabled():
             print(f"\n\nsteps: {steps}\n{table}\n" + "\n".join(table.words))
     assert not table.words, "\n".join([str(table), *table.words])
     assert table.faults >= 20
+
+
+@pytest.mark.timeout(0)
+def test_nor_does_one_on_futures(arena: Arena, soak_minutes: float, capsys: pytest.CaptureFixture[str]) -> None:
+    """Long and short in turn; beside the selection a third of the soak's time."""
+    rng = random.Random(SEED + 1)
+    markets = [FuturesMarket(side) for side in (Side.SHORT, Side.LONG)]
+    steps = count_steps(arena, rng, markets[0])
+    table = Table()
+    wanted: dict[str, list[str]] = {phase: rng.sample(FUTURES_KINDS, len(FUTURES_KINDS)) for phase in PHASES}
+    deadline = time.monotonic() + soak_minutes * 20
+    while wanted["entry"] or time.monotonic() < deadline:
+        live_and_suffer(arena, rng, table, wanted, steps, markets[table.faults % 2])
+    if soak_minutes:
+        with capsys.disabled():
+            print(f"\n\nfutures, steps: {steps}\n{table}\n" + "\n".join(table.words))
+    assert not table.words, "\n".join([str(table), *table.words])
+    assert table.faults >= 5
