@@ -79,8 +79,15 @@ def _panel_values(made: Services, queries: Queries, status: dict[str, Any]) -> d
     bar = _wanted_bar() or newest_bar
     params_hash = made.wiring.params.hash
     symbols = made.wiring.symbols
-    steps = queries.regime_transitions(symbols, params_hash, 672)
+    newest = queries.newest_regimes(symbols, params_hash)
+    # A week of steps changes with the newest bars alone.
+    steps = made.kept(
+        "transitions",
+        tuple((row["symbol"], row["bar"]) for row in newest),
+        lambda: queries.regime_transitions(symbols, params_hash, 672),
+    )
     models = queries.models(Window(limit=4))[:4]
+    gates = queries.gates([model["version"] for model in models])
     return {
         "bar": bar,
         "newest_bar": newest_bar,
@@ -91,11 +98,13 @@ def _panel_values(made: Services, queries: Queries, status: dict[str, Any]) -> d
         "funnel": queries.outcomes_since(market_now - timedelta(days=1)),
         "cycles": queries.cycles(24)[::-1],
         "trades": [row for row in queries.positions(Window(limit=12), False)[:12]],
-        "regimes": views.regime_rows(symbols, queries.newest_regimes(symbols, params_hash), steps),
+        "regimes": views.regime_rows(symbols, newest, steps),
         "transitions": views.transition_table(steps),
         "articles": queries.articles(10),
         "feeds": queries.feeds(),
-        "models": [views.model_card(model, queries.gates([model["version"]])) for model in models],
+        "models": [
+            views.model_card(model, [gate for gate in gates if gate["version"] == model["version"]]) for model in models
+        ],
         "drift": queries.last_drift(),
         "training": queries.training_runs(3),
         "jobs": [

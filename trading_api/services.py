@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Hashable
 from functools import cached_property
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flask import current_app
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from tradewind.adapters.database import Database
 
 
+T = TypeVar("T")
+
+
 class Services:
     """One a process; each part is made on first use, so that the app starts while the rest of the stack is down."""
 
@@ -24,6 +28,7 @@ class Services:
         self.settings = settings
         self.wiring = wiring
         self._first_use = threading.Lock()
+        self._kept: dict[str, tuple[Hashable, Any]] = {}
         self.checks = Checks(settings, wiring.params.watch_silent_s)
 
     @property
@@ -35,6 +40,13 @@ class Services:
     @property
     def account(self) -> str:
         return self.wiring.account
+
+    def kept(self, name: str, key: Hashable, make: Callable[[], T]) -> T:
+        """The value of `name`, made anew only when `key` differs from the one that it was made for."""
+        known = self._kept.get(name)
+        if known is None or known[0] != key:
+            known = self._kept[name] = (key, make())
+        return cast(T, known[1])
 
     @cached_property
     def airflow(self) -> AirflowClient:

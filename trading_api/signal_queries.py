@@ -106,9 +106,11 @@ class SignalQueries(Reader):
     MODELS: Final = f"""
         SELECT version, state, trained_from, trained_until, created_at,
                (manifest #> '{{metrics,promotion}}') - 'trending' - 'ranging' AS promotion
-        FROM models
-        WHERE {within("created_at")}
-        ORDER BY (state = 'champion') DESC, created_at DESC, version {PAGE}"""  # noqa: S608
+        FROM (
+            SELECT * FROM models WHERE {within("created_at")}
+            ORDER BY (state = 'champion') DESC, created_at DESC, version {PAGE}
+        ) page
+        ORDER BY (state = 'champion') DESC, created_at DESC, version"""  # noqa: S608
 
     def models(self, window: Window) -> list[Row]:
         """Versions, the champion first, with what each scored on the window that no fit had seen."""

@@ -29,7 +29,8 @@ const Charts = (() => {
   }
 
   async function equity(element, days, until) {
-    const from = days ? new Date(until - days * 86400000).toISOString() : null;
+    // Whole minutes: the same question within a minute has the same answer ready.
+    const from = days ? new Date(Math.floor(until / 60000 - days * 1440) * 60000).toISOString() : null;
     const data = await get(`/api/equity?points=400${from ? `&from=${encodeURIComponent(from)}` : ""}`);
     if (!data.marks.length) return empty(element, "No equity has been measured in this range.");
     const at = data.marks.map((mark) => mark.at);

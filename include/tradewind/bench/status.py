@@ -1,103 +1,67 @@
-"""How fast the status app answers with a year of trading behind it, through the role that it has in a deployment."""
+"""How fast the status app answers with a year of trading behind it: by gunicorn, through the role that it has there.
+
+The paper exchange runs beside it; its checks of Airflow fail at once, and are asked in the background as ever.
+"""
 
 from __future__ import annotations
 
 import secrets
+import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Final
 
+import httpx
 import psycopg
 from pydantic import SecretStr
 
-from tradewind.bench.rows import BenchOptions, Row
+from tradewind.adapters.migrations import migrate
+from tradewind.bench.http_load import as_fast_as_answered
+from tradewind.bench.rows import BenchOptions, Row, percentile
 from tradewind.bench.servers import scratch_database, scratch_dir, scratch_postgres, scratch_valkey
-from tradewind.core.params import StrategyParams
-from tradewind.settings import Settings
+from tradewind.bench.status_year import store_year
+from tradewind.errors import StackFailed
+from tradewind.settings import PROJECT_DIR, Settings
+from tradewind.stack.environment import paper_environment, status_environment
 from tradewind.stack.postgres import EmbeddedPostgres
-from tradewind.wiring import Wiring
+from tradewind.stack.processes import ProcessMark, end_sessions, free_port, spawn
 
 _BOUND_MS: Final = 50.0
 _DAYS: Final = 365
-_WARM_UP: Final = 3
-
-# Everything up to now: `days` back, five symbols, as often as the real jobs write.
-_YEAR: Final = (
-    """INSERT INTO candles
-       SELECT symbol, frame, t, 100, 101, 99, 100, 10
-       FROM unnest(%(symbols)s::text[]) symbol, (VALUES ('15m', 900), ('1h', 3600)) f (frame, step),
-            generate_series(0, %(days)s * 86400, step) n,
-            LATERAL (SELECT date_bin('1 hour', now(), 'epoch') - make_interval(secs => n) AS t) at""",
-    """INSERT INTO equity
-       SELECT %(account)s, t, 'mark', 10000 + 500 * sin(extract(epoch FROM t) / 90000), '{}'
-       FROM generate_series(now() - make_interval(days => %(days)s), now(), '1 minute') t""",
-    """INSERT INTO equity
-       SELECT %(account)s, t, 'day_open', 10000, '{}'
-       FROM generate_series(date_trunc('day', now()) - make_interval(days => %(days)s), now(), '1 day') t""",
-    """INSERT INTO regimes
-       SELECT symbol, t, %(params_hash)s, (ARRAY['ranging_quiet', 'trending_weak', 'chaotic'])[1 + n %% 97 / 40],
-              'ranging', 20, 1, 0.5, 0.5, now()
-       FROM unnest(%(symbols)s::text[]) symbol, generate_series(0, %(days)s * 96) n,
-            LATERAL (SELECT date_bin('15 minutes', now(), 'epoch') - n * interval '15 minutes' AS t) at""",
-    """INSERT INTO decisions
-       SELECT %(account)s, 'v1', symbol, t, 'declined', 'trend: no', NULL, jsonb_build_object('verdicts', v.verdicts)
-       FROM unnest(%(symbols)s::text[]) symbol, generate_series(0, %(days)s * 96) n,
-            LATERAL (SELECT date_bin('15 minutes', now(), 'epoch') - n * interval '15 minutes' AS t) at,
-            (SELECT jsonb_agg(jsonb_build_object('filter', 'filter_' || k, 'passed', k < 9, 'reason', 'because',
-                                                 'numbers', '{"value": 0.5, "limit": 0.4}'::jsonb)) AS verdicts
-             FROM generate_series(1, 16) k) v""",
-    """INSERT INTO cycles
-       SELECT %(account)s, date_bin('15 minutes', now(), 'epoch') - n * interval '15 minutes', 'done', 'r', '{}', now()
-       FROM generate_series(0, %(days)s * 96) n""",
-    """INSERT INTO sentiment
-       SELECT symbol, t, 0.1, 1, 'ok', 'lexicon' FROM unnest(%(symbols)s::text[] || '*'::text) symbol,
-            generate_series(now() - make_interval(days => %(days)s), now(), '20 minutes') t""",
-    """INSERT INTO articles
-       SELECT 'a' || n, 'feed', 'A headline', 'text', 'https://news.example/' || n, '{}',
-              now() - n * interval '10 minutes', now() FROM generate_series(1, %(days)s * 144) n""",
-    """INSERT INTO positions (position_id, account, strategy_version, symbol, side, family, status, bar, opened_at,
-                              closed_at, quantity, entry_quantity, entry_price, initial_stop_price, stop_price,
-                              target_price, atr_quote, realised_quote, fees_quote, exit_reason)
-       SELECT 'p' || n, %(account)s, 'v1', 'BTC/USDT', 'long', 'trending', 'closed', t, t, t + interval '3 hours',
-              0, 1, 100, 98, 99, 104, 1, 1, 0.1, 'target'
-       FROM generate_series(1, %(days)s * 8) n, LATERAL (SELECT now() - n * interval '3 hours' AS t) at""",
-    """INSERT INTO orders (client_order_id, account, position_id, symbol, role, is_buy, lot, generation, order_type,
-                           quantity, price, state, filled_quantity, planned_at, updated_at)
-       SELECT 'o' || n || role, %(account)s, 'p' || n, 'BTC/USDT', role, role = 'entry', 0, 0, 'limit', 1, 100,
-              'filled', 1, t, t
-       FROM generate_series(1, %(days)s * 8) n, unnest(ARRAY['entry', 'stop', 'target']) role,
-            LATERAL (SELECT now() - n * interval '3 hours' AS t) at""",
-    """INSERT INTO reconciliations (account, at, clean, report)
-       SELECT %(account)s, t, true, '{}' FROM generate_series(now() - interval '14 days', now(), '1 minute') t""",
-    """INSERT INTO audit (at, actor, action, outcome, detail)
-       SELECT now() - n * interval '1 hour', 'reader', 'login', 'done', '{}'
-       FROM generate_series(%(days)s * 24, 1, -1) n""",
-)
+_START_S: Final = 60.0
+# As a deployment serves it, but for its limit on requests.
+_APP: Final = "trading_api:create_app(config={'REQUESTS_PER_MINUTE': 1000000000})"
 
 
 def measure(options: BenchOptions) -> list[Row]:
-    """The 95th percentile of each answer that the page and its charts ask for."""
+    """The 95th percentile of the page and of each answer that it, its charts, or a person asks for."""
     days = _DAYS // 10 if options.quick else _DAYS
     with scratch_dir() as directory, scratch_postgres(directory) as server, scratch_valkey(directory) as cache:
-        url = scratch_database(server, "status")
-        account = "bench"
+        url = scratch_database(server, "status", schema=False)
         settings = Settings(
-            mode="paper",
-            account_id=account,
+            account_id="bench",
             home_dir=directory / "home",
-            database_url=SecretStr(_status_role(server)),
+            database_url=SecretStr(url),
+            paper_database_url=SecretStr(scratch_database(server, "paper", schema=False)),
             cache_url=SecretStr(cache.url()),
-            # Nothing listens there: the checks answer that at once.
-            exchange_url="http://127.0.0.1:9",
+            exchange_port=free_port(),
+            status_port=free_port(),
             airflow_url="http://127.0.0.1:9",
+            exchange_admin_token=SecretStr(secrets.token_hex(16)),
             api_read_token=SecretStr("read"),
             api_control_token=SecretStr("control"),
             api_session_key=SecretStr("session"),
         )
+        migrate(url, settings.identity)
+        settings = settings.model_copy(update={"status_database_url": SecretStr(_status_role(server))})
         options.say(f"storing {days} days of five symbols")
-        _store(url, settings, days)
-        return _ask(settings, days, runs=20 if options.quick else 100)
+        store_year(url, settings, days)
+        with _serving(settings, directory) as address:
+            return _ask(address, days, 0.3 if options.quick else 3.0)
 
 
 def _status_role(server: EmbeddedPostgres) -> str:
@@ -107,45 +71,70 @@ def _status_role(server: EmbeddedPostgres) -> str:
     return server.url("status", user="tradewind_status", password=password)
 
 
-def _store(url: str, settings: Settings, days: int) -> None:
-    values = {
-        "account": settings.account_id,
-        "symbols": list(settings.symbols),
-        "params_hash": StrategyParams().hash,
-        "days": days,
-    }
-    with psycopg.connect(url, autocommit=True) as connection:
-        for statement in _YEAR:
-            connection.execute(statement, values)
-        connection.execute("VACUUM ANALYZE")
+@contextmanager
+def _serving(settings: Settings, directory: Path) -> Iterator[str]:
+    """The paper exchange and gunicorn, until the caller is done; yields the status app's address."""
+    exchange = [sys.executable, "-m", "tradewind.paper", "--port", str(settings.exchange_port)]
+    status = [sys.executable, "-m", "gunicorn", "--config", "python:tradewind.stack.gunicorn_config"]
+    status += ["--bind", f"127.0.0.1:{settings.status_port}", _APP]
+    marks = []
+    try:
+        for argv, environment, url in (
+            (exchange, paper_environment(settings), f"{settings.exchange_url}/api/v3/time"),
+            (status, status_environment(settings), f"http://127.0.0.1:{settings.status_port}/api/health"),
+        ):
+            log = directory / f"{argv[2]}.log"
+            process = spawn(argv, log=log, env=environment, cwd=PROJECT_DIR)
+            marks.append(ProcessMark.of(process.pid))
+            _wait_for(url, process, log)
+        yield f"http://127.0.0.1:{settings.status_port}"
+    finally:
+        end_sessions(marks)
 
 
-def _ask(settings: Settings, days: int, runs: int) -> list[Row]:
-    from tradewind.adapters.database import Database
-    from trading_api import create_app
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(url, timeout=5.0, trust_env=False).is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise StackFailed(f"{url} does not answer: {log.read_text(errors='replace')[-2000:]}")
 
-    wiring = Wiring(settings)
-    wiring.__dict__["database"] = Database(settings.database_url.get_secret_value())
-    client = create_app(settings, wiring, {"REQUESTS_PER_MINUTE": 10**9}).test_client()
-    week = (datetime.now(UTC) - timedelta(days=7)).isoformat().replace("+00:00", "Z")
+
+def _ask(address: str, days: int, duration_s: float) -> list[Row]:
+    now = datetime.now(UTC)
+    week, long_ago = (f"{now - timedelta(days=ago):%Y-%m-%dT%H:%M:%SZ}" for ago in (7, days // 2))
     rows = []
-    for path in (
-        "/api/system-status", "/panels", "/api/positions", "/api/orders", "/api/decisions", "/api/regimes",
-        "/api/sentiment", "/api/candles?symbol=BTC/USDT", f"/api/equity?points=400&from={week}",
-    ):  # fmt: skip
-        taken_ms: list[float] = []
-        for number in range(_WARM_UP + runs):
-            started = time.perf_counter()
-            answer = client.get(path, headers={"Authorization": "Bearer read"})
-            if answer.status_code != 200:
-                raise AssertionError(f"{path} answered {answer.status_code}: {answer.text[:200]}")
-            if number >= _WARM_UP:
-                taken_ms.append((time.perf_counter() - started) * 1000)
-        what = f"{path.partition('?')[0]} with {days} days stored, p95"
-        rows.append(Row("status", what, _p95(taken_ms), "ms", _BOUND_MS, spread=(min(taken_ms), max(taken_ms))))
-    wiring.close()
+    for path, words in (
+        ("/", "the page"),
+        ("/panels", "its panels, asked for every 5 s"),
+        ("/api/system-status", ""),
+        ("/api/positions", ""),
+        ("/api/positions?live=false&limit=50&offset=1000", ""),
+        ("/api/orders", ""),
+        (f"/api/orders?symbol=BTC/USDT&to={long_ago}", ""),
+        ("/api/decisions", ""),
+        (f"/api/decisions?symbol=BTC/USDT&to={long_ago}", ""),
+        (f"/api/equity?points=400&from={week}", "the chart of a week"),
+        ("/api/equity?points=400", "the chart of all"),
+        ("/api/candles?symbol=BTC/USDT", "the chart of candles"),
+        ("/api/models", ""),
+        ("/api/regimes", ""),
+        ("/api/sentiment", ""),
+    ):
+        request = f"GET {path} HTTP/1.1\r\nHost: status\r\nAuthorization: Bearer read\r\n\r\n".encode()
+        taken_ms = _latencies_ms(address, request, duration_s)
+        shown = path.replace(week, "…").replace(long_ago, "…") + (f", {words}" if words else "")
+        spread = (min(taken_ms), max(taken_ms))
+        what = f"GET {shown}, {days} days stored: p95"
+        rows.append(Row("status", what, percentile(taken_ms, 0.95), "ms", _BOUND_MS, spread=spread))
     return rows
 
 
-def _p95(values: Sequence[float]) -> float:
-    return sorted(values)[int(len(values) * 0.95)]
+def _latencies_ms(address: str, request: bytes, duration_s: float) -> list[float]:
+    """One request after the other over one connection, after a tenth of the time to warm up."""
+    as_fast_as_answered(address, lambda: request, 1, duration_s / 10)
+    load = as_fast_as_answered(address, lambda: request, 1, duration_s)
+    return [latency_s * 1000 for latency_s in load.latency_s]
