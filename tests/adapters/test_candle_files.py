@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.bars import joined
 from tradewind.adapters import candle_files
-from tradewind.adapters.candle_files import NO_TIME_MS, count_rows, read_candle_file
+from tradewind.adapters.candle_files import NO_TIME_MS, count_rows, read_candle_file, series_named
 from tradewind.core.candles import check
 from tradewind.core.timeframes import columns, timeframe_ms, to_ms
 from tradewind.core.types import Bars
@@ -165,3 +165,24 @@ def test_rows_are_counted_beforehand(tmp_path: Path) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 and nothing")
     assert count_rows(tmp_path / "broken.parquet") == 0
     assert count_rows(tmp_path / "none.csv") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "series"),
+    [
+        ("SOL_USDT-15m.parquet", ("SOL/USDT", "15m")),
+        ("SOL-USDT-1h.csv", ("SOL/USDT", "1h")),
+        ("SOLUSDT-15m-2024-01.zip", ("SOL/USDT", "15m")),
+        ("ETHBTC-4h-2025-01-31.csv", ("ETH/BTC", "4h")),
+        ("1INCHUSDT-1h.csv.gz", ("1INCH/USDT", "1h")),
+        ("BTCFDUSD-1h.csv", ("BTC/FDUSD", "1h")),
+        ("USDT-1h.csv", None),
+        ("XYZABC-1h.csv", None),
+        ("SOL_USDT.parquet", None),
+        ("SOL_USDT-7m.parquet", None),
+        ("15m.parquet", None),
+        ("_USDT-15m.parquet", None),
+    ],
+)
+def test_what_a_name_tells(name: str, series: tuple[str, str] | None) -> None:
+    assert series_named(Path(name)) == series

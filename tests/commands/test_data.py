@@ -81,8 +81,11 @@ def test_import_then_gaps(deployment: redis.Redis, tmp_path: Path) -> None:
     file = write(take(bars, keep), tmp_path / "a.parquet")
     outcome = json.loads(run("import", str(file), "--symbol", "BTC/USDT", "--timeframe", "1h", "--json"))
     assert outcome["files"] == [
-        {"file": str(file), "rows": 396, "new": 396, "corrections": 0, "unfinished": 0, "refused": 0}
-    ]
+        {
+            "file": str(file), "symbol": "BTC/USDT", "timeframe": "1h",
+            "rows": 396, "new": 396, "corrections": 0, "unfinished": 0, "refused": 0,
+        }
+    ]  # fmt: skip
     job = stored_job(outcome["job_id"])
     assert (job["kind"], job["state"]) == ("import_candles", "done")
     assert job["progress"]["percent"] == 100.0
@@ -99,6 +102,30 @@ def test_import_then_gaps(deployment: redis.Redis, tmp_path: Path) -> None:
     assert {(gap["symbol"], gap["timeframe"]) for gap in found["gaps"]} == {("BTC/USDT", "1h")}
     assert "2 gaps" in run("gaps", "--symbol", "BTC/USDT")
     assert "No bar is missing" in run("gaps", "--symbol", "ETH/USDT")
+
+
+def test_a_folder_is_imported_by_the_names_of_its_files(deployment: redis.Redis, tmp_path: Path) -> None:
+    for name in ("BTC_USDT-1h.parquet", "ETHUSDT-1h-2024-01.parquet"):
+        write(random_bars(50, timeframe="1h", start_ms=START), tmp_path / name)
+    (tmp_path / "README.md").write_text("not candles")
+    outcome = json.loads(run("import", str(tmp_path), "--json"))
+    assert [(row["symbol"], row["timeframe"], row["new"]) for row in outcome["files"]] == [
+        ("BTC/USDT", "1h", 50),
+        ("ETH/USDT", "1h", 50),
+    ]
+    job = stored_job(outcome["job_id"])
+    assert {name: counts["rows_new"] for name, counts in job["progress"]["series"].items()} == {
+        "BTC/USDT 1h": 50,
+        "ETH/USDT 1h": 50,
+    }
+
+
+def test_a_name_that_tells_nothing_stops_before_anything_is_stored(deployment: redis.Redis, tmp_path: Path) -> None:
+    for name in ("BTC_USDT-1h.parquet", "mine.parquet"):
+        write(random_bars(50, timeframe="1h", start_ms=START), tmp_path / name)
+    with pytest.raises(BadInput, match=r"mine.parquet: its name does not tell"):
+        run("import", str(tmp_path))
+    assert "No bar is missing" in run("gaps", "--to-now")
 
 
 def test_what_is_known_to_be_empty_is_told_apart(deployment: redis.Redis, tmp_path: Path) -> None:
@@ -144,6 +171,7 @@ def test_an_unfinished_bar_is_not_stored(deployment: redis.Redis, tmp_path: Path
         (["--symbol", "BTCUSDT", "--timeframe", "1h"], "write it as BTC/USDT"),
         (["--symbol", "BTC/USDT", "--timeframe", "1w"], "--timeframe 1w"),
         (["--symbol", "BTC/USDT", "--timeframe", "1h"], "is no file"),
+        ([], "is no file"),
     ],
 )
 def test_wrong_arguments_say_what_is_right(deployment: redis.Redis, arguments: list[str], what: str) -> None:

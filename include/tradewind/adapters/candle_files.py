@@ -18,12 +18,45 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tradewind.core.timeframes import TIMEFRAME_MS
 from tradewind.core.types import Bars, IntArray
 from tradewind.errors import BadInput
 
 COLUMNS = ("open_time", "open", "high", "low", "close", "volume")
 _BATCH_ROWS = 100_000
 NO_TIME_MS = -1
+SUFFIXES = (".parquet", ".csv", ".zip")
+# What a name without a separator may end in; a longer one goes before its own ending.
+_QUOTES = (
+    "FDUSD",
+    "USDT",
+    "USDC",
+    "TUSD",
+    "BUSD",
+    "USD",
+    "DAI",
+    "EUR",
+    "GBP",
+    "TRY",
+    "BRL",
+    "JPY",
+    "BTC",
+    "ETH",
+    "BNB",
+)
+
+
+def series_named(path: Path) -> tuple[str, str] | None:
+    """(symbol, timeframe) by a file's name, as `SOL_USDT-15m.parquet` or `SOLUSDT-15m-2024-01.zip`; None for others."""
+    stem = path.name.partition(".")[0]
+    pair, _, rest = stem.replace("_", "-").partition("-")
+    parts = rest.split("-")
+    if parts[0] in TIMEFRAME_MS:
+        quote = next((quote for quote in _QUOTES if pair.endswith(quote) and len(pair) > len(quote)), None)
+        return None if quote is None else (f"{pair.removesuffix(quote)}/{quote}", parts[0])
+    if len(parts) > 1 and parts[1] in TIMEFRAME_MS and pair and parts[0]:
+        return f"{pair}/{parts[0]}", parts[1]
+    return None
 
 
 def read_candle_file(path: Path, symbol: str, timeframe: str) -> Iterator[Bars]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tradewind.core.ports import MarketStore
-    from tradewind.jobs.importing import Imported
+    from tradewind.jobs.importing import CandleFile, Imported
     from tradewind.wiring import Wiring
 
 _SHOWN_REFUSALS = 10
@@ -31,33 +31,38 @@ def register(app: typer.Typer) -> None:
 
 
 def import_files(
-    files: Annotated[list[Path], typer.Argument(help="Parquet or CSV; Binance's kline CSV too, also zipped.")],
-    symbol: Annotated[str, typer.Option(help="What the files hold, such as BTC/USDT.")],
-    timeframe: Annotated[str, typer.Option(help="Such as 15m or 1h.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Parquet or CSV, Binance's kline CSV too, also zipped; or folders of such files."),
+    ],
+    symbol: Annotated[str | None, typer.Option(help="Such as BTC/USDT; else what SOL_USDT-15m.parquet tells.")] = None,
+    timeframe: Annotated[str | None, typer.Option(help="Such as 15m or 1h; else by the file's name.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Store candles from files. Stored bars stay as they are; impossible rows are refused by their number."""
     from tradewind.core.timeframes import TIMEFRAME_MS
 
-    if timeframe not in TIMEFRAME_MS:
+    if timeframe is not None and timeframe not in TIMEFRAME_MS:
         raise BadInput(f"--timeframe {timeframe} is unknown; use one of {', '.join(TIMEFRAME_MS)}")
-    if "/" not in symbol:
+    if symbol is not None and "/" not in symbol:
         raise BadInput(f"--symbol {symbol} is no pair; write it as BTC/USDT")
+    sources = _sources(files, symbol, timeframe)
     with _wiring() as wiring:
         if wiring.settings.market == "synthetic":
             print("note: this deployment's market is synthetic; what is imported stands beside it", file=sys.stderr)
         job_id = f"import__{datetime.now(UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(3)}"
-        outcomes = _import_with_progress(wiring.market_store, job_id, files, symbol, timeframe)
+        outcomes = _import_with_progress(wiring.market_store, job_id, sources)
     refused = sum(outcome.refused_rows for outcome in outcomes)
     if as_json:
         rows = [
             {
-                "file": str(outcome.file), "rows": outcome.rows, "new": outcome.new, "corrections": outcome.corrections,
+                "file": str(outcome.file), "symbol": source.symbol, "timeframe": source.timeframe,
+                "rows": outcome.rows, "new": outcome.new, "corrections": outcome.corrections,
                 "unfinished": outcome.unfinished, "refused": outcome.refused_rows,
             }
-            for outcome in outcomes
+            for source, outcome in zip(sources, outcomes, strict=True)
         ]  # fmt: skip
-        print(json.dumps({"job_id": job_id, "symbol": symbol, "timeframe": timeframe, "files": rows}))
+        print(json.dumps({"job_id": job_id, "files": rows}))
     else:
         for outcome in outcomes:
             kept = outcome.rows - outcome.refused_rows - outcome.unfinished
@@ -111,25 +116,47 @@ def show_gaps(
     Console().print(table)
 
 
-def _import_with_progress(
-    store: MarketStore, job_id: str, files: Sequence[Path], symbol: str, timeframe: str
-) -> list[Imported]:
+def _sources(paths: Sequence[Path], symbol: str | None, timeframe: str | None) -> list[CandleFile]:
+    """The files, a folder's in the order of their names. Raises BadInput for one of which it is not known what it
+    holds, before anything is stored."""
+    from tradewind.adapters.candle_files import SUFFIXES, count_rows, read_candle_file, series_named
+    from tradewind.jobs.importing import CandleFile
+
+    files: list[Path] = []
+    for path in paths:
+        inside = sorted(file for file in path.glob("*") if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        if not inside:
+            raise BadInput(f"{path} holds no file that ends in {', '.join(SUFFIXES)}")
+        files += inside
+    sources = []
+    for file in files:
+        if not file.is_file():
+            raise BadInput(f"{file} is no file")
+        named = (symbol, timeframe) if symbol and timeframe else series_named(file)
+        if named is None:
+            raise BadInput(
+                f"{file}: its name does not tell what it holds; name it like SOL_USDT-15m.parquet, "
+                "or give --symbol and --timeframe"
+            )
+        series = (symbol or named[0], timeframe or named[1])
+        sources.append(CandleFile(file, *series, count_rows(file), read_candle_file(file, *series)))
+    return sources
+
+
+def _import_with_progress(store: MarketStore, job_id: str, sources: Sequence[CandleFile]) -> list[Imported]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    from tradewind.adapters.candle_files import count_rows, read_candle_file
-    from tradewind.jobs.importing import CandleFile, import_files
+    from tradewind.jobs.importing import import_files
 
-    sources = [CandleFile(file, count_rows(file), read_candle_file(file, symbol, timeframe)) for file in files]
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
         TextColumn("{task.completed:,.0f} rows"), TimeRemainingColumn(), console=Console(stderr=True), transient=True,
     ) as bars:  # fmt: skip
         tasks = {source.file: bars.add_task(source.file.name, total=source.rows or None) for source in sources}
         return import_files(
-            store, job_id, sources, symbol, timeframe, datetime.now(UTC),
-            progress=lambda file, rows: bars.advance(tasks[file], rows),
-        )  # fmt: skip
+            store, job_id, sources, datetime.now(UTC), progress=lambda file, rows: bars.advance(tasks[file], rows)
+        )
 
 
 @contextmanager

@@ -34,9 +34,11 @@ class Imported:
 
 @dataclass(frozen=True, slots=True)
 class CandleFile:
-    """A file to import: how many rows it has, as far as that is known beforehand, and its rows in batches."""
+    """A file to import: what it holds, how many rows, as far as that is known beforehand, and its rows in batches."""
 
     file: Path
+    symbol: str
+    timeframe: str
     rows: int
     batches: Iterable[Bars]
 
@@ -84,13 +86,11 @@ def import_files(
     store: MarketStore,
     job_id: str,
     files: Sequence[CandleFile],
-    symbol: str,
-    timeframe: str,
     now: datetime,
     *,
     progress: Callable[[Path, int], None] | None = None,
 ) -> list[Imported]:
-    """Import files of one series as one job, whose row tells how far it is; `progress` gets each batch's file and rows.
+    """Import files as one job, whose row tells how far each series is; `progress` gets each batch's file and rows.
 
     The job fails, after all else was stored, when rows were refused. A repeated import stores nothing twice.
 
@@ -98,39 +98,46 @@ def import_files(
     ------
     BadInput : a file cannot be read as candles; the files before it are stored.
     """
-    params = {"files": [source.file.name for source in files], "symbol": symbol, "timeframe": timeframe}
+    counts = {
+        _series_of(source): {"expected_bars": 0, "done_bars": 0, "rows_seen": 0, "rows_new": 0} for source in files
+    }
+    for source in files:
+        counts[_series_of(source)]["expected_bars"] += source.rows
+    params = {"files": [source.file.name for source in files], "series": list(counts)}
     store.create_job(job_id, "import_candles", params, requested_by="import")
     store.move_job(job_id, "running")
-    expected = sum(source.rows for source in files)
     outcomes: list[Imported] = []
-    counts = {"expected_bars": expected, "done_bars": 0, "rows_seen": 0, "rows_new": 0}
 
-    def told(file: Path, rows: int, new: int) -> None:
-        counts["done_bars"] += rows
-        counts["rows_seen"] += rows
-        counts["rows_new"] += new
+    def told(source: CandleFile, rows: int, new: int) -> None:
+        own = counts[_series_of(source)]
+        own["done_bars"] += rows
+        own["rows_seen"] += rows
+        own["rows_new"] += new
         # A header counts as a row beforehand, and a file may grow while it is read.
-        counts["expected_bars"] = max(expected, counts["done_bars"])
-        store.report_progress(job_id, {f"{symbol} {timeframe}": counts})
+        own["expected_bars"] = max(own["expected_bars"], own["done_bars"])
+        store.report_progress(job_id, counts)
         if progress is not None:
-            progress(file, rows)
+            progress(source.file, rows)
 
     try:
         for source in files:
-            outcomes.append(
-                import_candles(store, source.batches, source.file, now, progress=partial(told, source.file))
-            )
+            outcomes.append(import_candles(store, source.batches, source.file, now, progress=partial(told, source)))
     except (TradewindError, KeyboardInterrupt) as error:
         store.move_job(job_id, "failed", str(error) or "interrupted: import again, what is stored is not stored twice")
         raise
-    counts["expected_bars"] = counts["done_bars"]
-    store.report_progress(job_id, {f"{symbol} {timeframe}": counts})
+    for own in counts.values():
+        own["expected_bars"] = own["done_bars"]
+    store.report_progress(job_id, counts)
     refused = sum(outcome.refused_rows for outcome in outcomes)
     if refused:
         store.move_job(job_id, "failed", f"{refused:,} rows cannot be true and were refused; all others are stored")
     else:
         store.move_job(job_id, "done")
     return outcomes
+
+
+def _series_of(source: CandleFile) -> str:
+    return f"{source.symbol} {source.timeframe}"
 
 
 def list_gaps(
