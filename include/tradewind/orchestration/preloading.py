@@ -45,10 +45,23 @@ def preload(command: list[str]) -> tuple[str, ...]:
         return ()
     for name in names:
         importlib.import_module(name)
+    if "numba" in names:
+        _warm_compiler()
     if command[:1] == ["triggerer"]:
         # It forks once, right after this.
         gc.freeze()
     return names
+
+
+def _warm_compiler() -> None:
+    """Compile one function of no use, so that numba's compiler stands: half a second in each deciding task otherwise.
+
+    Our own functions are loaded by the tasks from numba's cache on disk; this starts no thread.
+    """
+    import numba
+    import numpy as np
+
+    numba.njit(lambda values: values[0])(np.zeros(1))
 
 
 def _warm_execution_client() -> None:

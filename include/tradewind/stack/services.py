@@ -5,6 +5,7 @@
     postgres ─▶ databases ─┬─▶ exchange ─▶ account ────────────────────────┐
         │                  ├─▶ airflow-db ─▶ airflow-parent ─▶ api-server ─┼─▶ scheduler, triggerer, dag-processor
     valkey ────────────────┴─▶ status                             └─▶ pools┘
+    kernels (compiled meanwhile, for nobody to wait for)
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 import importlib.util
 import json
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from decimal import Decimal
@@ -41,6 +43,7 @@ PARTS = frozenset({"postgres", "valkey", "exchange", "airflow", "status"})
 _POOLS_FILE = PROJECT_DIR / "include" / "tradewind" / "orchestration" / "pools.json"
 _DAGS_FOLDER = PROJECT_DIR / "dags"
 _DAGS_TIMEOUT_S = 240.0
+_KERNELS_TIMEOUT_S = 120.0
 # Airflow's four processes, with what the health endpoint calls them.
 _COMPONENTS = {"scheduler": "scheduler", "triggerer": "triggerer", "dag-processor": "dag_processor"}
 
@@ -180,6 +183,17 @@ def _exchange(settings: Settings) -> list[Service | Step]:
     return [service, Step("account", ("exchange",), lambda: open_paper_account(settings))]
 
 
+def _compile_kernels(settings: Settings) -> Step:
+    """Needed by nobody, so that it runs while the servers start; a failure is in its log and costs the tasks time."""
+
+    def run() -> None:
+        with (log_dir(settings) / "kernels.log").open("ab") as log:
+            command = [sys.executable, "-m", "tradewind.stack.kernels"]
+            subprocess.run(command, cwd=PROJECT_DIR, stdout=log, stderr=log, check=False, timeout=_KERNELS_TIMEOUT_S)
+
+    return Step("kernels", (), run)
+
+
 def _airflow(settings: Settings, server: EmbeddedPostgres | None) -> list[Service | Step]:
     environment = airflow_environment(settings)
     client = airflow_client(settings)
@@ -209,6 +223,7 @@ def _airflow(settings: Settings, server: EmbeddedPostgres | None) -> list[Servic
         is_ours=True,
     )
     nodes: list[Service | Step] = [
+        _compile_kernels(settings),
         Step("airflow-db", ("databases",), migrate),
         Step("airflow-parent", ("airflow-db",), parent.open, undo=parent.close),
         api_server,
