@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import tradewind.jobs.leaving as leaving_module
 import tradewind.jobs.orders as orders_module
 import tradewind.jobs.protection as protection_module
 import tradewind.jobs.settling as settling_module
@@ -67,7 +68,7 @@ def test_without_the_lookup_by_id_a_bracket_is_doubled(arena: Arena, monkeypatch
             return ports.trading_store.move_order(order.client_order_id, OrderState.EXPIRED, at=ports.clock.now())
         return order
 
-    for module in (orders_module, settling_module, protection_module):
+    for module in (orders_module, settling_module, protection_module, leaving_module):
         monkeypatch.setattr(module, "ask", conclude_at_once)
     assert judge(arena, "entry", fault).doubled
 

@@ -19,21 +19,25 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Final
 
-from tradewind.core.brackets import floor_to_step, is_tradable, next_generation, plan_exit, plan_protection
-from tradewind.core.orders import ADOPTED, AT_EXCHANGE, UNDECIDED
+from tradewind.core.brackets import floor_to_step, is_tradable, next_generation, plan_protection
+from tradewind.core.orders import ADOPTED, AT_EXCHANGE
 from tradewind.core.ports import Ports
-from tradewind.core.positions import sign_of
 from tradewind.core.protection import is_fine, is_through, resting, target_passed, worst_price
-from tradewind.core.types import Order, OrderRole, OrderState, Position, PositionStatus, Side
-from tradewind.errors import OutcomeUnknown, RetryError
-from tradewind.jobs.orders import ask, observe, submit
-from tradewind.jobs.settling import Situation, refresh
+from tradewind.core.types import Order, OrderRole, Position, PositionStatus
+from tradewind.jobs.leaving import (
+    UNRESOLVED,
+    after_cancel,
+    again,
+    cancel_resting,
+    leave_lot,
+    reread,
+    sellable_share,
+)
+from tradewind.jobs.orders import ask, submit
+from tradewind.jobs.settling import Situation
 
 ZERO: Final = Decimal(0)
-_UNRESOLVED: Final = tuple(sorted(UNDECIDED))
 _POLL_S: Final = 0.2
-# A market order may be filled in part where the book is thin; the rest is sent again, a few times in one run.
-_EXIT_ROUNDS: Final = 3
 
 
 # ------------------------------------------------------------------------------------------------------------- protect
@@ -61,7 +65,7 @@ def _leave_at_watched_targets(ports: Ports, situation: Situation) -> Situation:
         if situation.lots[lot] <= 0 or rests or situation.is_over:
             continue
         if target_passed(situation.position, _target_price(ports, situation, lot), situation.book):
-            situation = _leave_lot(ports, situation, lot, OrderRole.TARGET.value)
+            situation = leave_lot(ports, situation, lot, OrderRole.TARGET.value)
     return situation
 
 
@@ -73,13 +77,13 @@ def _await_legs(ports: Ports, situation: Situation) -> Situation:
         time.sleep(_POLL_S)
         for order in _awaited_stops(situation):
             ask(ports, order)
-        situation = _again(ports, situation)
+        situation = again(ports, situation)
     return situation
 
 
 def _awaited_stops(situation: Situation) -> list[Order]:
     """Stops whose fate is unknown, of lots that hold something and have no other stop yet."""
-    awaited = [o for o in situation.orders if o.role is OrderRole.STOP and o.state in _UNRESOLVED]
+    awaited = [o for o in situation.orders if o.role is OrderRole.STOP and o.state in UNRESOLVED]
     return [
         order
         for order in awaited
@@ -93,15 +97,6 @@ def _is_fine(situation: Situation, lot: int, wanted: Decimal) -> bool:
 
 def _worst_price(situation: Situation) -> Decimal:
     return worst_price(situation.position, situation.book)
-
-
-def sellable_share(ports: Ports, situation: Situation) -> Decimal:
-    """How much of the position may leave without touching what the account held before us."""
-    baseline = ports.trading_store.baseline() or {}
-    balance = ports.exchange.balances().get(situation.instrument.base)
-    total = balance.total if balance is not None else ZERO
-    over_baseline = (total - baseline.get(situation.instrument.base, ZERO)) * sign_of(situation.position.side)
-    return max(min(situation.position.quantity, over_baseline), ZERO)
 
 
 def _replace_lot(ports: Ports, situation: Situation, lot: int, wanted: Decimal, *, may_exit: bool = True) -> Situation:
@@ -119,14 +114,14 @@ def _replace_lot(ports: Ports, situation: Situation, lot: int, wanted: Decimal, 
         # Somebody died between the two steps: only the second is left.
         cancel_resting(ports, [order for order in rests if order.generation != right])
         _end_span(ports, position)
-        return _after_cancel(ports, situation, rests)
+        return after_cancel(ports, situation, rests)
     if not overlaps:
         if not situation.is_over:
             cause = "replacement" if rests else "unprotected"
             store.start_unprotected(position.position_id, cause, ports.wall.now())
         if not cancel_resting(ports, rests):
             return situation  # nobody knows whether the old pair still rests: the next run looks again
-        situation = _after_cancel(ports, situation, rests)
+        situation = after_cancel(ports, situation, rests)
     wanted = min(wanted, wanted - (held_before - situation.lots[lot]))
     if situation.is_over or not is_tradable(wanted, _worst_price(situation), situation.instrument):
         _end_span(ports, situation.position)
@@ -147,18 +142,18 @@ def _replace_lot(ports: Ports, situation: Situation, lot: int, wanted: Decimal, 
         if pair is not None and _place_pair(ports, situation, pair, deadline):
             _end_span(ports, situation.position)
             if not overlaps:
-                return _reread(ports, situation)
+                return reread(ports, situation)
             cancel_resting(ports, rests)  # what could not be cancelled is for the next run
-            return _after_cancel(ports, situation, rests)
+            return after_cancel(ports, situation, rests)
     if not may_exit:
-        return _again(ports, situation)
+        return again(ports, situation)
     ports.alerts.raise_alert(
         "warning",
         f"market-exit-{position.position_id}-{lot}",
         f"{position.symbol} left at market: no stop could be placed",
         f"Lot {lot} of {position.position_id} ({wanted}) had no stop in place in time or the price was through it.",
     )
-    situation = _leave_lot(ports, _reread(ports, situation), lot, "unprotected")
+    situation = leave_lot(ports, reread(ports, situation), lot, "unprotected")
     rest = floor_to_step(min(max(situation.lots[lot], ZERO), wanted), situation.instrument.step_size)
     if situation.is_over or not is_tradable(rest, _worst_price(situation), situation.instrument):
         _end_span(ports, situation.position)
@@ -194,7 +189,7 @@ def _place_pair(ports: Ports, situation: Situation, pair: tuple[Order, Order], d
     else:
         ports.trading_store.plan_orders(pair[:1])
         rows = submit(ports, pair[:1], lambda: [ports.exchange.send_order(pair[0], instrument)])
-    while any(row.state in _UNRESOLVED for row in rows) and time.monotonic() < deadline:
+    while any(row.state in UNRESOLVED for row in rows) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
         rows = [ask(ports, row) for row in rows]
     return all(row.state in AT_EXCHANGE for row in rows)
@@ -206,29 +201,6 @@ def _target_price(ports: Ports, situation: Situation, lot: int) -> Decimal:
         return situation.position.target_price
     decided = ports.trading_store.intent(situation.position.position_id).lots
     return next((own.target_price for own in decided if own.lot == lot), situation.position.target_price)
-
-
-def cancel_resting(ports: Ports, orders: Sequence[Order]) -> bool:
-    """Cancel the lists of these orders; True when each is known to be over, filled ones included."""
-    lists = sorted({(order.symbol, order.list_client_id or "", order.client_order_id) for order in orders})
-    done: set[str] = set()
-    for symbol, list_id, client_order_id in lists:
-        if (list_id or client_order_id) in done:
-            continue
-        done.add(list_id or client_order_id)
-        try:
-            if list_id:
-                own = [order for order in orders if order.list_client_id == list_id]
-                reports = ports.exchange.cancel_list(symbol, list_id, own)
-            else:
-                reports = [ports.exchange.cancel_order(symbol, client_order_id)]
-        except (OutcomeUnknown, RetryError):
-            reports = []
-        for report in reports:
-            observe(ports, report)
-    rows = [ports.trading_store.order(order.client_order_id) or order for order in orders]
-    rows = [ask(ports, row) for row in rows]
-    return not any(row.state in (*AT_EXCHANGE, *_UNRESOLVED) for row in rows)
 
 
 # ---------------------------------------------------------------------------------------------------------------- exit
@@ -246,81 +218,10 @@ def exit_position(ports: Ports, situation: Situation, reason: str) -> Situation:
         store.save_position(position, "closing", ports.clock.now(), reason=reason)
         situation = replace(situation, position=position)
     for lot in sorted(situation.lots):
-        situation = _leave_lot(ports, situation, lot, position.exit_reason)
+        situation = leave_lot(ports, situation, lot, position.exit_reason)
     if not situation.is_over:
         situation = converge_protection(ports, situation)
     return situation
-
-
-def _leave_lot(ports: Ports, situation: Situation, lot: int, reason: str) -> Situation:
-    for _ in range(_EXIT_ROUNDS):
-        # While an exit's fate is unknown it may still arrive: a second one could sell what is not ours.
-        if situation.is_over or not _can_leave(situation, lot) or _has_unresolved_exit(situation, lot):
-            break
-        share = sellable_share(ports, situation)
-        rests = resting(situation.orders, lot)
-        position_id = situation.position.position_id
-        ports.trading_store.start_unprotected(position_id, f"exit: {reason}"[:80], ports.wall.now())
-        if not cancel_resting(ports, rests):
-            break
-        situation = _after_cancel(ports, situation, rests)
-        wanted = floor_to_step(min(max(situation.lots[lot], ZERO), share), situation.instrument.step_size)
-        if situation.is_over or not _exit_lot(ports, situation, lot, wanted, reason):
-            break
-        situation = _again(ports, situation)
-    return _again(ports, situation)
-
-
-def _can_leave(situation: Situation, lot: int) -> bool:
-    held = floor_to_step(max(situation.lots[lot], ZERO), situation.instrument.step_size)
-    return is_tradable(held, situation.book.bid, situation.instrument)
-
-
-def _has_unresolved_exit(situation: Situation, lot: int) -> bool:
-    return any(
-        order.lot == lot and order.role is OrderRole.EXIT and order.state in _UNRESOLVED for order in situation.orders
-    )
-
-
-def _exit_lot(ports: Ports, situation: Situation, lot: int, quantity: Decimal, reason: str) -> bool:
-    """Send one market order for a lot; True when the exchange executed some of it."""
-    if _has_unresolved_exit(situation, lot):
-        return False
-    price = situation.book.bid if situation.position.side is Side.LONG else situation.book.ask
-    generation = next_generation(situation.orders, lot)
-    order = plan_exit(
-        situation.position, lot, quantity, price, generation, situation.instrument, ports.clock.now(), reason
-    )
-    if order is None:
-        return False
-    ports.trading_store.plan_orders([order])
-    (row,) = submit(ports, [order], lambda: [ports.exchange.send_order(order, situation.instrument)])
-    if row.state is OrderState.REJECTED:
-        ports.alerts.raise_alert(
-            "critical",
-            f"exit-refused-{order.position_id}",
-            f"{order.symbol}: the exchange refused to sell",
-            f"Exit of {quantity} ({reason}) was refused: {row.reason}. It is tried again every minute.",
-        )
-    return row.filled_quantity > 0
-
-
-def _after_cancel(ports: Ports, situation: Situation, cancelled: Sequence[Order]) -> Situation:
-    """The situation after a cancellation; the exchange is asked for fills only when one slipped in before it."""
-    before = {order.client_order_id: order.filled_quantity for order in cancelled}
-    after = _reread(ports, situation)
-    if any(row.filled_quantity > before.get(row.client_order_id, row.filled_quantity) for row in after.orders):
-        return _again(ports, situation)
-    return after
-
-
-def _reread(ports: Ports, situation: Situation) -> Situation:
-    """The same figures with the orders as the ledger has them now; the seconds count, so the exchange is not asked."""
-    return replace(situation, orders=tuple(ports.trading_store.orders_of(situation.position.position_id)))
-
-
-def _again(ports: Ports, situation: Situation) -> Situation:
-    return refresh(ports, situation.position.position_id, situation.instrument, situation.book)
 
 
 def _end_span(ports: Ports, position: Position) -> None:

@@ -26,8 +26,9 @@ from tradewind.core.timeframes import from_ms, to_ms
 from tradewind.core.types import Latch, OrderRole, TradingMode
 from tradewind.errors import BadInput, LedgerMismatch, NotFlatYet, StopError, TradewindError, TradingHalted
 from tradewind.jobs.equity import day_start, mark_equity
+from tradewind.jobs.leaving import cancel_resting
 from tradewind.jobs.permission import WATCH
-from tradewind.jobs.protection import cancel_resting, exit_position
+from tradewind.jobs.protection import exit_position
 from tradewind.jobs.reconciling import compare, record
 from tradewind.jobs.settling import refresh
 from tradewind.jobs.tending import instruments_of, protect_naked, tend_all
