@@ -174,7 +174,7 @@ def refused(action: str) -> None:
     """Count and audit a refused attempt; too many from one address are answered 429."""
     limiter: Limiter = current_app.extensions["tradewind.limiter"]
     if not limiter.allows(f"refused:{request.remote_addr}", current_app.config["REFUSALS_PER_MINUTE"]):
-        raise TooManyRequests("Too many refused attempts; wait a minute.")
+        raise TooManyRequests("Too many refused attempts; wait a minute.", retry_after=60)
     record(services(), "unknown", action, "refused", {"path": request.path[:200]})
 
 
@@ -228,7 +228,7 @@ def end_session(response: Response) -> Response:
 def _limit() -> None:
     limiter: Limiter = current_app.extensions["tradewind.limiter"]
     if not limiter.allows(f"any:{request.remote_addr}", current_app.config["REQUESTS_PER_MINUTE"]):
-        raise TooManyRequests("Too many requests; wait a minute.")
+        raise TooManyRequests("Too many requests; wait a minute.", retry_after=60)
 
 
 def _harden(response: Response, frames: str) -> Response:

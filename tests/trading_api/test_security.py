@@ -88,6 +88,7 @@ def test_requests_are_limited(settings: Settings, wiring: Wiring) -> None:
     app = create_app(settings, wiring, {"REQUESTS_PER_MINUTE": 3})
     client = app.test_client()
     assert [client.get("/api/health").status_code for _ in range(5)] == [200, 200, 200, 429, 429]
+    assert client.get("/api/health").headers["Retry-After"] == "60"
 
 
 def test_the_limiter_forgets_after_a_minute() -> None:
