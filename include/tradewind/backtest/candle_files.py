@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,13 +26,24 @@ def read_candles(folder: Path, symbol: str, timeframe: str = "15m") -> tuple[Bar
     path = folder / f"{symbol.replace('/', '_')}-{timeframe}.parquet"
     if not path.is_file():
         raise BadInput(f"{path} does not exist: name the files like SOL_USDT-15m.parquet, or leave out --candles")
-    table = pq.read_table(path)
+    with pq.ParquetFile(path) as file:  # `read_table` would bring datasets, and pandas with them
+        table = file.read()
     missing = [name for name in COLUMNS if name not in table.column_names]
     if missing:
         raise BadInput(f"{path} has no column {', '.join(missing)}; it needs {', '.join(COLUMNS)}")
-    opened = table["open_time"]
+    opened = table["open_time"].combine_chunks()
     if pa.types.is_timestamp(opened.type):
         opened = opened.cast(pa.timestamp("ms", tz=opened.type.tz)).cast(pa.int64())
-    prices = [table[name].to_numpy().astype(np.float64) for name in COLUMNS[1:]]
-    checked = check(Bars(symbol, timeframe, opened.to_numpy().astype(np.int64), *prices))
+    if opened.null_count:
+        raise BadInput(f"{path} has {opened.null_count} rows without an open_time: leave them out")
+    prices = [_column(table[name].combine_chunks(), pa.float64()) for name in COLUMNS[1:]]
+    checked = check(Bars(symbol, timeframe, _column(opened, pa.int64()), *prices))
     return checked.bars, len(checked.refused)
+
+
+def _column(array: Any, kind: Any) -> Any:
+    """An Arrow array as numpy's own, nulls as NaN; by its memory, since Arrow's way there imports pandas."""
+    array = array.cast(kind)
+    if array.null_count:
+        array = array.fill_null(float("nan"))
+    return np.array(np.from_dlpack(array))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-import talib
+from numba import njit
 
 from tradewind.core.market_numbers import MarketColumns, missing_in_window
 from tradewind.core.params import Geometry, StrategyParams
@@ -33,17 +33,47 @@ class Rule:
     atr: Callable[[Bars], FloatArray]
 
 
+@njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
+def ema(values: FloatArray, span: int) -> FloatArray:
+    """Exponential mean with weight 2 / (span + 1), seeded by the mean of the first `span` values; NaN before."""
+    out = np.full(len(values), np.nan)
+    if len(values) < span:
+        return out
+    mean = values[:span].sum() / span
+    out[span - 1] = mean
+    for i in range(span, len(values)):
+        mean += (values[i] - mean) * 2.0 / (span + 1.0)
+        out[i] = mean
+    return out
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
+def atr(high: FloatArray, low: FloatArray, close: FloatArray, period: int) -> FloatArray:
+    """Wilder's mean of true ranges (1978), seeded by the mean of the first `period` of them; NaN before."""
+    out = np.full(len(close), np.nan)
+    mean = 0.0
+    for i in range(1, len(close)):
+        true_range = max(high[i], close[i - 1]) - min(low[i], close[i - 1])
+        if i <= period:
+            mean += true_range / period
+        else:
+            mean += (true_range - mean) / period
+        if i >= period:
+            out[i] = mean
+    return out
+
+
 def _ema_cross_up(bars: Bars) -> FloatArray:
     """1.0 where EMA(20) stands over EMA(50) and did not one bar before."""
-    above = talib.EMA(bars.close, 20) > talib.EMA(bars.close, 50)  # NaN compares false: no cross inside the warm-up
-    known = np.isfinite(talib.EMA(bars.close, 50))
+    slow = ema(bars.close, 50)
+    above = ema(bars.close, 20) > slow  # NaN compares false: no cross inside the warm-up
     fires = np.zeros(len(bars))
-    fires[1:] = above[1:] & ~above[:-1] & known[:-1]
+    fires[1:] = above[1:] & ~above[:-1] & np.isfinite(slow[:-1])
     return fires
 
 
 def _atr_15m(bars: Bars) -> FloatArray:
-    out: FloatArray = talib.ATR(bars.high, bars.low, bars.close, 14)
+    out: FloatArray = atr(bars.high, bars.low, bars.close, 14)
     return out
 
 

@@ -10,12 +10,11 @@ import math
 from bisect import bisect_right
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tradewind.core.ensemble import LoadedModel
-from tradewind.core.features import FeatureMatrix, compute_features
 from tradewind.core.inputs import SymbolInputs
 from tradewind.core.market_numbers import MarketColumns, market_columns
 from tradewind.core.params import StrategyParams
@@ -40,6 +39,11 @@ from tradewind.core.types import (
     RegimeState,
     SentimentState,
 )
+
+if TYPE_CHECKING:
+    # A rule needs neither, and their packages take most of a second to import.
+    from tradewind.core.ensemble import LoadedModel
+    from tradewind.core.features import FeatureMatrix
 
 BoolArray = NDArray[np.bool_]
 
@@ -197,6 +201,8 @@ def model_series(
     sentiment: tuple[SentimentState, ...] = (),
 ) -> SymbolSeries:
     """One symbol with a model's forecasts, in one vectorised pass. Raises MissingData when the leader lacks its bar."""
+    from tradewind.core.features import compute_features
+
     measures = measure_regime(bars_15m, params)
     families = family_codes(regime_codes(measures, params))
     forecast = model_forecast(model, compute_features(bars_15m, leader_15m, params), families)

@@ -51,7 +51,6 @@ def backtest(
 
     from tradewind.backtest.metrics import measure
     from tradewind.backtest.replay import ReplaySettings, replay
-    from tradewind.backtest.report import write_report
 
     wanted = wanted_symbols(symbols)
     start_ms, end_ms = moment_ms(start, "--from", 0), moment_ms(end, "--to", _FAR_MS)
@@ -72,11 +71,13 @@ def backtest(
         performance = measure(result.run.trades, result.run.equity, capital, span_ms=span)
     _print_summary(result, performance)
     if report is not None:
+        from tradewind.backtest.report import write_report
+
         write_report(report, result.run, {})
         typer.echo(f"report: {report}")
     if as_json is not None:
         as_json.parent.mkdir(parents=True, exist_ok=True)
-        as_json.write_text(json.dumps(_as_json(result, performance), indent=1))
+        as_json.write_text(json.dumps(_as_json(result, performance)))
         typer.echo(f"numbers: {as_json}")
 
 

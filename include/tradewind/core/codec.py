@@ -43,12 +43,17 @@ def encode(value: Any) -> Any:
             raise ValueError(f"a stored moment needs a time zone: {value!r}")
         return value.isoformat()
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: encode(getattr(value, field.name)) for field in fields(value)}
+        return {name: encode(getattr(value, name)) for name in _names(type(value))}
     if isinstance(value, Mapping):
         return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, Sequence):
         return [encode(item) for item in value]
     raise TypeError(f"{type(value).__name__} is not stored as JSON")
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
 
 
 def decode(kind: type[T], data: Any) -> T:

@@ -1,5 +1,7 @@
 """What the filters and sizing read of the market, as columns over all bars: one function for live, replay and labels.
 
+TA-Lib brings pandas: it is imported where an indicator is computed, for a replay of a rule has no need of either.
+
 Every value in row i was known at the close of 15m bar i. Context values come from the last 1h or 4h bar that had closed
 by then (`core.resampling`). NaN where an indicator is not warm yet.
 """
@@ -10,9 +12,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import talib
 
-from .indicators import Series
 from .inputs import MarketNumbers
 from .params import StrategyParams
 from .resampling import BASE_MS, join_known, known_rows, resample
@@ -48,6 +48,10 @@ class MarketColumns:
 
 def atr_1h(bars_15m: Bars, period: int = 14) -> FloatArray:
     """Wilder's ATR of the 1h bars, for each 15m bar as known at its close; NaN until warm. In quote."""
+    import talib
+
+    from .indicators import Series
+
     hourly = Series(resample(bars_15m, "1h"))
     values = talib.ATR(hourly.high, hourly.low, hourly.close, period) if len(hourly) > period else np.empty(0)
     rows = known_rows(bars_15m.open_time_ms, hourly.bars.open_time_ms, "1h")
@@ -56,6 +60,8 @@ def atr_1h(bars_15m: Bars, period: int = 14) -> FloatArray:
 
 def trend_ema_4h(bars_15m: Bars, span: int) -> FloatArray:
     """EMA of the 4h closes, for each 15m bar as known at its close; NaN until warm."""
+    from .indicators import Series
+
     context = Series(resample(bars_15m, "4h"))
     values = context.ema(span) if len(context) >= span else np.empty(0)
     rows = known_rows(bars_15m.open_time_ms, context.bars.open_time_ms, "4h")
@@ -72,6 +78,8 @@ def missing_in_window(open_time_ms: IntArray, window_bars: int) -> IntArray:
 
 def market_columns(bars_15m: Bars, params: StrategyParams) -> MarketColumns:
     """All columns over the whole series, in one pass."""
+    from .indicators import Series
+
     series = Series(bars_15m)
     return MarketColumns(
         bar_ms=bars_15m.open_time_ms,

@@ -24,7 +24,6 @@ from typing import Final
 import numpy as np
 from numba import njit
 
-from .indicators import Series, wilder_warmup
 from .params import StrategyParams
 from .resampling import bars_per, join_known, known_rows, resample
 from .rolling import rolling_mean_std, rolling_rank
@@ -62,11 +61,15 @@ def regime_warmup_bars(params: StrategyParams) -> int:
 
 
 def _warmup_1h(params: StrategyParams) -> int:
+    from .indicators import wilder_warmup
+
     return max(2 * wilder_warmup(14), wilder_warmup(14) + params.regime_window_1h_bars)
 
 
 def measure_regime(bars_15m: Bars, params: StrategyParams) -> RegimeMeasures:
     """The four measures at each 15m bar, joined from the last 1h bar known at its close. Vectorised, causal."""
+    from .indicators import Series  # with TA-Lib and pandas, which who only reads regimes has no need of
+
     hourly = resample(bars_15m, "1h")
     window = params.regime_window_1h_bars
     warmup = _warmup_1h(params)
