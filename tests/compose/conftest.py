@@ -140,6 +140,8 @@ def stack(engine: Engine, compose_file: dict[str, Any]) -> Iterator[ComposeStack
         try:
             began = time.monotonic()
             stack.compose("build", timeout_s=1800)
+            stack.engine.docker("container", "prune", "--force")
+            stack.engine.docker("image", "prune", "--force")
             stack.seconds["build"] = round(time.monotonic() - began, 1)
             began = time.monotonic()
             stack.compose("up", "--detach", "--no-build", "--pull", "never")

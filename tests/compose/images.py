@@ -39,12 +39,13 @@ _PACKAGES = (
 )  # fmt: skip
 # The users that the real images bring, which the compose file names by number.
 _USERS = {999: "server", 472: "grafana", 50000: "airflow"}
+_DOCKERFILE = PROJECT_DIR / "include" / "ops" / "Dockerfile"
 _LOCKS = (PROJECT_DIR / "requirements.txt", PROJECT_DIR / "include" / "ops" / "requirements-image.txt")
 
 
 def pinned(compose: dict[str, Any]) -> dict[str, str]:
     """Each image that must be there before the build, with the directory of its stand-in."""
-    dockerfile = (PROJECT_DIR / "include" / "ops" / "Dockerfile").read_text()
+    dockerfile = _DOCKERFILE.read_text()
     names = {str(service["image"]) for service in compose["services"].values() if not service.get("build")}
     names |= set(re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE))
     return {name: REPOSITORIES[name.partition(":")[0]] for name in names if name.partition(":")[0] in REPOSITORIES}
@@ -56,8 +57,11 @@ def make_stand_ins(engine: Engine, directory: Path, compose: dict[str, Any]) -> 
     if not engine.has_image(BASE):
         _bootstrap(root)
         engine.import_image(BASE, root)
+    sources = hashlib.sha256(b"".join(path.read_bytes() for path in (*_LOCKS, _DOCKERFILE))).hexdigest()
     for image, kind in pinned(compose).items():
-        if engine.has_image(image):
+        # What the Dockerfile installs may have changed since.
+        label = f"sources={sources if kind == 'airflow' else kind}"
+        if engine.docker("images", "--quiet", "--filter", f"label={label}", image):
             continue
         context = directory / "context"
         shutil.rmtree(context, ignore_errors=True)
@@ -68,7 +72,7 @@ def make_stand_ins(engine: Engine, directory: Path, compose: dict[str, Any]) -> 
             shutil.copytree(directory / "wheels", context / "wheels", copy_function=os.link)
         if kind == "statsd-exporter":
             shutil.copy(PROJECT_DIR / "tests" / "support" / "statsd_exporter.py", context)
-        engine.docker("build", "--network", "none", "--tag", image, str(context), timeout_s=1200)
+        engine.docker("build", "--network", "none", "--label", label, "--tag", image, str(context), timeout_s=1200)
         shutil.rmtree(context)
 
 
@@ -98,7 +102,7 @@ def _mirror(suite: str) -> str:
 
 def _fetch_packages(root: Path, target: Path) -> None:
     """What the Dockerfile asks apt for, as a repository in a directory."""
-    dockerfile = (PROJECT_DIR / "include" / "ops" / "Dockerfile").read_text()
+    dockerfile = _DOCKERFILE.read_text()
     names = re.findall(r"--no-install-recommends ([a-z0-9 .+-]+)", dockerfile)[0].split()
     target.mkdir()
     (target / "partial").mkdir()

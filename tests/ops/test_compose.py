@@ -288,6 +288,13 @@ def test_every_package_of_the_image_is_pinned_with_hashes() -> None:
     assert "USER 50000:0" in dockerfile.split("FROM")[-1]
 
 
+def test_the_auth_manager_has_all_it_imports() -> None:
+    """A package that requirements.txt names for no platform at all must stand in the image's own lock."""
+    image = (OPS / "requirements-image.txt").read_text()
+    assert {"flask-appbuilder==", "flask-babel==", "pytz=="} <= set(re.findall(r"(?m)^[a-z0-9-]+==", image))
+    assert "sys_platform" not in image
+
+
 def test_the_image_brings_what_a_wheel_expects_of_the_system() -> None:
     """LightGBM's links OpenMP, which Airflow's image has not; and nothing is fetched but from its own sources."""
     dockerfile = (OPS / "Dockerfile").read_text()
