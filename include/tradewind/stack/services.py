@@ -187,6 +187,7 @@ def _compile_kernels(settings: Settings) -> Step:
     """Needed by nobody, so that it runs while the servers start; a failure is in its log and costs the tasks time."""
 
     def run() -> None:
+        log_dir(settings).mkdir(parents=True, exist_ok=True)
         with (log_dir(settings) / "kernels.log").open("ab") as log:
             command = [sys.executable, "-m", "tradewind.stack.kernels"]
             subprocess.run(command, cwd=PROJECT_DIR, stdout=log, stderr=log, check=False, timeout=_KERNELS_TIMEOUT_S)
