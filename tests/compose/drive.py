@@ -30,6 +30,8 @@ MONTHS = 12
 # Long enough for a worker to be killed while the exchange holds its answer back.
 HANG_S = 25.0
 HEALED_WITHIN_S = 240.0
+# Bars measured without load, and as many with it.
+CYCLES = 12
 
 
 def load(demo: DemoRun) -> dict[str, Any]:
@@ -132,10 +134,13 @@ def measure(demo: DemoRun) -> dict[str, Any]:
         loaded.append(_one_cycle(demo))
         waiting.append(len(_running(demo, "collect_candles_15m")))
     busy = demo.airflow.dag_run("retrain_models", training["dag_run_id"])["state"]
-    return {"idle": _figures(idle), "loaded": _figures(loaded), "backfill_runs_waiting": waiting, "training": busy}
-
-
-CYCLES = 12
+    return {
+        "symbols": len(demo.wiring.symbols),
+        "idle": _figures(idle),
+        "loaded": _figures(loaded),
+        "backfill_runs_waiting": waiting,
+        "training_at_the_end": busy,
+    }
 
 
 def _running(demo: DemoRun, dag_id: str) -> list[dict[str, Any]]:
