@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -12,14 +13,16 @@ import pytest
 
 from tests.support.attached import Bybit, Dialect, Okx, Venue
 from tests.support.http_server import serving
+from tests.support.trading import order as an_order
 from tests.support.trading_rig import Rig
 from tradewind.adapters.ccxt_bybit import CcxtBybitTrading
 from tradewind.adapters.ccxt_client import CcxtClient, ClientConfig
 from tradewind.adapters.ccxt_exchange import CcxtMarketData
 from tradewind.adapters.ccxt_okx import CcxtOkxTrading, okx_id, our_id
 from tradewind.core.brackets import plan_entry
-from tradewind.core.orders import ABSENCE_MARGIN_S
-from tradewind.core.types import BracketSupport, OrderRole, OrderState, PositionStatus
+from tradewind.core.orders import ABSENCE_MARGIN_S, client_order_id
+from tradewind.core.types import BracketSupport, Order, OrderRole, OrderState, PositionStatus
+from tradewind.errors import InsufficientBalance
 from tradewind.jobs.positions import manage_positions
 from tradewind.jobs.safety import flatten, watch_risk_once
 from tradewind.jobs.trading import place_brackets
@@ -215,15 +218,25 @@ def test_an_entry_that_cannot_fill_whole_leaves_nothing(rig: AttachedRig) -> Non
     rig.assert_agrees()
 
 
+def _sale(quantity: str, number: int) -> Order:
+    return an_order(
+        client_order_id("rig", "v", SYMBOL, datetime(2024, 3, 5, tzinfo=UTC), 0, OrderRole.EXIT, number),
+        symbol=SYMBOL, role=OrderRole.EXIT, is_buy=False, order_type="MARKET", quantity=D(quantity), price=None,
+        stop_price=None, list_client_id=None, state=OrderState.SENT, filled_quantity=D(0),
+    )  # fmt: skip
+
+
 def test_a_refusal_under_http_200_is_a_refusal(rig: AttachedRig) -> None:
-    position_id = rig.enter()
-    # Somebody took the coins: what is left cannot be protected, and the exchange says so.
-    rig.venue.balances["BTC"] -= D("0.01")
-    rig.want_stop(position_id, "49500.0")
-    manage_positions(rig)
-    states = {order.state for order in rig.trading_store.orders_of(position_id)}
-    assert OrderState.UNKNOWN not in states
-    assert OrderState.SENT not in states
+    with pytest.raises(InsufficientBalance):
+        rig.exchange.send_order(_sale("1", 1), rig.exchange.instruments([SYMBOL])[SYMBOL])
+
+
+def test_what_is_there_already_is_looked_up(rig: AttachedRig) -> None:
+    rig.venue.balances["BTC"] = D(1)
+    instrument = rig.exchange.instruments([SYMBOL])[SYMBOL]
+    first, again = (rig.exchange.send_order(_sale("0.5", 2), instrument) for _ in range(2))
+    assert again.exchange_order_id == first.exchange_order_id
+    assert rig.venue.balances["BTC"] == D("0.5")
 
 
 def test_flatten_cancels_and_sells(rig: AttachedRig) -> None:
