@@ -76,13 +76,13 @@ def accept(
 
 
 def adopt(
-    symbol: Annotated[str, typer.Argument(help="The market in which you bought by hand, such as ETH/USDT.")],
+    symbol: Annotated[str, typer.Argument(help="The market in which you traded by hand, such as ETH/USDT.")],
     stop_frac: Annotated[
-        float, typer.Option("--stop-frac", help="Where the stop goes, as a share of the price paid below it.")
+        float, typer.Option("--stop-frac", help="How far the stop lies from the price paid, as a share of it.")
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Put what you bought by hand under a stop and a target, as a position that is managed from now on."""
+    """Put what you opened by hand under a stop and a target, as a position that is managed from now on."""
     from decimal import Decimal
 
     from tradewind.jobs.accepting import adopt_purchase
