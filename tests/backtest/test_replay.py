@@ -301,6 +301,18 @@ def test_an_entry_whose_next_bar_is_missing_is_never_sent() -> None:
     assert result.orders == []
 
 
+def test_bars_that_live_would_not_trust_open_nothing_in_a_replay_either() -> None:
+    series = flat_series()
+    volume = series.bars.volume.copy()
+    volume[-310:-305] = 0.0
+    dead = replace(series.bars, volume=volume)
+    result = run_flat(symbol_series(dead, series.instrument, series.forecast, PARAMS))
+    assert [d.outcome for d in result.decisions] == [Outcome.DECLINED]
+    assert result.decisions[0].reason == "completeness: its bars are not fit to trade on: zero_volume"
+    trusting = symbol_series(dead, series.instrument, series.forecast, PARAMS, quality=None)
+    assert [d.outcome for d in run_flat(trusting).decisions] == [Outcome.INTENT]
+
+
 def test_an_open_beyond_the_limit_declines_the_entry() -> None:
     def jump(column: np.ndarray) -> None:
         column[-299:] += 1.0

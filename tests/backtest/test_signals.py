@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -84,3 +85,31 @@ def test_the_newest_score_known_at_a_moment() -> None:
     assert series.sentiment_at(BAR) == scores[0]
     assert series.sentiment_at(BAR + timedelta(minutes=59)) == scores[2]
     assert series.sentiment_at(BAR + timedelta(days=9)) == scores[4]
+
+
+def test_a_replay_asks_of_the_bars_what_live_asks() -> None:
+    """Bars without volume, which live would not have traded on, were traded on in a backtest."""
+    volume = BARS.volume.copy()
+    volume[5000:5005] = 0.0
+    dead = replace(BARS, volume=volume)
+    column = np.zeros(len(BARS))
+    series = symbol_series(dead, instrument(), Forecast(column, column, column, column, "v"), PARAMS)
+    fit = {row: series.quality_at(row) for row in (4999, 5003, 5004, 5000 + 191, 5000 + 192)}
+    assert {row: verdict is not None and verdict.passed for row, verdict in fit.items()} == {
+        4999: True, 5003: True, 5004: False, 5191: False, 5192: True,
+    }  # fmt: skip
+    at_5004 = series.inputs_at(5004, BAR, timedelta(hours=1)).quality
+    assert at_5004 is not None
+    assert (at_5004.bar, at_5004.findings) == (moment(int(BARS.open_time_ms[5004])), {"zero_volume": {"run_bars": 5}})
+
+
+def test_the_bars_after_it_change_no_verdict() -> None:
+    column = np.zeros(len(BARS))
+    forecast = Forecast(column, column, column, column, "v")
+    rng = np.random.default_rng(5)
+    later = {n: np.where(np.arange(6500) > 5500, v * rng.uniform(0, 9), v) for n, v in (("volume", BARS.volume),)}
+    whole = symbol_series(BARS, instrument(), forecast, PARAMS)
+    other = symbol_series(replace(BARS, **later), instrument(), forecast, PARAMS)
+    assert [whole.quality_at(row) for row in range(5300, 5501, 20)] == [
+        other.quality_at(row) for row in range(5300, 5501, 20)
+    ]

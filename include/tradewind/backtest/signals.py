@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tradewind.core.candles import empty_bars
 from tradewind.core.inputs import SymbolInputs
 from tradewind.core.market_numbers import MarketColumns, market_columns
 from tradewind.core.params import StrategyParams
+from tradewind.core.quality import QualityRules, judge_quality
 from tradewind.core.regime import (
     FAMILIES,
     REGIMES,
@@ -28,6 +30,7 @@ from tradewind.core.regime import (
     measure_regime,
     regime_codes,
 )
+from tradewind.core.resampling import BASE_MS
 from tradewind.core.sentiment import known_at
 from tradewind.core.types import (
     Bars,
@@ -38,6 +41,7 @@ from tradewind.core.types import (
     RegimeFamily,
     RegimeState,
     SentimentState,
+    StoredVerdict,
 )
 
 if TYPE_CHECKING:
@@ -86,6 +90,7 @@ class SymbolSeries:
     regimes: IntArray  # index into core.regime.REGIMES, UNDETERMINED where unknown
     measures: RegimeMeasures
     sentiment: tuple[SentimentState, ...] = ()  # ascending by as_of
+    quality: QualityRules | None = None  # what live asks of the bars before an entry; None asks nothing
 
     def __len__(self) -> int:
         return len(self.bars)
@@ -141,7 +146,17 @@ class SymbolSeries:
             sentiment=known_at(self.bars.symbol, self.sentiment_at(now), now, sentiment_max_age),
             prediction=prediction,
             instrument=self.instrument,
+            quality=self.quality_at(row),
         )
+
+    def quality_at(self, row: int) -> StoredVerdict | None:
+        """What live's check says of the bars up to this one. Hours are made of these bars, so they cannot differ."""
+        if self.quality is None:
+            return None
+        window = self.bars.slice(max(0, row + 1 - self.quality.window_bars), row + 1)
+        open_ms = int(self.bars.open_time_ms[row])
+        found = judge_quality(window, empty_bars(self.bars.symbol, "1h"), open_ms, self.quality)
+        return StoredVerdict(moment(open_ms), moment(open_ms + BASE_MS), found.passed, found.findings)
 
     def sentiment_at(self, now: datetime) -> SentimentState | None:
         """The newest state known at `now`, as it was stored."""
@@ -156,6 +171,7 @@ def symbol_series(
     params: StrategyParams,
     sentiment: tuple[SentimentState, ...] = (),
     measures: RegimeMeasures | None = None,
+    quality: QualityRules | None = QualityRules(),  # noqa: B008 - a frozen value
 ) -> SymbolSeries:
     """All columns of one symbol, by the functions that live uses. Raises ValueError for arrays of another length."""
     for name in ("p_long", "p_short", "expected_r_long", "expected_r_short"):
@@ -171,6 +187,7 @@ def symbol_series(
         regimes=regime_codes(measures, params),
         measures=measures,
         sentiment=sentiment,
+        quality=quality,
     )
 
 

@@ -38,7 +38,7 @@ class SymbolInputs:
 
     `missing` names each input that should be here and is not ("bar", "numbers", "leader BTC/USDT", "features",
     "regime", "model: no champion", "instrument", "data quality"); the decision is then UNAVAILABLE and says so.
-    `quality` is the newest stored verdict on its bars; None where no store keeps any, as in a backtest.
+    `quality` is the newest stored verdict on its bars; None where nobody asks, as under a model-free rule.
     """
 
     symbol: str
