@@ -50,6 +50,7 @@ from .results import Trade
 from .settings import ReplaySettings
 from .signals import SymbolSeries, moment, prefilter
 from .skipping import TickColumns, add_worth, next_event
+from .spilling import MappedSeries
 from .timeline import Timeline, Waiting
 
 
@@ -79,7 +80,10 @@ class Chain:
             settings.baseline,
         )
         self.costs = {s: Costs.of(params, float(i.taker_fee_frac)) for s, i in instruments.items()}
-        self.ticks = {symbol: TickColumns.of(s.bars, s.instrument) for symbol, s in self.series.items()}
+        self.ticks = {
+            symbol: s.ticks if isinstance(s, MappedSeries) else TickColumns.of(s.bars, s.instrument)
+            for symbol, s in self.series.items()
+        }
         self.timeline = Timeline(self.series, start_ms, end_ms)
         self.times = self.timeline.times
         self.marks = Marks(settings.capital_quote, params, self.times)
