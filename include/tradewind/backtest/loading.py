@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tradewind.core.params import StrategyParams
+from tradewind.core.ports import Ports
 from tradewind.core.timeframes import from_ms, to_ms
 from tradewind.core.types import Bars
 from tradewind.errors import BadInput, ModelUnavailable
@@ -22,10 +23,8 @@ from .rules import RULES, rule_series
 from .signals import ModelSpan, SymbolSeries
 from .spilling import spilled
 
-if TYPE_CHECKING:
-    from tradewind.wiring import Wiring
-
 Say = Callable[[str], None]
+OpenPorts = Callable[[], AbstractContextManager[Ports]]
 _FAR_MS: Final = 1 << 45  # the year 3084: still a date
 _MODELS: Final = ("walk-forward", "champion")
 
@@ -42,23 +41,22 @@ def spill_folder(parent: Path | None) -> Iterator[Path | None]:
 
 
 @contextmanager
-def bars_reader(candles: Path | None, warn: Say) -> Iterator[Callable[[str], Bars]]:
+def bars_reader(candles: Path | None, open_ports: OpenPorts, warn: Say) -> Iterator[Callable[[str], Bars]]:
     """Reads one symbol's 15m bars, from files or from the database; one at a time, whoever asks.
 
     Raises BadInput for a symbol without bars.
     """
     lock = Lock()
     with ExitStack() as stack:
-        if candles is None:
-            wiring = _wiring()
-            stack.callback(wiring.close)
+        ports = stack.enter_context(open_ports()) if candles is None else None
 
         def read(symbol: str) -> Bars:
             with lock:
-                if candles is None:
-                    bars: Bars = wiring.market_store.read_bars((symbol,), "15m", 0, _FAR_MS)[symbol]
-                else:
+                if candles is not None:
                     bars = _read_file(candles, symbol, warn)
+                else:
+                    assert ports is not None
+                    bars = ports.market_store.read_bars((symbol,), "15m", 0, _FAR_MS)[symbol]
             if len(bars) == 0:
                 raise BadInput(f"no 15m bars of {symbol}: import them, or point --candles at a folder that has them")
             return bars
@@ -71,13 +69,6 @@ def _read_file(candles: Path, symbol: str, warn: Say) -> Bars:
     if refused:
         warn(f"{refused} rows of {symbol} cannot be true and were left out")
     return bars
-
-
-def _wiring() -> Wiring:
-    from tradewind.settings import load_settings
-    from tradewind.wiring import Wiring
-
-    return Wiring(load_settings())
 
 
 @dataclass(frozen=True)
@@ -95,6 +86,7 @@ def inputs_of(
     models: str,
     symbols: tuple[str, ...],
     candles: Path | None,
+    open_ports: OpenPorts,
     end_ms: int,
     step: Say,
     spilling: Path | None = None,
@@ -105,10 +97,10 @@ def inputs_of(
     With a folder to spill to, a symbol's columns are kept there as soon as they are made.
     """
     if rule:
-        return _rule_inputs(rule, symbols, candles, step, _keeper(spilling), warn)
+        return _rule_inputs(rule, symbols, candles, open_ports, step, _keeper(spilling), warn)
     if models not in _MODELS:
         raise BadInput(f"--models {models} is not known; use {' or '.join(_MODELS)}, or --rule ema_cross")
-    return _model_inputs(models, symbols, candles, end_ms, step, _keeper(spilling), warn)
+    return _model_inputs(models, symbols, candles, open_ports, end_ms, step, _keeper(spilling), warn)
 
 
 def _keeper(spilling: Path | None) -> Callable[[SymbolSeries], SymbolSeries]:
@@ -121,6 +113,7 @@ def _rule_inputs(
     name: str,
     symbols: tuple[str, ...],
     candles: Path | None,
+    open_ports: OpenPorts,
     step: Say,
     keep: Callable[[SymbolSeries], SymbolSeries],
     warn: Say,
@@ -129,7 +122,7 @@ def _rule_inputs(
         raise BadInput(f"--rule {name} is not known; one of {', '.join(RULES)}")
     rule = RULES[name]
     series = {}
-    with bars_reader(candles, warn) as read:
+    with bars_reader(candles, open_ports, warn) as read:
         for symbol in symbols:
             step(f"columns of {symbol}")
             bars = read(symbol)
@@ -141,6 +134,7 @@ def _model_inputs(
     models: str,
     symbols: tuple[str, ...],
     candles: Path | None,
+    open_ports: OpenPorts,
     end_ms: int,
     step: Say,
     keep: Callable[[SymbolSeries], SymbolSeries],
@@ -149,9 +143,8 @@ def _model_inputs(
     """Series with forecasts, stored news scores and, with stored bars, the rules that the account last traded by."""
     from .walk_forward import spans_of, walk_forward_series
 
-    wiring = _wiring()
-    try:
-        params, store = wiring.params, wiring.model_store
+    with open_ports() as ports:
+        params, store = ports.params, ports.model_store
         if models == "champion":
             champion = store.champion()
             ends = {} if champion is None else {champion.version: 0}
@@ -162,13 +155,10 @@ def _model_inputs(
         if not ends:
             raise ModelUnavailable("no model could decide here: train one (./tradewind demo), or use --rule ema_cross")
         spans = spans_of(ends)
-        news = wiring.state_store.sentiment_between(symbols, from_ms(0), from_ms(end_ms))
-        stored = {} if candles is not None else wiring.parity_store.newest_instruments()
+        news = ports.state_store.sentiment_between(symbols, from_ms(0), from_ms(end_ms))
+        stored = {} if candles is not None else ports.parity_store.newest_instruments()
         loaded = {version: store.load(version) for version in ends}
-    finally:
-        wiring.close()
-
-    with bars_reader(candles, warn) as read:
+    with bars_reader(candles, open_ports, warn) as read:
         leader = read(params.leader_symbol)
 
         def build(symbol: str) -> SymbolSeries:

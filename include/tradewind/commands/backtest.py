@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,9 +13,10 @@ import typer
 from tradewind.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from tradewind.backtest.replay import ReplayResult
+    from tradewind.core.ports import Ports
 
 _FAR_MS = 1 << 45  # the year 3084: still a date
 
@@ -57,7 +59,7 @@ def backtest(
         def step(words: str) -> None:
             progress.update(task, description=words, advance=1)
 
-        made = inputs_of(rule, models, wanted, candles, end_ms, step, spilling, warn)
+        made = inputs_of(rule, models, wanted, candles, open_ports, end_ms, step, spilling, warn)
         if models == "champion" and not rule:
             warn(made.labels[0])
         settings = ReplaySettings(capital_quote=Decimal(repr(capital)), models=made.spans)
@@ -76,6 +78,19 @@ def backtest(
         as_json.parent.mkdir(parents=True, exist_ok=True)
         as_json.write_text(json.dumps(_as_json(result, performance)))
         typer.echo(f"numbers: {as_json}")
+
+
+@contextmanager
+def open_ports() -> Iterator[Ports]:
+    """The stores of this deployment, for as long as they are read."""
+    from tradewind.settings import load_settings
+    from tradewind.wiring import Wiring
+
+    wiring = Wiring(load_settings())
+    try:
+        yield wiring
+    finally:
+        wiring.close()
 
 
 def warn(words: str) -> None:

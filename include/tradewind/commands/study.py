@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tradewind.commands.backtest import moment_ms, wanted_symbols, warn
+from tradewind.commands.backtest import moment_ms, open_ports, wanted_symbols, warn
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +42,11 @@ def study(
     wanted = wanted_symbols(symbols)
     console = Console(stderr=True)
     start_ms, end_ms = moment_ms(start, "--from", 0), moment_ms(end, "--to", 1 << 45)
-    made = inputs_of(rule, models, wanted, candles, end_ms, lambda words: console.print(f"  {words}"), warn=warn)
+
+    def step(words: str) -> None:
+        console.print(f"  {words}")
+
+    made = inputs_of(rule, models, wanted, candles, open_ports, end_ms, step, warn=warn)
     first = max(int(series.bars.open_time_ms[0]) for series in made.series.values())
     last = max(int(series.bars.open_time_ms[-1]) for series in made.series.values()) + 900_000
     settings = StudySettings(
