@@ -145,6 +145,15 @@ def test_the_databases_have_no_way_out() -> None:
         assert "ports" not in SERVICES[name]
 
 
+def test_the_exchange_answers_other_containers() -> None:
+    """Its clock is the demo's clock, in every container; its admin side alone would answer this one only."""
+    command = SERVICES["exchange"]["command"]
+    assert command[command.index("--admin-from") + 1] == "anywhere"
+    assert command[command.index("--host") + 1] == "0.0.0.0"
+    for name in TRADING | {"training-worker", "status", "lookout", "account", "exchange"}:
+        assert "exchange_admin_token" in secrets_of(SERVICES[name]), name
+
+
 def test_airflow_waits_for_the_metrics_exporter() -> None:
     for name, service in SERVICES.items():
         if service["image"].startswith("tradewind:") and "AIRFLOW__METRICS__STATSD_ON" in service["environment"]:

@@ -57,6 +57,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--structure", type=float, default=settings.market_structure_frac)
     parser.add_argument("--admin-token", default=settings.exchange_admin_token.get_secret_value())
     parser.add_argument(
+        "--admin-from", choices=["loopback", "anywhere"], default="loopback",
+        help="who may use the admin side with its token: in containers, others than this one must",
+    )  # fmt: skip
+    parser.add_argument(
         "--weight-limit", type=int, default=RateLimits().weight_per_minute, help="request weight a minute"
     )
     parser.add_argument(
@@ -94,7 +98,10 @@ def serve(options: argparse.Namespace) -> int:
     feed = None
     if isinstance(market, PublicMarket):
         feed = PublicFeed(exchange, options.public_url, wall_ms, options.poll_s, options.stale_s)
-    app = PaperServer(exchange, options.admin_token, limits, store, own_time=options.own_time, feed=feed)
+    app = PaperServer(
+        exchange, options.admin_token, limits, store, own_time=options.own_time, feed=feed,
+        admin_from_anywhere=options.admin_from == "anywhere",
+    )  # fmt: skip
     config = uvicorn.Config(
         app.app(), host=options.host, port=options.port, loop="uvloop", http=Protocol, lifespan="on",
         access_log=False, log_level="warning", server_header=False, timeout_graceful_shutdown=5,
