@@ -60,9 +60,10 @@ class Circumstances:
         settings: ReplaySettings,
         sides: tuple[Side, ...],
         marks: Marks,
+        recent: deque[ClosedTrade],
     ) -> None:
         self.series, self.params, self.settings, self.sides, self.marks = series, params, settings, sides, marks
-        self.recent: deque[ClosedTrade] = deque(settings.recent_trades)
+        self.recent = recent
         self._sentiment_max_age = timedelta(seconds=params.sentiment_max_age_s)
         self._delay = timedelta(seconds=settings.decision_delay_s)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tradewind.core.params import StrategyParams
 from tradewind.core.resampling import BASE_MS
-from tradewind.core.types import IntArray
+from tradewind.core.types import IntArray, Side
 
-from .signals import SymbolSeries
+from .funnel import Funnel
+from .settings import ReplaySettings
+from .signals import SymbolSeries, prefilter
 
 
 class Timeline:
@@ -78,6 +81,35 @@ class Waiting:
         """The first such index from `index` on."""
         at = bisect_left(self._indices, index)
         return self._indices[at] if at < len(self._indices) else None
+
+
+def find_candidates(
+    series: Mapping[str, SymbolSeries],
+    params: StrategyParams,
+    settings: ReplaySettings,
+    sides: Sequence[Side],
+    timeline: Timeline,
+    funnel: Funnel,
+) -> dict[int, list[str]]:
+    """Index → symbols worth deciding in full; everything else is counted into the funnel here.
+
+    With recorded circumstances those are the symbols of each recorded cycle.
+    """
+    found: dict[int, list[str]] = {}
+    if settings.recorded is not None:
+        for bar_ms, inputs in settings.recorded.items():
+            index = timeline.index_of(bar_ms)
+            if index is not None:
+                wanted = {s.symbol for s in inputs.symbols}
+                found[index] = [s for s, rows in timeline.rows.items() if s in wanted and rows[index] >= 0]
+        return found
+    for symbol, own in series.items():
+        rows = timeline.rows[symbol]
+        present = np.flatnonzero(rows >= 0)
+        chosen = funnel.count_columns(prefilter(own, params, may_short=Side.SHORT in sides), rows[present])
+        for index in present[chosen].tolist():
+            found.setdefault(index, []).append(symbol)
+    return found
 
 
 def _moments(series: Mapping[str, SymbolSeries], start_ms: int, end_ms: int) -> IntArray:
