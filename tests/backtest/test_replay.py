@@ -102,11 +102,17 @@ def changed_after(series: SymbolSeries, cut_ms: int) -> SymbolSeries:
     gaps=st.lists(st.integers(2600, 3999), max_size=6),
     breaker=st.booleans(),
     thin=st.booleans(),
+    failed_stop_r=st.sampled_from([0.3, 2.0]),
 )
 def test_passing_over_quiet_bars_changes_nothing(
-    seed: int, volatility: float, rate: float, gaps: list[int], breaker: bool, thin: bool
+    seed: int, volatility: float, rate: float, gaps: list[int], breaker: bool, thin: bool, failed_stop_r: float
 ) -> None:
-    params = replace(PARAMS, max_daily_loss_frac=0.006 if breaker else 0.03, max_missing_bars=1000)
+    params = replace(
+        PARAMS,
+        max_daily_loss_frac=0.006 if breaker else 0.03,
+        max_missing_bars=1000,
+        failed_stop_r=failed_stop_r,
+    )
     made = {}
     for number, symbol in enumerate(EDGES):
         bars = random_bars(symbol, 4000, seed=seed + number, volatility=volatility)

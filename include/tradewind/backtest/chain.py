@@ -15,10 +15,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tradewind.core.brackets import decimal_of
 from tradewind.core.decision import judge
 from tradewind.core.inputs import CycleInputs
+from tradewind.core.matching_book import half_spread_ticks
 from tradewind.core.params import StrategyParams
+from tradewind.core.positions import r_distance, sign_of
 from tradewind.core.resampling import BASE_MS
+from tradewind.core.types import Position
 
 from .circumstances import Circumstances
 from .funnel import Funnel
@@ -142,11 +146,24 @@ class Chain(Tending):
         series, first_row = self.series[symbol], self.timeline.row(symbol, index)
         row = next_event(
             holding.position, series.bars, self.ticks[symbol], first_row, first_row + last - index,
-            self.account.engine.touch_bounds(symbol), self.params, self.costs[symbol],
+            self._bounds(holding.position), self.params, self.costs[symbol],
             float(series.instrument.tick_size),
         )  # fmt: skip
         holding.quiet_until = index + row - first_row
         return holding.quiet_until
+
+    def _bounds(self, position: Position) -> tuple[int, int]:
+        """(low, high) in ticks: a bar between them touches no order, and opens nowhere where a stop would be taken for
+        failed."""
+        low, high = self.account.engine.touch_bounds(position.symbol)
+        entry, distance = position.entry_price, r_distance(position)
+        assert entry is not None
+        assert distance is not None
+        sign, tick = sign_of(position.side), self.series[position.symbol].instrument.tick_size
+        level = int((entry - sign * decimal_of(self.params.failed_stop_r) * distance) / tick)
+        # What counts is the side it would leave at, half a spread away; two ticks for the rounding.
+        level += sign * (half_spread_ticks(max(level, 1), self.account.engine.settings) + 2)
+        return (max(low, level), high) if sign > 0 else (low, min(high, level))
 
     def _pass_over(self, index: int, last: int) -> int:
         """Mark the bars [index, last) at their closes and at the opens after them; returns the first that is not
