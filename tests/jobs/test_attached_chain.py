@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -237,6 +237,13 @@ def test_what_is_there_already_is_looked_up(rig: AttachedRig) -> None:
     first, again = (rig.exchange.send_order(_sale("0.5", 2), instrument) for _ in range(2))
     assert again.exchange_order_id == first.exchange_order_id
     assert rig.venue.balances["BTC"] == D("0.5")
+
+
+def test_executions_are_found_however_long_ago_the_question_begins(rig: AttachedRig) -> None:
+    position_id = rig.enter()
+    since = rig.clock.now() - timedelta(days=30)
+    fills = rig.exchange.fills_since(SYMBOL, since)
+    assert [fill.trade_id for fill in fills] == [fill.trade_id for fill in rig.trading_store.fills_of(position_id)]
 
 
 def test_flatten_cancels_and_sells(rig: AttachedRig) -> None:

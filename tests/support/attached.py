@@ -372,6 +372,8 @@ class Bybit(Dialect):
         }  # fmt: skip
 
     def execution_list(self, query: Any) -> Any:
+        if int(query["endTime"]) - int(query["startTime"]) > 7 * 86_400_000:
+            return 10001, "The time range between startTime and endTime cannot exceed 7 days"
         return [
             {
                 "symbol": "BTCUSDT", "orderId": str(fill["as_order"]), "orderLinkId": fill["order"].client_id,
@@ -380,5 +382,5 @@ class Bybit(Dialect):
                 "feeCurrency": fill["fee_asset"], "isMaker": False, "execTime": str(fill["ms"]),
             }
             for fill in reversed(self.venue.fills)
-            if fill["ms"] >= int(query["startTime"])
+            if int(query["startTime"]) <= fill["ms"] <= int(query["endTime"])
         ]  # fmt: skip

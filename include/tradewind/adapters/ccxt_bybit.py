@@ -24,6 +24,8 @@ from tradewind.errors import LedgerMismatch, NotSupported, OrderRejected
 
 _ORDERS_PAGE: Final = 50
 _FILLS_PAGE: Final = 100
+_WEEK_MS: Final = 7 * 86_400_000
+_AHEAD_MS: Final = 60_000
 _STATES: Final[Mapping[str, OrderState]] = {
     "New": OrderState.WORKING,
     "Untriggered": OrderState.WORKING,
@@ -126,7 +128,8 @@ class CcxtBybitTrading(CcxtAttachedTrading):
         if seen := own_part(known):
             row = self._row(orderId=seen)
         else:
-            row = next((row for row in self._open(symbol) if _is_leg(row, known)), None)
+            rows = self._open({"symbol": self._client.market_id(symbol)})
+            row = next((row for row in rows if _is_leg(row, known)), None)
         return None if row is None else _leg(row, symbol, client_order_id)
 
     def _row(self, **name: str) -> Mapping[str, Any] | None:
@@ -138,10 +141,8 @@ class CcxtBybitTrading(CcxtAttachedTrading):
                 return found
         return None
 
-    def _open(self, symbol: str) -> list[Any]:
-        wanted: dict[str, Any] = {
-            "category": "spot", "symbol": self._client.market_id(symbol), "openOnly": 0, "limit": _ORDERS_PAGE,
-        }  # fmt: skip
+    def _open(self, where: Mapping[str, Any]) -> list[Any]:
+        wanted: dict[str, Any] = {"category": "spot", "openOnly": 0, "limit": _ORDERS_PAGE, **where}
         return self._pages("private_get_v5_order_realtime", wanted)
 
     def _pages(self, method: str, wanted: dict[str, Any]) -> list[Any]:
@@ -155,23 +156,28 @@ class CcxtBybitTrading(CcxtAttachedTrading):
 
     def open_orders(self, symbols: Sequence[str]) -> list[ExchangeOrder]:
         """Everything that works or waits at the exchange in these markets, ours or not."""
+        markets = {self._client.market_id(symbol): symbol for symbol in symbols}
         found: list[ExchangeOrder] = []
-        for symbol in symbols:
-            for row in self._open(symbol):
-                if is_ours(str(row.get("orderLinkId") or "")):
-                    found.append(self._remember(_order(row, symbol)))
-                    continue
-                legs = self._legs_known(symbol, str(row["orderId"])).values()
-                found += [_leg(row, symbol, client_id) for client_id in legs] or [_order(row, symbol)]
+        for row in self._open({}):
+            symbol = markets.get(row["symbol"])
+            if symbol is None:
+                continue
+            if is_ours(str(row.get("orderLinkId") or "")):
+                found.append(self._remember(_order(row, symbol)))
+                continue
+            legs = self._legs_known(symbol, str(row["orderId"])).values()
+            found += [_leg(row, symbol, client_id) for client_id in legs] or [_order(row, symbol)]
         return found
 
     def fills_since(self, symbol: str, since: datetime) -> list[Fill]:
-        """Every execution of the account in one market at or after `since`, oldest first; a question reaches a week."""
-        wanted: dict[str, Any] = {
-            "category": "spot", "symbol": self._client.market_id(symbol), "startTime": to_ms(since),
-            "limit": _FILLS_PAGE,
-        }  # fmt: skip
-        rows = [row for row in self._pages("private_get_v5_execution_list", wanted) if row["execType"] == "Trade"]
+        """Every execution of the account in one market at or after `since`, oldest first, with its client order id."""
+        fixed = {"category": "spot", "symbol": self._client.market_id(symbol), "limit": _FILLS_PAGE}
+        # One question reaches a week; the exchange's clock may be ahead of ours.
+        end_ms = self._client.exchange.milliseconds() + _AHEAD_MS
+        rows: list[Any] = []
+        for start_ms in range(to_ms(since), end_ms, _WEEK_MS):
+            window = {"startTime": start_ms, "endTime": min(start_ms + _WEEK_MS - 1, end_ms)}
+            rows += self._pages("private_get_v5_execution_list", {**fixed, **window})
         return [
             Fill(
                 account=self._account,
@@ -187,6 +193,7 @@ class CcxtBybitTrading(CcxtAttachedTrading):
                 at=from_ms(int(row["execTime"])),
             )
             for row in sorted(rows, key=lambda row: int(row["execTime"]))
+            if row["execType"] == "Trade"
         ]
 
     def _client_order_id(self, symbol: str, row: Mapping[str, Any]) -> str:
