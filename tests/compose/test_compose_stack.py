@@ -102,6 +102,14 @@ def test_every_invariant_holds(stack: ComposeStack, capsys: pytest.CaptureFixtur
     assert {name: words for name, words in found["broken"].items() if words} == {}
 
 
+def test_no_log_holds_a_secret(stack: ComposeStack) -> None:
+    """What every process has said so far, and every task's log."""
+    said = stack.compose("logs", "--no-color")
+    said += stack.compose("exec", "-T", "trading-worker", "sh", "-c", "find /var/log/airflow -type f -exec cat {} +")
+    assert len(said) > 100_000
+    assert [key for key, secret in _secrets(stack.home).items() if secret in said] == []
+
+
 def test_training_and_backfills_do_not_hold_up_a_cycle(stack: ComposeStack, capsys: pytest.CaptureFixture[str]) -> None:
     """Figures of this machine, with as many cores as it has; the bound is held for two."""
     found = stack.drive("measure", timeout_s=1200)
@@ -110,14 +118,6 @@ def test_training_and_backfills_do_not_hold_up_a_cycle(stack: ComposeStack, caps
     assert found["loaded"]["cycle_p95_s"] <= 2.5 * found["idle"]["cycle_p95_s"]
     assert found["loaded"]["start_median_s"] <= 2.0
     assert max(found["backfill_runs_waiting"]) >= 50
-
-
-def test_no_log_holds_a_secret(stack: ComposeStack) -> None:
-    """What every process has said so far, and every task's log."""
-    said = stack.compose("logs", "--no-color")
-    said += stack.compose("exec", "-T", "trading-worker", "sh", "-c", "find /var/log/airflow -type f -exec cat {} +")
-    assert len(said) > 100_000
-    assert [key for key, secret in _secrets(stack.home).items() if secret in said] == []
 
 
 def _secrets(home: Path) -> dict[str, str]:
