@@ -19,6 +19,7 @@ from tradewind.core.matching_rules import SymbolRules, amount, atoms
 from tradewind.core.matching_types import NewOrder, OrderKind, OrderSide, Refusal, TimeInForce
 from tradewind.core.params import StrategyParams
 from tradewind.core.types import BookTop, Fill, Instrument, Order, OrderRole, OrderState
+from tradewind.core.values import changed
 
 from .holding import Holding
 from .signals import moment
@@ -207,4 +208,4 @@ class Books:
         ended = not holding.is_live and was is not holding.position.status
         if ended and not holding.position.exit_reason:
             last = max(holding.fills, key=lambda fill: fill.at)
-            holding.position = replace(holding.position, exit_reason=holding.role_of(last.client_order_id).value)
+            holding.position = changed(holding.position, exit_reason=holding.role_of(last.client_order_id).value)

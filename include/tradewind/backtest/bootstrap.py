@@ -30,6 +30,12 @@ def _next(state: int) -> int:
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
+def _below(state: int, n: int) -> int:
+    """A draw in [0, n) by the state's upper 32 bits: a multiplication, where a remainder would be a division."""
+    return ((state >> 31) * n) >> 32
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
 def resample_trades(r: FloatArray, net: FloatArray, resamples: int, seed: int) -> FloatArray:
     """resamples × 2: expectancy in R and profit factor of trades drawn with replacement; NaN without a loss."""
     out = np.empty((resamples, 2))
@@ -38,7 +44,7 @@ def resample_trades(r: FloatArray, net: FloatArray, resamples: int, seed: int) -
         total = won = lost = 0.0
         for _ in range(n):
             state = _next(state)
-            i = (state >> 11) % n
+            i = _below(state, n)
             total += r[i]
             if net[i] > 0:
                 won += net[i]
@@ -55,19 +61,21 @@ def ratios(returns: FloatArray) -> tuple[float, float, float]:
     n = len(returns)
     total = squares = below = 0.0
     worth = peak = 1.0
-    deepest = 0.0
+    lowest = 1.0  # worth over the peak before it, at its lowest: divided only where it falls
     for value in returns:
         total += value
         if value < 0:
             below += value * value
         worth *= 1.0 + value
         peak = max(peak, worth)
-        deepest = max(deepest, 1.0 - worth / peak)
+        if worth < lowest * peak:
+            lowest = worth / peak
     mean = total / n
     for value in returns:
         squares += (value - mean) ** 2
     deviation = (squares / (n - 1)) ** 0.5 if n > 1 else 0.0
     downside = (below / n) ** 0.5
+    deepest = 1.0 - lowest
     yearly = worth ** (DAYS_A_YEAR / n) - 1.0 if worth > 0 else -1.0
     return (
         mean / deviation * DAYS_A_YEAR**0.5 if deviation > 0 else np.nan,
@@ -87,9 +95,10 @@ def resample_days(returns: FloatArray, block: int, resamples: int, seed: int) ->
         i = 0
         while i < n:
             state = _next(state)
-            start = (state >> 11) % n
+            start = _below(state, n)
             for j in range(min(block, n - i)):
-                drawn[i] = returns[(start + j) % n]
+                place = start + j
+                drawn[i] = returns[place if place < n else place - n]
                 i += 1
         sharpe, sortino, calmar = ratios(drawn)
         out[k, 0], out[k, 1], out[k, 2] = sharpe, sortino, calmar

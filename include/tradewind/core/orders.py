@@ -92,7 +92,7 @@ def next_state(current: OrderState, observed: OrderState) -> OrderState:
 # ------------------------------------------------------------------------------------------------------------------ ids
 def _digest(*parts: object) -> str:
     # A separator that no part contains keeps ("a", "bc") and ("ab", "c") apart.
-    return hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).hexdigest()
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()
 
 
 def _bar_ms(bar: datetime) -> int:
