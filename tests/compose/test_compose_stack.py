@@ -53,7 +53,7 @@ def test_no_environment_command_or_image_holds_a_secret(stack: ComposeStack) -> 
     for name, row in stack.services().items():
         seen = stack.engine.docker("inspect", row["ID"]) + stack.engine.docker("history", "--no-trunc", row["Image"])
         if name not in ONE_SHOT:
-            seen += stack.engine.docker("top", row["ID"], "-eo", "args")
+            seen += stack.engine.docker("top", row["ID"], "-eo", "pid,args")
         assert [key for key, secret in secrets.items() if secret in seen] == [], name
 
 
