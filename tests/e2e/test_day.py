@@ -109,13 +109,10 @@ def test_a_day_leaves_nothing_behind(request: pytest.FixtureRequest, capsys: pyt
         watched = Watched(system, psutil.Process(worker.pid))
         killed: list[float] = []
         last: dict[str, Any] = {}
-        assert worker.stdout is not None
         assert worker.stdin is not None
         try:
             for number in range(BARS):
-                line = worker.stdout.readline()
-                assert line, "the jobs ended before the day did: see above"
-                last = json.loads(line)
+                last = _next_bar(worker)
                 watched.look()
                 _ask_the_status_app(system)
                 if number >= HOUR_BARS and (number - HOUR_BARS) % 9 == 0 and len(killed) < KILLS:
@@ -167,6 +164,16 @@ def _start_worker(system: TradingStack) -> subprocess.Popen[str]:
         [sys.executable, "-m", "tests.e2e.day_worker", str(BARS)],
         env=environment, cwd=PROJECT_DIR, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
+
+
+def _next_bar(worker: subprocess.Popen[str]) -> dict[str, Any]:
+    """What the jobs say when a bar is over; their log lines come between."""
+    assert worker.stdout is not None
+    for line in worker.stdout:
+        if line.startswith('{"bar"'):
+            found: dict[str, Any] = json.loads(line)
+            return found
+    raise AssertionError("the jobs ended before the day did: see above")
 
 
 def _ask_the_status_app(system: TradingStack) -> None:
