@@ -72,9 +72,11 @@ def _uncollected() -> Iterator[None]:
     try:
         yield
     finally:
-        # What was made becomes old unseen; else the next allocation would search all of it.
-        gc.freeze()
-        gc.unfreeze()
+        if gc.get_freeze_count() == 0:
+            # What was made becomes old unseen; else the next allocation would search all of it. Where a parent has
+            # frozen what it shares with this process, that stays frozen.
+            gc.freeze()
+            gc.unfreeze()
         if was:
             gc.enable()
 
