@@ -45,17 +45,20 @@ def load(demo: DemoRun) -> dict[str, Any]:
         "to": (demo.start - timedelta(days=1)).isoformat(),
     }
     run = demo.airflow.trigger_dag("backfill_history", conf=conf, run_id="compose__load")
-    job = _wait(lambda: _percent(demo) > 10, 120, "the load does not begin") and _percent(demo)
-    demo.say(f"KILL the load is at {job:.0f} %")
+    _wait(lambda: _percent(demo) > 10, 120, "the load does not begin")
+    percent = _percent(demo)
+    demo.say(f"KILL the load is at {percent:.0f} %")
     _wait(lambda: not demo.admin.faults(), 60, "nobody took the delay away")
     ended = demo.airflow.wait_dag_run("backfill_history", run["dag_run_id"], timeout_s=400)
     (task,) = demo.airflow.task_instances("backfill_history", run["dag_run_id"])
-    return {"state": ended["state"], "tries": task["try_number"], "bars": demo.count("SELECT count(*) FROM candles")}
+    bars = demo.count("SELECT count(*) FROM candles")
+    return {"state": ended["state"], "tries": task["try_number"], "bars": bars, "killed_at_percent": round(percent)}
 
 
 def _percent(demo: DemoRun) -> float:
+    """How far the load is; a job that has not planned its chunks yet has done nothing."""
     job = demo.wiring.market_store.job("history__compose__load")
-    return float(job["progress"].get("percent", 0.0)) if job else 0.0
+    return 100 * job["progress"]["done_bars"] / max(job["progress"]["expected_bars"], 1) if job else 0.0
 
 
 def faults_off(demo: DemoRun) -> dict[str, Any]:

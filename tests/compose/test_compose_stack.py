@@ -77,6 +77,7 @@ def test_a_worker_killed_in_a_load_loses_no_bar(stack: ComposeStack) -> None:
     stack.facts["load"] = stack.drive("load", at_kill="training-worker")
     assert stack.facts["load"]["state"] == "success"
     assert stack.facts["load"]["tries"] == 2
+    assert stack.facts["load"]["killed_at_percent"] < 90
     stack.drive("data")
 
 
