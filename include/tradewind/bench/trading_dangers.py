@@ -16,6 +16,7 @@ from tradewind.core.orders import intent_id
 from tradewind.core.types import BracketLot, Decision, Intent, Outcome, Side, TradingMode
 from tradewind.errors import StackFailed
 from tradewind.jobs import positions, trading
+from tradewind.jobs.equity import mark_equity
 from tradewind.jobs.permission import permission_now
 from tradewind.jobs.tending import tend_all
 from tradewind.wiring import Wiring
@@ -23,6 +24,7 @@ from tradewind.wiring import Wiring
 BENCH: Final = "trading"
 DELAY_EACH_WAY_S: Final = 0.15
 _CRASH_FRAC: Final = 0.06
+_POSITIONS: Final = 5
 
 
 # --------------------------------------------------------------------------------------------------------- replacements
@@ -127,9 +129,9 @@ def _hold_five(system: TradingStack) -> list[str]:
     """Five positions with most of the capital in them, their stops far below the crash."""
     positions.manage_positions(system.wiring)
     _await_permission(system)
-    symbols = system.wiring.symbols[:5]
-    capital = system.wiring.settings.paper_capital_quote
-    return [_enter(system, symbol, capital * Decimal("0.17"), Decimal("0.3")) for symbol in symbols]
+    # Of what is left: each crash before this one has cost something.
+    share = mark_equity(system.wiring) * Decimal("0.17")
+    return [_enter(system, symbol, share, Decimal("0.3")) for symbol in system.wiring.symbols[:_POSITIONS]]
 
 
 def _await_permission(system: TradingStack) -> None:
@@ -142,10 +144,10 @@ def _await_permission(system: TradingStack) -> None:
 def _breach(system: TradingStack) -> tuple[float, float]:
     """Crash the market with five positions open: seconds to the latch, and to the account verified flat."""
     store = system.wiring.trading_store
-    held = len(_hold_five(system))
-    open_now = len([p for p in store.live_positions() if p.quantity > 0])
-    if open_now < held:
-        system.notes.append(f"{open_now} of {held} positions stood at a breach")
+    _hold_five(system)
+    standing = [position for position in store.live_positions() if position.quantity > 0]
+    if len(standing) < _POSITIONS:
+        raise StackFailed(f"{len(standing)} of {_POSITIONS} positions stood before a crash")
     system.admin.shock(-_CRASH_FRAC)
     started_s = time.monotonic()
     wait_until(lambda: store.latch().mode is TradingMode.HALTED, 120, "the latch was not written")

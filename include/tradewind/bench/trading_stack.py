@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -53,7 +53,6 @@ class TradingStack:
     wiring: Wiring
     airflow: AirflowClient
     admin: PaperAdmin
-    notes: list[str] = field(default_factory=list)
 
     def now(self) -> datetime:
         """The market's clock, asked anew."""
