@@ -52,8 +52,8 @@ Mode = Literal["demo", "paper", "testnet", "live"]
 # Where processes are spread over containers each is given its own secrets only: those that trade have the exchange's
 # keys, the status app has the tokens, others have neither.
 Part = Literal["all", "trading", "status", "other"]
-# All give market data; orders are sent to Binance, okx, bybit and the paper exchange, which is Binance to clients.
-Exchange = Literal["binance", "bybit", "okx", "kraken", "coinbase"]
+# All give market data; orders are sent to Binance, okx, bybit, bitget and the paper exchange (Binance to clients).
+Exchange = Literal["binance", "bybit", "okx", "bitget", "kraken", "coinbase"]
 Strings = Annotated[tuple[str, ...], NoDecode]
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     exchange_url: str = Field("", pattern=r"^(|https?://.+)$", examples=["http://127.0.0.1:8100"])
     exchange_api_key: SecretStr = Field(NO_SECRET, examples=["<the key that the exchange gave you>"])
     exchange_api_secret: SecretStr = Field(NO_SECRET, examples=["<the secret that the exchange gave you>"])
-    exchange_api_passphrase: SecretStr = Field(NO_SECRET, examples=["<okx alone: what you chose for the key>"])
+    exchange_api_passphrase: SecretStr = Field(NO_SECRET, examples=["<okx and bitget: what you chose for the key>"])
     exchange_admin_token: SecretStr = Field(NO_SECRET, examples=["<made by ./tradewind secrets init>"])
     model_url: str = Field("", pattern=r"^(|[a-z0-9+]+://.+)$", examples=["file:///var/lib/tradewind/models"])
     history_months: int = Field(6, ge=1, le=120, examples=["6"])
@@ -320,9 +320,9 @@ class Settings(BaseSettings):
         if self.exchange_url and not self.exchange_url.startswith("https://"):
             problem = "mode live sends orders and keys there, and never without encryption"
             raise BadSetting("TRADEWIND_EXCHANGE_URL", problem, "TRADEWIND_EXCHANGE_URL= (the exchange's own address)")
-        needs_passphrase = self.exchange == "okx" and self.part in ("all", "trading")
+        needs_passphrase = self.exchange in ("okx", "bitget") and self.part in ("all", "trading")
         if needs_passphrase and not self.exchange_api_passphrase.get_secret_value():
-            problem = "okx signs with the passphrase that was chosen for the key"
+            problem = f"{self.exchange} signs with the passphrase that was chosen for the key"
             raise BadSetting("TRADEWIND_EXCHANGE_API_PASSPHRASE", problem, _example("exchange_api_passphrase"))
         keys, tokens = ("exchange_api_key", "exchange_api_secret"), ("api_read_token", "api_control_token")
         needed = {"all": keys + tokens, "trading": keys, "status": tokens, "other": ()}

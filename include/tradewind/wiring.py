@@ -198,16 +198,21 @@ class Wiring:
         from .adapters.ccxt_trading import CcxtTrading
 
         name = self.settings.exchange
-        if name in ("okx", "bybit"):
+        if name in ("okx", "bybit", "bitget"):
+            from .adapters.ccxt_bitget import CcxtBitgetTrading
             from .adapters.ccxt_bybit import CcxtBybitTrading
             from .adapters.ccxt_okx import CcxtOkxTrading
 
-            adapter = CcxtOkxTrading if name == "okx" else CcxtBybitTrading
-            return adapter(self.client, self.account, self.trading_store.orders_by_exchange_id)
+            adapters: dict[str, type[CcxtOkxTrading] | type[CcxtBybitTrading] | type[CcxtBitgetTrading]] = {
+                "okx": CcxtOkxTrading,
+                "bybit": CcxtBybitTrading,
+                "bitget": CcxtBitgetTrading,
+            }
+            return adapters[name](self.client, self.account, self.trading_store.orders_by_exchange_id)
         if name != "binance":
             raise NotSupported(
                 f"orders are not sent to {name}, which gives market data alone: set TRADEWIND_EXCHANGE to "
-                "binance, okx or bybit to trade"
+                "binance, okx, bybit or bitget to trade"
             )
         if isinstance(self.client, CcxtFuturesClient):
             return CcxtFuturesTrading(self.client, account=self.account)

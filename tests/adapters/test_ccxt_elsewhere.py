@@ -1,4 +1,4 @@
-"""okx, kraken and coinbase through the same adapter: their answers, in the form their public documentation gives."""
+"""okx, bitget, kraken and coinbase through the same adapter: their answers, in the form their documentation gives."""
 
 from __future__ import annotations
 
@@ -71,6 +71,34 @@ def okx(path: str, query: Query) -> Any:
     return {"code": "0", "msg": "", "data": rows}
 
 
+# -------------------------------------------------------------------------------------------------------------- bitget
+BITGET_SYMBOL = {
+    "symbol": "BTCUSDT", "baseCoin": "BTC", "quoteCoin": "USDT", "minTradeAmount": "0",
+    "maxTradeAmount": "900000000000000000000", "takerFeeRate": "0.002", "makerFeeRate": "0.002", "pricePrecision": "2",
+    "quantityPrecision": "6", "quotePrecision": "8", "status": "online", "minTradeUSDT": "1",
+    "buyLimitPriceRatio": "0.05", "sellLimitPriceRatio": "0.05", "areaSymbol": "no", "orderQuantity": "200",
+    "openTime": "1532454360000", "offTime": "",
+}  # fmt: skip
+
+
+def bitget(path: str, query: Query) -> Any:
+    """Oldest first, counted back from `endTime`, itself included or not; 200 of history, a thousand of recent bars."""
+    if path == "/api/v2/spot/public/symbols":
+        return {"code": "00000", "msg": "success", "requestTime": 1, "data": [BITGET_SYMBOL]}
+    if path == "/api/v2/margin/currencies":
+        return {"code": "00000", "msg": "success", "requestTime": 1, "data": []}
+    most = {"/api/v2/spot/market/history-candles": 200, "/api/v2/spot/market/candles": 1000}[path]
+    assert query["granularity"] == "15min"
+    assert int(query["limit"]) <= most
+    end_ms, is_recent = int(query["endTime"]), most == 1000
+    if is_recent:  # 30 days
+        assert int(query["startTime"]) >= NEWEST - 30 * 86_400_000
+    # Both ways of counting the end are tried: one by each endpoint.
+    opens = traded(START if not is_recent else int(query["startTime"]), end_ms if is_recent else end_ms + 1)
+    rows = [[str(ms), OPEN, HIGH, LOW, CLOSE, VOLUME, "550", "550"] for ms in opens[-int(query["limit"]) :]]
+    return {"code": "00000", "msg": "success", "requestTime": 1, "data": rows}
+
+
 # -------------------------------------------------------------------------------------------------------------- kraken
 KRAKEN_PAIR = {
     "altname": "XBTUSDT", "wsname": "XBT/USDT", "aclass_base": "currency", "base": "XXBT", "aclass_quote": "currency",
@@ -123,7 +151,12 @@ def coinbase(path: str, query: Query) -> Any:
     }
 
 
-EXCHANGES: dict[str, Callable[[str, Query], Any]] = {"okx": okx, "kraken": kraken, "coinbase": coinbase}
+EXCHANGES: dict[str, Callable[[str, Query], Any]] = {
+    "okx": okx,
+    "bitget": bitget,
+    "kraken": kraken,
+    "coinbase": coinbase,
+}
 
 
 @contextmanager
@@ -151,13 +184,13 @@ def assert_whole(bars: Bars, start_ms: int, end_ms: int) -> None:
         assert set(column.tolist()) == {float(value)}
 
 
-@pytest.mark.parametrize("name", ["okx", "coinbase"])
+@pytest.mark.parametrize("name", ["okx", "bitget", "coinbase"])
 def test_an_outage_longer_than_a_page_does_not_end_the_range(name: str) -> None:
     with market_data(name) as (data, seen):
         assert data.oldest_open_ms("15m") is None
         assert_whole(data.candles("BTC/USDT", "15m", START, NEWEST), START, NEWEST)
-        # A page of a hundred and of 300: no bar is asked for twice.
-        assert len(seen) <= {"okx": 22, "coinbase": 10}[name]
+        # A page of a hundred, of 199 and of 300: no bar is asked for twice.
+        assert len(seen) <= {"okx": 22, "bitget": 16, "coinbase": 10}[name]
 
 
 @pytest.mark.parametrize("name", sorted(EXCHANGES))
@@ -184,6 +217,7 @@ def test_kraken_answers_for_its_newest_bars_alone_and_is_not_asked_for_others() 
     ("name", "tick", "step", "least", "notional"),
     [
         ("okx", "0.1", "0.00000001", "0.00001", "0"),
+        ("bitget", "0.01", "0.000001", "0", "1"),
         ("kraken", "0.1", "0.00000001", "0.00005", "0.5"),
         ("coinbase", "0.01", "0.00000001", "0.0000001", "1"),
     ],
@@ -224,20 +258,21 @@ def test_a_process_keeps_to_the_exchanges_own_pace(name: str) -> None:
 @pytest.mark.parametrize("name", ["kraken", "coinbase"])
 def test_orders_are_sent_to_neither_of_these(name: str, tmp_path: Path) -> None:
     wiring = Wiring(load_settings(mode="testnet", exchange=name, home_dir=tmp_path))
-    with pytest.raises(NotSupported, match="binance, okx or bybit"):
+    with pytest.raises(NotSupported, match="binance, okx, bybit or bitget"):
         _ = wiring.exchange
 
 
-def test_live_on_okx_asks_for_the_passphrase(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["okx", "bitget"])
+def test_live_there_asks_for_the_passphrase(name: str, tmp_path: Path) -> None:
     strong = "q7Zr2mXv9LpTn4Ks8WbY"
     live = {
-        "mode": "live", "exchange": "okx", "live_trading": "yes-real-money", "max_capital_quote": 500,
+        "mode": "live", "exchange": name, "live_trading": "yes-real-money", "max_capital_quote": 500,
         "home_dir": tmp_path, "exchange_api_key": strong, "exchange_api_secret": strong, "api_read_token": strong,
         "api_control_token": strong,
     }  # fmt: skip
     with pytest.raises(BadSetting, match="passphrase"):
         load_settings(**live)
-    assert load_settings(**live, exchange_api_passphrase="phrase").exchange == "okx"
+    assert load_settings(**live, exchange_api_passphrase="phrase").exchange == name
 
 
 @pytest.mark.parametrize("mode", ["demo", "paper"])

@@ -49,7 +49,7 @@ def test_offline_asks_nobody() -> None:
     result = run("--offline", "--json")
     assert result.exit_code == 0
     told = {row["exchange"]: row for row in json.loads(result.output)["exchanges"]}
-    assert {name for name, row in told.items() if row["traded"]} == {"binance", "bybit", "okx"}
+    assert {name for name, row in told.items() if row["traded"]} == {"binance", "bybit", "okx", "bitget"}
     assert "watched" in told["bybit"]["words"]
     assert "OCO" in told["okx"]["words"]
     assert [row["exchange"] for row in json.loads(result.output)["exchanges"]][:2] == ["binance", "bybit"]

@@ -1,4 +1,4 @@
-"""Entries with stop and target attached, through the same jobs, on okx's and bybit's own answers over HTTP."""
+"""Entries on okx, bybit (stop and target attached) and bitget (the stop follows), through the same jobs over HTTP."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from tests.support.attached import Bybit, Dialect, Okx, Venue
+from tests.support.attached_bitget import Bitget
 from tests.support.http_server import serving
 from tests.support.trading import order as an_order
 from tests.support.trading_rig import Rig
+from tradewind.adapters.ccxt_bitget import CcxtBitgetTrading
 from tradewind.adapters.ccxt_bybit import CcxtBybitTrading
 from tradewind.adapters.ccxt_client import CcxtClient, ClientConfig
 from tradewind.adapters.ccxt_exchange import CcxtMarketData
@@ -29,7 +31,12 @@ from tradewind.jobs.trading import place_brackets
 
 D = Decimal
 SYMBOL = "BTC/USDT"
-ADAPTERS: dict[str, tuple[type[Dialect], Any]] = {"okx": (Okx, CcxtOkxTrading), "bybit": (Bybit, CcxtBybitTrading)}
+ADAPTERS: dict[str, tuple[type[Dialect], Any]] = {
+    "okx": (Okx, CcxtOkxTrading),
+    "bybit": (Bybit, CcxtBybitTrading),
+    "bitget": (Bitget, CcxtBitgetTrading),
+}
+ENTRIES = ("/trade/order", "/order/create", "/trade/place-order")
 OVER = (PositionStatus.CLOSED, PositionStatus.DUST)
 
 
@@ -84,6 +91,8 @@ def rig(request: pytest.FixtureRequest, make_rig: Callable[..., Rig], postgres_u
 
 
 def test_stop_and_target_come_with_the_fill(rig: AttachedRig) -> None:
+    if rig.name == "bitget":
+        pytest.skip("its stop follows the fill")
     position_id = rig.enter()
     held = rig.position(position_id)
     assert held.status is PositionStatus.OPEN
@@ -95,29 +104,56 @@ def test_stop_and_target_come_with_the_fill(rig: AttachedRig) -> None:
         for role in (OrderRole.STOP, OrderRole.TARGET)
     )
     assert (stop.state, target.state) == (OrderState.WORKING, OrderState.WORKING)
-    sent = [body for path, body in rig.dialect.seen if path.endswith(("/trade/order", "/order/create"))]
+    sent = [body for path, body in rig.dialect.seen if path.endswith(ENTRIES)]
     assert len(sent) == 1, "one request carries all three"
     result = manage_positions(rig)
     assert result["clean"], result
     rig.assert_agrees()
 
 
+def test_a_stop_that_follows_is_there_at_once(rig: AttachedRig) -> None:
+    if rig.name != "bitget":
+        pytest.skip("its stop comes with the entry")
+    position_id = rig.enter()
+    held = rig.position(position_id)
+    assert held.status is PositionStatus.OPEN
+    (guard,) = rig.guards
+    assert (guard.stop, guard.target) == (held.stop_price, None)
+    assert [(o.role, o.state) for o in rig.trading_store.orders_of(position_id)] == [
+        (OrderRole.ENTRY, OrderState.FILLED),
+        (OrderRole.STOP, OrderState.WORKING),
+    ]
+    (span,) = rig.trading_store.unprotected_spans(position_id)
+    assert (span.seconds or 99) < rig.params.protection_deadline_s
+    names = [(path.rpartition("/")[2], body["clientOid"][:3]) for path, body in rig.dialect.seen]
+    assert names == [("place-order", "twe"), ("place-plan-order", "tws")]
+    assert manage_positions(rig)["clean"]
+    rig.assert_agrees()
+
+
 def test_the_entry_is_what_ccxts_own_create_order_makes(rig: AttachedRig) -> None:
     intent = rig.decide(stop_frac=D("0.02"), target_frac=D("0.04"))
     instrument = rig.exchange.instruments([SYMBOL])[SYMBOL]
-    assert instrument.bracket is BracketSupport.ATTACHED
+    is_attached = rig.name != "bitget"
+    assert instrument.bracket is (BracketSupport.ATTACHED if is_attached else BracketSupport.EMULATED)
     (legs,) = plan_entry(intent, instrument, rig.clock.now())
-    _, ours = rig.exchange._entry_request(legs)  # type: ignore[attr-defined]
     entry = legs.entry
+    request = rig.exchange._entry_request(legs) if is_attached else rig.exchange._order_request(entry)  # type: ignore[attr-defined]
+    ours = request[1]
+    triggers = {
+        "stopLoss": {"triggerPrice": float(legs.stop.stop_price or 0)},
+        "takeProfit": {"triggerPrice": float(legs.target.price or 0)},
+    }
     theirs = rig.client.exchange.create_order_request(
         SYMBOL, "limit", "buy", float(entry.quantity), float(entry.price or 0),
         {
             "clientOrderId": okx_id(entry.client_order_id) if rig.name == "okx" else entry.client_order_id,
             "timeInForce": "FOK",
-            "stopLoss": {"triggerPrice": float(legs.stop.stop_price or 0)},
-            "takeProfit": {"triggerPrice": float(legs.target.price or 0)},
+            **(triggers if is_attached else {}),
         },
     )  # fmt: skip
+    if "force" in theirs:
+        theirs["force"] = theirs["force"].lower()  # as bitget's documentation writes it
     for pair in ours.get("attachAlgoOrds", ()):
         assert our_id(pair.pop("attachAlgoClOrdId")) == legs.list_client_id  # ccxt has no unified name for it
     assert _numbers(ours) == _numbers(theirs)
@@ -142,7 +178,7 @@ def test_a_moved_stop_replaces_what_came_with_the_entry(rig: AttachedRig) -> Non
     assert result["clean"], result
     (guard,) = rig.guards
     assert guard.stop == D("49500.0")
-    # okx holds a pair, bybit the stop alone.
+    # okx holds a pair, the others the stop alone.
     assert guard.target == (rig.position(position_id).target_price if rig.name == "okx" else None)
     rig.want_stop(position_id, "49600.0")
     assert manage_positions(rig)["clean"]
@@ -175,7 +211,7 @@ def test_a_watched_target_is_taken_by_the_watch(rig: AttachedRig) -> None:
     manage_positions(rig)
     rig.venue.move("53000")
     watch_risk_once(rig)
-    assert (rig.position(position_id).status in OVER) == (rig.name == "bybit")
+    assert (rig.position(position_id).status in OVER) == (rig.name != "okx")
     assert manage_positions(rig)["clean"]
     assert rig.position(position_id).exit_reason == "target"
 
@@ -198,7 +234,7 @@ def test_what_the_exchange_did_not_attach_is_protected_at_once(rig: AttachedRig)
 def test_an_answer_that_is_lost_is_looked_up_and_not_sent_again(rig: AttachedRig) -> None:
     rig.make_ready()
     intent = rig.decide(stop_frac=D("0.02"), target_frac=D("0.04"))
-    rig.venue.losing = {"/api/v5/trade/order", "/v5/order/create"}
+    rig.venue.losing = {"/api/v5/trade/order", "/v5/order/create", "/api/v2/spot/trade/place-order"}
     assert place_brackets(rig, intent.intent_id)["outcome"] == "filled"
     place_brackets(rig, intent.intent_id)
     bought = rig.venue.by(lambda order: order.is_buy)
@@ -226,7 +262,7 @@ def _sale(quantity: str, number: int) -> Order:
     )  # fmt: skip
 
 
-def test_a_refusal_under_http_200_is_a_refusal(rig: AttachedRig) -> None:
+def test_a_refusal_is_a_refusal_under_whatever_status(rig: AttachedRig) -> None:
     with pytest.raises(InsufficientBalance):
         rig.exchange.send_order(_sale("1", 1), rig.exchange.instruments([SYMBOL])[SYMBOL])
 
@@ -244,6 +280,26 @@ def test_executions_are_found_however_long_ago_the_question_begins(rig: Attached
     since = rig.clock.now() - timedelta(days=30)
     fills = rig.exchange.fills_since(SYMBOL, since)
     assert [fill.trade_id for fill in fills] == [fill.trade_id for fill in rig.trading_store.fills_of(position_id)]
+
+
+def test_a_stop_placed_under_a_price_that_fell_through_it_is_a_market_exit(
+    rig: AttachedRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not isinstance(rig.dialect, Bitget):
+        pytest.skip("stops there are placed with the entry")
+    place = rig.dialect.spot_trade_place_plan_order
+
+    def fallen(query: Any) -> Any:
+        rig.venue.price = D("48000")
+        return place(query)
+
+    monkeypatch.setattr(rig.dialect, "spot_trade_place_plan_order", fallen)
+    position_id = rig.enter()
+    assert rig.guards == []
+    assert rig.position(position_id).status in OVER
+    assert [fill.price for fill in rig.trading_store.fills_of(position_id)] == [D("50000"), D("48000")]
+    assert manage_positions(rig)["clean"]
+    rig.assert_agrees()
 
 
 def test_flatten_cancels_and_sells(rig: AttachedRig) -> None:

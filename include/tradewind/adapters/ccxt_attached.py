@@ -33,7 +33,7 @@ _LEG_STARTS: Final = {"tws": STOP, "twt": TARGET}
 
 
 class CcxtAttachedTrading(CcxtTradingBase[CcxtClient]):
-    """The half of `core.ports.TradingExchange` that bybit and okx share."""
+    """The half of `core.ports.TradingExchange` that bybit and okx share, and bitget, whose entry goes alone."""
 
     duplicate: ClassVar[frozenset[int]]
 

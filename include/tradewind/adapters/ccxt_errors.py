@@ -27,8 +27,9 @@ from tradewind.errors import (
     UnknownSymbol,
 )
 
-# Binance answers these with a 4xx or 5xx although the order may have been executed.
-_EXECUTION_UNKNOWN_CODES = frozenset({-1000, -1001, -1006, -1007, -1008})
+# Binance answers these with a 4xx or 5xx although the order may have been executed; so may bitget the positive ones
+# (timed out, system abnormal, an error of a service behind, unknown), which no other exchange uses.
+_EXECUTION_UNKNOWN_CODES = frozenset({-1000, -1001, -1006, -1007, -1008, 40010, 40015, 40725, 45001})
 _CLOCK_SKEW_CODE = -1021
 _QUERY = re.compile(r"\?\S*")
 # Some exchanges refuse under HTTP 200: only what ccxt recognises as one of these is certain not to have been done.

@@ -22,8 +22,10 @@ _RAW_KLINES = {"spot": "public_get_klines", "usdm": "fapipublic_get_klines"}
 _RAW_BOOK_TOPS = {"spot": "public_get_ticker_bookticker", "usdm": "fapipublic_get_ticker_bookticker"}
 _BINANCE_PAGE = 1000
 # What each exchange's candle call returns at most; ccxt's own figure is used where it has one.
-_PAGES = {"bybit": 1000, "okx": 100, "kraken": 720, "coinbase": 300}
+_PAGES = {"bybit": 1000, "okx": 100, "kraken": 720, "coinbase": 300, "bitget": 199}
 _DEFAULT_PAGE = 500
+# Exchanges that count a page back from its end: whether that bar belongs to it does not matter with one more.
+_ONE_MORE = frozenset({"bitget"})
 # Exchanges that answer for their newest bars alone, whatever moment is asked for.
 _REACH_BARS = {"kraken": 720}
 
@@ -91,9 +93,11 @@ class CcxtMarketData:
         self._client.market(symbol)
         page = exchange.feature_value(symbol, "fetchOHLCV", "limit") or _DEFAULT_PAGE
 
+        more = int(self._client.config.exchange_id in _ONE_MORE)
+
         def parsed(start_ms: int, limit: int) -> list[_Row]:
             rows: list[_Row] = self._client.call(
-                "fetch_ohlcv", lambda: exchange.fetch_ohlcv(symbol, timeframe, start_ms, limit), bulk=bulk
+                "fetch_ohlcv", lambda: exchange.fetch_ohlcv(symbol, timeframe, start_ms, limit + more), bulk=bulk
             )
             return sorted(rows, key=lambda row: int(row[0]))
 

@@ -27,7 +27,7 @@ from .rate_limit import RateLimiter
 _CLASSES = {("binance", "usdm"): "binanceusdm"}
 _MARKET_TYPES = {"spot": "spot", "usdm": "linear"}
 _DEFAULT_TYPES = {"spot": "spot", "usdm": "swap"}
-_TYPED_MARKETS = frozenset({"binance", "binanceusdm", "bybit", "okx"})
+_TYPED_MARKETS = frozenset({"binance", "binanceusdm", "bybit", "okx", "bitget"})
 # The first path component tells Binance's products apart on any host.
 _ERROR_TABLES = {"fapi": "linear", "dapi": "inverse", "eapi": "option", "papi": "portfolioMargin"}
 _HOST = re.compile(r"^https?://[^/]+")

@@ -10,12 +10,13 @@ from tradewind.core.types import BracketSupport
 
 EXCHANGES: Final = ("binance", "bybit", "okx", "bitget", "kraken", "coinbase", "kucoin", "gate")
 # These trade today; for the others no adapter is written.
-TRADED: Final = ("binance", "bybit", "okx")
+TRADED: Final = ("binance", "bybit", "okx", "bitget")
 # ccxt's table says more than its createOrder does: it refuses a stop and a target with a spot entry there.
 _REFUSED_ON_SPOT: Final = frozenset({"bitget"})
 _WORDS: Final = {
     "bybit": "stop and target attached to the entry; a moved stop rests alone, its target is watched every 2 s",
     "okx": "stop and target attached to the entry; a moved pair is one OCO again",
+    "bitget": "entry first, then its stop within 5 s, else a market exit; the target is watched every 2 s",
 }
 
 

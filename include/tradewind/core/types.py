@@ -61,7 +61,7 @@ class BracketSupport(StrEnum):
 
     OPOCO = "opoco"  # Binance spot: the legs are sized from the proceeds net of commission
     OTOCO = "otoco"  # Binance spot: the legs are sized up front, so the quantity is shaved by the commission
-    ATTACHED = "attached"  # bybit, okx, bitget: stop and target attached to the entry order
+    ATTACHED = "attached"  # bybit, okx: stop and target attached to the entry order
     EMULATED = "emulated"  # entry, confirmed fill, then a protective order with a deadline
 
 
