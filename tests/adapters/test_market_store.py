@@ -272,6 +272,19 @@ def test_a_job_without_chunks_reports_what_it_did(store: PgMarketStore) -> None:
     assert job["progress"]["series"]["BTC/USDT 1h"]["percent"] == 25.0
 
 
+def test_a_job_that_is_not_planned_yet_is_not_done(store: PgMarketStore) -> None:
+    """A running load showed 100 per cent until its chunks were planned."""
+    store.create_job("early", "backfill_history", {}, requested_by="test")
+    store.move_job("early", "running")
+    job = store.job("early")
+    assert job is not None
+    assert (job["progress"]["percent"], job["progress"]["eta_s"]) == (0.0, None)
+    store.move_job("early", "done")
+    job = store.job("early")
+    assert job is not None
+    assert job["progress"]["percent"] == 100.0
+
+
 def test_a_series_is_wanted_from_its_oldest_bar_or_request(store: PgMarketStore) -> None:
     store.store_candles([bars_from(5), bars_from(5, "ETH/USDT", "1h")])
     store.create_job("job", "backfill_history", {}, "test")

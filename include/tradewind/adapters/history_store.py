@@ -127,7 +127,8 @@ class HistoryRows:
             series, lately = _counted(self._database.rows(_PROGRESS, {"job_id": job_id}))
         else:
             series, lately = {name: dict(counts) for name, counts in reported.items()}, None
-        return {**row, "progress": _progress(series, lately, row["elapsed_s"] if row["state"] == "running" else None)}
+        elapsed_s = row["elapsed_s"] if row["state"] == "running" else None
+        return {**row, "progress": _progress(series, lately, elapsed_s, is_done=row["state"] == "done")}
 
     def newest_job(self, kind: str) -> str | None:
         """The id of the job of a kind that was made last."""
@@ -242,14 +243,19 @@ def _counted(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, dict[str, Any
     return series, lately
 
 
-def _progress(series: dict[str, dict[str, Any]], lately: int | None, elapsed_s: float | None) -> dict[str, Any]:
-    """Totals over the series; the end is estimated from what was done lately, else from all that was done."""
+def _progress(
+    series: dict[str, dict[str, Any]], lately: int | None, elapsed_s: float | None, *, is_done: bool
+) -> dict[str, Any]:
+    """Totals over the series; the end is estimated from what was done lately, else from all that was done.
+
+    Where nothing is expected, nothing is planned yet, or nothing was wanted: only the end tells.
+    """
     totals: dict[str, Any] = {
         name: sum(entry[name] for entry in series.values())
         for name in ("expected_bars", "done_bars", "rows_seen", "rows_new")
     }
     for entry in (*series.values(), totals):
-        share = entry["done_bars"] / entry["expected_bars"] if entry["expected_bars"] else 1.0
+        share = entry["done_bars"] / entry["expected_bars"] if entry["expected_bars"] else float(is_done)
         entry["percent"] = round(100 * share, 1)
     left = totals["expected_bars"] - totals["done_bars"]
     eta_s = None
