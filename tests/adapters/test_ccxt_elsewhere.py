@@ -94,7 +94,7 @@ def bitget(path: str, query: Query) -> Any:
     if is_recent:  # 30 days
         assert int(query["startTime"]) >= NEWEST - 30 * 86_400_000
     # Both ways of counting the end are tried: one by each endpoint.
-    opens = traded(START if not is_recent else int(query["startTime"]), end_ms if is_recent else end_ms + 1)
+    opens = traded(int(query["startTime"]), end_ms) if is_recent else traded(end_ms - 500 * STEP, end_ms + 1)
     rows = [[str(ms), OPEN, HIGH, LOW, CLOSE, VOLUME, "550", "550"] for ms in opens[-int(query["limit"]) :]]
     return {"code": "00000", "msg": "success", "requestTime": 1, "data": rows}
 
@@ -191,6 +191,15 @@ def test_an_outage_longer_than_a_page_does_not_end_the_range(name: str) -> None:
         assert_whole(data.candles("BTC/USDT", "15m", START, NEWEST), START, NEWEST)
         # A page of a hundred, of 199 and of 300: no bar is asked for twice.
         assert len(seen) <= {"okx": 22, "bitget": 16, "coinbase": 10}[name]
+
+
+def test_bitgets_history_is_whole_from_before_its_recent_bars_into_them() -> None:
+    """Bars older than 30 days come from another endpoint, whose pages are counted back from their end."""
+    with market_data("bitget") as (data, seen):
+        start, end = NEWEST - 3_300 * STEP, NEWEST - 2_400 * STEP
+        assert_whole(data.candles("BTC/USDT", "15m", start, end), start, end)
+        asked = {urlsplit(request.path).path.rpartition("/")[2] for request in seen}
+        assert {"candles", "history-candles"} <= asked
 
 
 @pytest.mark.parametrize("name", sorted(EXCHANGES))

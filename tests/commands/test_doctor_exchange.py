@@ -51,6 +51,7 @@ def test_offline_asks_nobody() -> None:
     told = {row["exchange"]: row for row in json.loads(result.output)["exchanges"]}
     assert {name for name, row in told.items() if row["traded"]} == {"binance", "bybit", "okx", "bitget"}
     assert "watched" in told["bybit"]["words"]
+    assert "entry first" in told["bitget"]["words"]
     assert "OCO" in told["okx"]["words"]
     assert [row["exchange"] for row in json.loads(result.output)["exchanges"]][:2] == ["binance", "bybit"]
 

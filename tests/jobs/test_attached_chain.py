@@ -234,11 +234,13 @@ def test_what_the_exchange_did_not_attach_is_protected_at_once(rig: AttachedRig)
 def test_an_answer_that_is_lost_is_looked_up_and_not_sent_again(rig: AttachedRig) -> None:
     rig.make_ready()
     intent = rig.decide(stop_frac=D("0.02"), target_frac=D("0.04"))
-    rig.venue.losing = {"/api/v5/trade/order", "/v5/order/create", "/api/v2/spot/trade/place-order"}
+    spot = "/api/v2/spot/trade"
+    rig.venue.losing = {"/api/v5/trade/order", "/v5/order/create", f"{spot}/place-order", f"{spot}/place-plan-order"}
     assert place_brackets(rig, intent.intent_id)["outcome"] == "filled"
     place_brackets(rig, intent.intent_id)
     bought = rig.venue.by(lambda order: order.is_buy)
     assert [order.quantity for order in bought] == [intent.quantity]
+    assert len(rig.guards) == 1
     assert manage_positions(rig)["clean"]
     rig.assert_agrees()
 

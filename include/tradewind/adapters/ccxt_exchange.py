@@ -24,8 +24,8 @@ _BINANCE_PAGE = 1000
 # What each exchange's candle call returns at most; ccxt's own figure is used where it has one.
 _PAGES = {"bybit": 1000, "okx": 100, "kraken": 720, "coinbase": 300, "bitget": 199}
 _DEFAULT_PAGE = 500
-# Exchanges that count a page back from its end: whether that bar belongs to it does not matter with one more.
-_ONE_MORE = frozenset({"bitget"})
+# Exchanges that count a page back from its end: with one more, it does not matter whether the end belongs to it.
+_ENDS_COUNT = frozenset({"bitget"})
 # Exchanges that answer for their newest bars alone, whatever moment is asked for.
 _REACH_BARS = {"kraken": 720}
 
@@ -93,12 +93,13 @@ class CcxtMarketData:
         self._client.market(symbol)
         page = exchange.feature_value(symbol, "fetchOHLCV", "limit") or _DEFAULT_PAGE
 
-        more = int(self._client.config.exchange_id in _ONE_MORE)
+        end_counts = self._client.config.exchange_id in _ENDS_COUNT
 
         def parsed(start_ms: int, limit: int) -> list[_Row]:
-            rows: list[_Row] = self._client.call(
-                "fetch_ohlcv", lambda: exchange.fetch_ohlcv(symbol, timeframe, start_ms, limit + more), bulk=bulk
-            )
+            wanted: tuple[Any, ...] = (symbol, timeframe, start_ms, limit)
+            if end_counts:
+                wanted = (symbol, timeframe, start_ms, limit + 1, {"until": start_ms + limit * step})
+            rows: list[_Row] = self._client.call("fetch_ohlcv", lambda: exchange.fetch_ohlcv(*wanted), bulk=bulk)
             return sorted(rows, key=lambda row: int(row[0]))
 
         return parsed, _PAGES.get(self._client.config.exchange_id, int(page)), False
