@@ -113,6 +113,13 @@ def test_a_system_in_trouble_has_refused_nothing(here: Here, monkeypatch: pytest
         here.exchange.send_order(an(OrderRole.EXIT), here.instrument)
 
 
+def test_a_stop_that_cannot_be_seen_is_unknown(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    here.venue.losing = {"/api/v2/spot/trade/place-plan-order"}
+    monkeypatch.setattr(Bitget, "_plans", lambda *_: {"nextFlag": False, "idLessThan": "", "orderList": []})
+    with pytest.raises(OutcomeUnknown):
+        here.exchange.send_order(an(OrderRole.STOP, stop="49000"), here.instrument)
+
+
 def test_a_refusal_is_certain(here: Here) -> None:
     with pytest.raises(InsufficientBalance):
         here.exchange.send_order(replace(an(OrderRole.EXIT), quantity=D(2)), here.instrument)
@@ -199,10 +206,12 @@ def test_a_status_that_is_unknown_stops(here: Here) -> None:
         here.exchange.find_order(SYMBOL, stop.client_order_id, stop)
 
 
-def test_a_stop_that_the_price_fell_through_does_not_stay(here: Here) -> None:
+@pytest.mark.parametrize("lost", [set(), {"/api/v2/spot/trade/place-plan-order"}], ids=["answered", "answer lost"])
+def test_a_stop_that_the_price_fell_through_does_not_stay(here: Here, lost: set[str]) -> None:
     """A plan order names no direction: it might wait for a rise."""
     stop = an(OrderRole.STOP, stop="49000")
     here.venue.move("48900")
+    here.venue.losing = lost
     report = here.exchange.send_order(stop, here.instrument)
     assert (report.state, report.filled_quantity) == (OrderState.CANCELLED, 0)
     assert here.exchange.open_orders([SYMBOL]) == []

@@ -84,7 +84,10 @@ class CcxtBitgetTrading(CcxtBitgetPlans):
 
         Raises OutcomeUnknown when that could not be told.
         """
-        report = super().send_order(order, instrument)
+        try:
+            report = super().send_order(order, instrument)
+        except OutcomeUnknown as unknown:
+            report = self._after_all(order, unknown)
         if order.stop_price is None or report.state is not OrderState.WORKING:
             return report
         try:
@@ -95,6 +98,16 @@ class CcxtBitgetTrading(CcxtBitgetPlans):
         except (RetryError, StopError) as error:
             said = f"placed; whether the price is through it was not told: {error}"
             raise OutcomeUnknown(said, order.client_order_id) from None
+
+    def _after_all(self, order: Order, unknown: OutcomeUnknown) -> ExchangeOrder:
+        """A stop whose answer was lost and that is there; raises `unknown` where that cannot be told."""
+        try:
+            found = None if order.stop_price is None else self.find_order(order.symbol, order.client_order_id, order)
+        except RetryError:
+            found = None
+        if found is None:
+            raise unknown
+        return found
 
     def send_protection(self, stop: Order, target: Order, instrument: Instrument) -> list[ExchangeOrder]:
         """Raises NotSupported: a stop and a target would offer the same coins twice."""
