@@ -30,6 +30,9 @@ _ALL_SYMBOLS_AT_ONCE: Final = 13
 class CcxtTrading(CcxtTradingBase[CcxtClient]):
     """Satisfies `core.ports.TradingExchange` for Binance spot and whatever speaks its dialect."""
 
+    # Of a list that is unknown Binance spot says -2018, which means too little money on its futures.
+    no_such_order = NO_SUCH_ORDER | {-2018}
+
     book_method = "public_get_ticker_bookticker"
 
     def _book_question(self, markets: Sequence[str]) -> Mapping[str, Any]:
@@ -125,7 +128,7 @@ class CcxtTrading(CcxtTradingBase[CcxtClient]):
         try:
             answer = self._client.send("private_delete_orderlist", params, client_order_id=list_client_id)
         except OrderRejected as error:
-            if error.code not in NO_SUCH_ORDER:
+            if error.code not in self.no_such_order:
                 raise
             return self._find_list(symbol, list_client_id)
         return [self._remember(report) for report in reports_of(answer, symbol, list_client_id)]
@@ -139,7 +142,7 @@ class CcxtTrading(CcxtTradingBase[CcxtClient]):
         try:
             answer = self._client.send("private_delete_order", params, client_order_id=client_order_id)
         except OrderRejected as error:
-            if error.code not in NO_SUCH_ORDER:
+            if error.code not in self.no_such_order:
                 raise
             found = self.find_order(symbol, client_order_id)
             if found is None:
