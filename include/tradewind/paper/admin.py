@@ -142,6 +142,8 @@ class PaperAdmin:
             raise ExchangeUnreachable(
                 f"the paper exchange at {self._client.base_url} does not answer: {error}"
             ) from error
+        if answer.status_code >= 500:
+            raise ExchangeUnreachable(f"the paper exchange failed at {method} {path}: HTTP {answer.status_code}")
         if answer.status_code != 200:
             raise BadInput(f"the paper exchange refused {method} {path}: {answer.text}")
         found: dict[str, Any] = answer.json()

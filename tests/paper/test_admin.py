@@ -1,0 +1,20 @@
+"""The admin client sorts the exchange's answers: what was wrong with the request, and what to try again."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.http_server import Answer, serving
+from tradewind.errors import BadInput, ExchangeUnreachable
+from tradewind.paper.admin import PaperAdmin
+
+
+def test_a_failure_of_the_exchange_is_not_called_bad_input() -> None:
+    """An exchange that ended in the middle of a call, its database being gone, was taken for a refusal."""
+    status = 500
+    with serving(lambda _: Answer(status, b"Internal Server Error")) as (url, _), PaperAdmin(url, "token") as admin:
+        with pytest.raises(ExchangeUnreachable, match="HTTP 500"):
+            admin.step_ms(60_000)
+        status = 400
+        with pytest.raises(BadInput, match="refused POST clock"):
+            admin.step_ms(60_000)
