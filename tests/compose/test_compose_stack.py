@@ -93,8 +93,8 @@ def test_a_worker_killed_while_an_order_is_out_harms_nothing(stack: ComposeStack
 
 
 def test_it_trades_on_and_its_breaker_works(stack: ComposeStack) -> None:
-    stack.drive("cycles")
-    stack.drive("crash")
+    assert len(stack.drive("cycles")["seconds"]) == 4
+    assert stack.drive("crash")["breaker"]["dag_runs"] == 1
 
 
 def test_every_invariant_holds(stack: ComposeStack, capsys: pytest.CaptureFixture[str]) -> None:

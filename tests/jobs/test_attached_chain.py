@@ -78,6 +78,10 @@ class AttachedRig(Rig):
         return self.trading_store.position(position_id)
 
 
+# Stop and target go with the entry, or a stop follows its fill.
+ATTACHING, FOLLOWING = ("bybit", "okx"), ("bitget",)
+
+
 @pytest.fixture(params=sorted(ADAPTERS))
 def rig(request: pytest.FixtureRequest, make_rig: Callable[..., Rig], postgres_url: str) -> Iterator[AttachedRig]:
     base = make_rig(symbols=(SYMBOL,))
@@ -90,9 +94,8 @@ def rig(request: pytest.FixtureRequest, make_rig: Callable[..., Rig], postgres_u
         made.close()
 
 
+@pytest.mark.parametrize("rig", ATTACHING, indirect=True)
 def test_stop_and_target_come_with_the_fill(rig: AttachedRig) -> None:
-    if rig.name == "bitget":
-        pytest.skip("its stop follows the fill")
     position_id = rig.enter()
     held = rig.position(position_id)
     assert held.status is PositionStatus.OPEN
@@ -111,9 +114,8 @@ def test_stop_and_target_come_with_the_fill(rig: AttachedRig) -> None:
     rig.assert_agrees()
 
 
+@pytest.mark.parametrize("rig", FOLLOWING, indirect=True)
 def test_a_stop_that_follows_is_there_at_once(rig: AttachedRig) -> None:
-    if rig.name != "bitget":
-        pytest.skip("its stop comes with the entry")
     position_id = rig.enter()
     held = rig.position(position_id)
     assert held.status is PositionStatus.OPEN
@@ -284,11 +286,11 @@ def test_executions_are_found_however_long_ago_the_question_begins(rig: Attached
     assert [fill.trade_id for fill in fills] == [fill.trade_id for fill in rig.trading_store.fills_of(position_id)]
 
 
+@pytest.mark.parametrize("rig", FOLLOWING, indirect=True)
 def test_a_stop_placed_under_a_price_that_fell_through_it_is_a_market_exit(
     rig: AttachedRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not isinstance(rig.dialect, Bitget):
-        pytest.skip("stops there are placed with the entry")
+    assert isinstance(rig.dialect, Bitget)
     place = rig.dialect.spot_trade_place_plan_order
 
     def fallen(query: Any) -> Any:

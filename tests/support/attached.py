@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -103,7 +104,7 @@ def _text(value: Decimal | None) -> str:
     return "" if value is None else format(value, "f")
 
 
-class Dialect:
+class Dialect(ABC):
     """One exchange's way of saying it; subclasses answer (path, parameters) with their content."""
 
     def __init__(self, venue: Venue) -> None:
@@ -122,8 +123,9 @@ class Dialect:
             return Answer(502, b"bad gateway")
         return Answer(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
+    @abstractmethod
     def answer(self, path: str, query: Any) -> Any:
-        raise NotImplementedError
+        """The content of the answer, JSON-able."""
 
 
 class Okx(Dialect):

@@ -17,7 +17,7 @@ from tradewind.adapters.ccxt_orders import STATES
 from tradewind.adapters.ccxt_trading_base import CcxtTradingBase
 from tradewind.core.orders import is_ours
 from tradewind.core.timeframes import from_ms, to_ms
-from tradewind.core.types import Balance, ExchangeOrder, Fill, Order, OrderState, Payment
+from tradewind.core.types import Balance, BookTop, ExchangeOrder, Fill, Order, OrderState, Payment
 from tradewind.errors import LedgerMismatch
 
 _ALGO_LETTERS: Final = ("tws", "twt")  # how the ids of our stops and targets begin
@@ -35,10 +35,13 @@ _PAGE: Final = 1000
 class CcxtFuturesReads(CcxtTradingBase[CcxtFuturesClient]):
     """The reading half of `core.ports.TradingExchange` on futures."""
 
-    book_method = "fapipublic_get_ticker_bookticker"
-
-    def _book_question(self, markets: Sequence[str]) -> Mapping[str, Any]:
-        return {"symbol": markets[0]} if len(markets) == 1 else {}
+    def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]:
+        """Best bid and ask of each market, asked at this moment; of all markets where more than one is wanted."""
+        return self._book_tops(
+            symbols,
+            "fapipublic_get_ticker_bookticker",
+            lambda markets: {"symbol": markets[0]} if len(markets) == 1 else {},
+        )
 
     # --------------------------------------------------------------------------------------------------------- orders
     def find_order(self, symbol: str, client_order_id: str, known: Order | None = None) -> ExchangeOrder | None:

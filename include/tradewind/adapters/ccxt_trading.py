@@ -18,7 +18,7 @@ from tradewind.adapters.ccxt_orders import exchange_order, order_fields, reports
 from tradewind.adapters.ccxt_trading_base import NO_SUCH_ORDER, CcxtTradingBase
 from tradewind.core.ports import BracketLegs
 from tradewind.core.timeframes import from_ms, to_ms
-from tradewind.core.types import Balance, BracketSupport, ExchangeOrder, Fill, Instrument, Order, Payment
+from tradewind.core.types import Balance, BookTop, BracketSupport, ExchangeOrder, Fill, Instrument, Order, Payment
 from tradewind.errors import NotSupported, OrderRejected
 
 DUPLICATE: Final = (-2010, "duplicate")
@@ -33,10 +33,13 @@ class CcxtTrading(CcxtTradingBase[CcxtClient]):
     # Of a list that is unknown Binance spot says -2018, which means too little money on its futures.
     no_such_order = NO_SUCH_ORDER | {-2018}
 
-    book_method = "public_get_ticker_bookticker"
-
-    def _book_question(self, markets: Sequence[str]) -> Mapping[str, Any]:
-        return {"symbols": json.dumps(markets, separators=(",", ":"))}
+    def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]:
+        """Best bid and ask of each market, asked at this moment."""
+        return self._book_tops(
+            symbols,
+            "public_get_ticker_bookticker",
+            lambda markets: {"symbols": json.dumps(markets, separators=(",", ":"))},
+        )
 
     # ---------------------------------------------------------------------------------------------------------- sends
     def send_bracket(self, legs: BracketLegs, instrument: Instrument) -> list[ExchangeOrder]:

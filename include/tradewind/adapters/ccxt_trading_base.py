@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from decimal import Decimal
@@ -19,10 +20,9 @@ NO_SUCH_ORDER: Final = frozenset({-2013, -2011})
 Client = TypeVar("Client", bound=CcxtClient)
 
 
-class CcxtTradingBase(Generic[Client]):
+class CcxtTradingBase(ABC, Generic[Client]):
     """The half of `core.ports.TradingExchange` that does not depend on how an exchange takes orders."""
 
-    book_method: ClassVar[str]  # of best prices
     no_such_order: ClassVar[frozenset[int]] = NO_SUCH_ORDER
 
     def __init__(self, client: Client, account: str) -> None:
@@ -47,12 +47,19 @@ class CcxtTradingBase(Generic[Client]):
         return self._client.instruments(symbols)
 
     # --------------------------------------------------------------------------------------------------------- prices
+    @abstractmethod
     def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]:
-        """Best bid and ask of each market, asked at this moment; `at` is the exchange's time of the answer."""
+        """Best bid and ask of each market, asked at this moment."""
+
+    def _book_tops(
+        self, symbols: Sequence[str], method: str, question: Callable[[list[str]], Mapping[str, Any]]
+    ) -> dict[str, BookTop]:
+        """The same in Binance's words: `question` makes the parameters that ask for these markets, and perhaps for
+        others too; `at` is the exchange's time of the answer."""
         if not symbols:
             return {}
         markets = {self._client.market_id(symbol): symbol for symbol in symbols}
-        answers = self._client.read(self.book_method, self._book_question(list(markets)))
+        answers = self._client.read(method, question(list(markets)))
         at = from_ms(self._client.exchange.milliseconds())
         return {
             symbol: BookTop(symbol, Decimal(row["bidPrice"]), Decimal(row["askPrice"]), at)
@@ -60,14 +67,10 @@ class CcxtTradingBase(Generic[Client]):
             if (symbol := markets.get(row["symbol"])) is not None
         }
 
-    def _book_question(self, markets: Sequence[str]) -> Mapping[str, Any]:
-        """The parameters that ask for the best prices of these markets, and perhaps of others too."""
-        raise NotImplementedError
-
     # --------------------------------------------------------------------------------------------------------- orders
+    @abstractmethod
     def find_order(self, symbol: str, client_order_id: str, known: Order | None = None) -> ExchangeOrder | None:
         """The order of that id, or None when the exchange answers that it does not know it."""
-        raise NotImplementedError
 
     def _ask(self, method: str, params: Mapping[str, Any]) -> Any:
         """One order or list as the exchange tells it; None when it answers that it knows none."""
