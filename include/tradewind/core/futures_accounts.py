@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from .matching_rules import PPM, SymbolRules, atoms
+from .matching_arithmetic import PPM
+from .matching_rules import SymbolRules, atoms
 from .types import MaintenanceBracket
 
 DEFAULT_LEVERAGE = 20

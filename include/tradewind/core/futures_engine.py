@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from .futures_accounts import IncomeKind, bracket_at
 from .futures_state import CLOSE_POSITION, REDUCE_ONLY, FuturesState, is_reducing
+from .matching_arithmetic import PPM
 from .matching_book import BarPath, BarTicks, best_bid, walk_book
 from .matching_lists import check_composition
-from .matching_rules import PPM, check_filters
+from .matching_rules import check_filters
 from .matching_types import NewOrder, Order, OrderKind, OrderSide, OrderStatus, Refusal, RejectReason, TimeInForce
 
 __all__ = ["CLOSE_POSITION", "REDUCE_ONLY", "FuturesEngine", "is_reducing"]

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from .futures_accounts import Bracket, FuturesAccount, Income, IncomeKind, bracket_at
 from .matching import Engine
+from .matching_arithmetic import PPM
 from .matching_book import MatchingSettings
-from .matching_rules import PPM, SymbolRules
+from .matching_rules import SymbolRules
 from .matching_types import Account, NewOrder, Order, OrderSide, OrderStatus, Refusal, RejectReason
 from .types import MaintenanceBracket
 

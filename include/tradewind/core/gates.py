@@ -16,7 +16,7 @@ from .brackets import decimal_of
 from .inputs import BAR, CycleInputs, SymbolInputs
 from .params import StrategyParams
 from .risk import loss_pause_until
-from .sizing import Room, least_risk, slot_risk
+from .sizing import Number, Room, least_risk, slot_risk
 from .types import Exposure, Portfolio, Prediction, Regime, SentimentState, Side
 
 ZERO: Final = Decimal(0)
@@ -237,18 +237,24 @@ def room_beside(shared_quote: Decimal, symbol: str, book: Book, params: Strategy
     equity = book.portfolio.equity_quote
     held = sum((e.notional_quote for e in book.exposures), ZERO)
     own = sum((e.notional_quote for e in book.exposures if e.symbol == symbol), ZERO)
+    symbol_frac, total_frac = decimal_of(params.max_symbol_exposure_frac), decimal_of(params.max_total_exposure_frac)
+    open_frac = decimal_of(params.max_open_risk_frac)
     return Room(
         equity_quote=equity,
         free_quote=book.free_quote,
-        exposure_quote=min(
-            equity * decimal_of(params.max_symbol_exposure_frac) - own,
-            equity * decimal_of(params.max_total_exposure_frac) - held,
-        ),
-        risk_quote=min(
-            slot_risk(equity, params) - shared_quote,
-            equity * decimal_of(params.max_open_risk_frac) - book.open_risk_quote,
-        ),
+        exposure_quote=exposure_left(equity, own, held, symbol_frac, total_frac),
+        risk_quote=risk_left(equity, slot_risk(equity, params), shared_quote, book.open_risk_quote, open_frac),
     )
+
+
+def exposure_left(equity: Number, own: Number, held: Number, symbol_frac: Number, total_frac: Number) -> Number:
+    """Notional left under the symbol's limit, of which `own` is taken, and under the account's, of which `held` is."""
+    return min(equity * symbol_frac - own, equity * total_frac - held)
+
+
+def risk_left(equity: Number, slot: Number, shared: Number, opened: Number, open_frac: Number) -> Number:
+    """Risk left in a slot of which `shared` is taken, and under the account's limit, of which `opened` is."""
+    return min(slot - shared, equity * open_frac - opened)
 
 
 def has_room(room: Room, params: StrategyParams) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tradewind.core.matching_rules import PPM
+from tradewind.core.matching_arithmetic import bid_below, half_spread, share_of_volume, touch_level, walk_levels
 from tradewind.core.matching_types import OrderSide
 
 
@@ -57,11 +57,11 @@ class BarTicks:
 
 def half_spread_ticks(last_ticks: int, settings: MatchingSettings) -> int:
     """Distance from the last price to the best bid and to the best ask, at least one tick."""
-    return settings.quoted_half_spread_ticks or max(1, -(-last_ticks * settings.half_spread_ppm // PPM))
+    return half_spread(last_ticks, settings.half_spread_ppm, settings.quoted_half_spread_ticks)
 
 
 def best_bid(last_ticks: int, settings: MatchingSettings) -> int:
-    return max(1, last_ticks - half_spread_ticks(last_ticks, settings))
+    return bid_below(last_ticks, half_spread_ticks(last_ticks, settings))
 
 
 def best_ask(last_ticks: int, settings: MatchingSettings) -> int:
@@ -70,7 +70,7 @@ def best_ask(last_ticks: int, settings: MatchingSettings) -> int:
 
 def level_lots(volume_lots: int, settings: MatchingSettings) -> int:
     """Quantity on each level of the book, and the makers' allowance, for a bar of this volume. Never below one lot."""
-    return max(1, volume_lots * settings.participation_ppm // PPM)
+    return share_of_volume(volume_lots, settings.participation_ppm)
 
 
 def walk_book(
@@ -82,35 +82,17 @@ def walk_book(
     taken_lots: int,
     settings: MatchingSettings,
 ) -> list[tuple[int, int]]:
-    """What a taker gets: (price in ticks, lots) from the best level outwards.
-
-    `limit_ticks` of 0 means any price. `taken_lots` is what this account already took from this side in this bar.
-    """
-    step = max(1, -(-last_ticks * settings.level_step_ppm // PPM))
-    slip = -(-last_ticks * settings.slippage_ppm // PPM)
-    first = best_ask(last_ticks, settings) if side is OrderSide.BUY else best_bid(last_ticks, settings)
-    fills: list[tuple[int, int]] = []
-    level, used = divmod(taken_lots, per_level_lots)
-    remaining = wanted_lots
-    while remaining > 0 and level < settings.levels:
-        price = first + side * level * step
-        if price < 1 or (limit_ticks and side * (price - limit_ticks) > 0):
-            break
-        paid = max(1, price + side * slip)
-        if limit_ticks and side * (paid - limit_ticks) > 0:
-            paid = limit_ticks
-        lots = min(remaining, per_level_lots - used)
-        if fills and fills[-1][0] == paid:
-            fills[-1] = (paid, fills[-1][1] + lots)
-        else:
-            fills.append((paid, lots))
-        remaining -= lots
-        used = 0
-        level += 1
-    return fills
+    """What a taker gets: (price in ticks, lots) from the best level outwards, as `walk_levels` says."""
+    prices, lots = [0] * settings.levels, [0] * settings.levels
+    count = walk_levels(
+        last_ticks, int(side), wanted_lots, limit_ticks, per_level_lots, taken_lots,
+        half_spread_ticks(last_ticks, settings), settings.level_step_ppm, settings.slippage_ppm, settings.levels,
+        prices, lots,
+    )  # fmt: skip
+    return list(zip(prices[:count], lots[:count], strict=True))
 
 
 def limit_touch_ticks(price_ticks: int, side: OrderSide, settings: MatchingSettings) -> int:
     """The last price at (or beyond) which a resting limit order at `price_ticks` is filled."""
-    margin = half_spread_ticks(price_ticks, settings) + (1 if settings.limit_needs_trade_through else 0)
-    return price_ticks - side * margin
+    half = half_spread_ticks(price_ticks, settings)
+    return touch_level(price_ticks, int(side), half, settings.limit_needs_trade_through)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tradewind.core.matching_rules import PPM, SymbolRules
+from tradewind.core.matching_arithmetic import commission as commission_of
+from tradewind.core.matching_rules import SymbolRules
 from tradewind.core.matching_types import Account, Balance, OrderSide, Refusal, RejectReason
 
 LockKey = tuple[str, int]
@@ -90,11 +91,11 @@ class AccountBook:
         fee_ppm = account.maker_fee_ppm if maker else account.taker_fee_ppm
         base, quote = account.balance(rules.base), account.balance(rules.quote)
         if side is OrderSide.BUY:
-            commission, asset = base_atoms * fee_ppm // PPM, rules.base
+            commission, asset = commission_of(base_atoms, fee_ppm), rules.base
             quote.total -= quote_atoms
             base.total += base_atoms - commission
         else:
-            commission, asset = quote_atoms * fee_ppm // PPM, rules.quote
+            commission, asset = commission_of(quote_atoms, fee_ppm), rules.quote
             base.total -= base_atoms
             quote.total += quote_atoms - commission
         self.fees_collected[asset] = self.fees_collected.get(asset, 0) + commission

@@ -19,7 +19,6 @@ from tradewind.core.matching_types import (
     RejectReason,
 )
 
-PPM = 1_000_000
 Ratio = tuple[int, int]
 
 

@@ -145,16 +145,22 @@ def loss_pause_until(
     """
     if len(trades) < params.max_consecutive_losses:
         return None
-    until: datetime | None = None
-    row = 0
-    for trade in sorted(trades, key=lambda closed: (closed.closed_at, closed.position_id)):
-        if lifted_at is not None and trade.closed_at <= lifted_at:
-            continue
-        row = row + 1 if trade.net_quote < 0 else 0
-        if row >= params.max_consecutive_losses:
-            until = trade.closed_at + timedelta(seconds=params.loss_pause_s)
-            row = 0
-    return until
+    counted = sorted(
+        (trade for trade in trades if lifted_at is None or trade.closed_at > lifted_at),
+        key=lambda closed: (closed.closed_at, closed.position_id),
+    )
+    last = last_full_row([trade.net_quote < 0 for trade in counted], 0, len(counted), params.max_consecutive_losses)
+    return None if last < 0 else counted[last].closed_at + timedelta(seconds=params.loss_pause_s)
+
+
+def last_full_row(lost: Sequence[bool], first: int, end: int, length: int) -> int:
+    """Where among [first, end) the newest row of `length` losses was full, −1 for none; after each one counts anew."""
+    found, row = -1, 0
+    for place in range(first, end):
+        row = row + 1 if lost[place] else 0
+        if row >= length:
+            found, row = place, 0
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------------ exposure

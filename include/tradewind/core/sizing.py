@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import TypeVar
 
 from .brackets import (
     ONE,
@@ -26,6 +27,7 @@ from .positions import Costs, sign_of
 from .types import BracketLot, Instrument, Side, Verdict
 
 SIZE = "size"
+Number = TypeVar("Number", Decimal, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +69,17 @@ def cost_frac(instrument: Instrument) -> Decimal:
     return paid + instrument.taker_fee_frac
 
 
+def unit_risk(sign: int, entry: Number, stop: Number, fee_frac: Number, market_frac: Number) -> Number:
+    """Quote lost by one unit that is entered at `entry` and stopped at `stop`: distance, both fees, the market cost.
+
+    Exact in `Decimal`; the replay asks it in floats, and asks again in `Decimal` where that could make a difference.
+    """
+    return (entry - stop) * sign + (entry + stop) * fee_frac + stop * market_frac
+
+
 def risk_per_unit(side: Side, entry: Decimal, stop: Decimal, costs: Costs) -> Decimal:
-    """Quote lost by one unit that is entered at `entry` and stopped at `stop`: distance, both fees, the market cost."""
-    fee, market = decimal_of(costs.fee_frac), decimal_of(costs.market_frac)
-    return (entry - stop) * sign_of(side) + (entry + stop) * fee + stop * market
+    """`unit_risk` with the strategy's costs."""
+    return unit_risk(sign_of(side), entry, stop, decimal_of(costs.fee_frac), decimal_of(costs.market_frac))
 
 
 @dataclass(slots=True)

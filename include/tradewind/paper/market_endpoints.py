@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tradewind.core.matching_arithmetic import PPM
 from tradewind.core.matching_book import best_ask, best_bid, level_lots
-from tradewind.core.matching_rules import PPM, SymbolRules
+from tradewind.core.matching_rules import SymbolRules
 from tradewind.paper import params as p
 from tradewind.paper.dialect import ApiError, bad_symbol
 from tradewind.paper.endpoints import Call, endpoint
