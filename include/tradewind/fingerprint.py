@@ -22,6 +22,16 @@ def code_sha256() -> str:
 
 
 @cache
+def sources_sha256(modules: tuple[str, ...]) -> str:
+    """SHA-256 over the files of some modules of the library, as this process found them first."""
+    digest = hashlib.sha256()
+    for module in modules:
+        path = _PACKAGE.parent / (module.replace(".", "/") + ".py")
+        digest.update(module.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@cache
 def formulas_sha256() -> str:
     """SHA-256 over the words of the modules that compute features, comments and spacing left out.
 

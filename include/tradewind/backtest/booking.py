@@ -118,6 +118,16 @@ class Books:
     def free_quote(self) -> Decimal:
         return amount(self.engine.book.accounts[self.account_id].balance(self.quote_asset).free)
 
+    def base_atoms(self, asset: str) -> int:
+        """What the account has of an asset, in atoms."""
+        return self.engine.book.accounts[self.account_id].balance(asset).total
+
+    def have(self, assets: Mapping[str, int]) -> None:
+        """The account has these atoms and no order: what another loop has left it with."""
+        account = self.engine.book.accounts[self.account_id]
+        for asset, held in assets.items():
+            account.balance(asset).total = held
+
     def live(self) -> list[Holding]:
         """Holdings that are not over, oldest first."""
         return [holding for holding in self.holdings.values() if holding.is_live]

@@ -58,10 +58,16 @@ class Chain(Tending):
         self.waiting = Waiting(find_candidates(self.series, params, settings, self.sides, self.timeline, self.funnel))
 
     # ------------------------------------------------------------------------------------------------------------ loop
-    def run(self) -> None:
-        """Visit every bar at which something can happen."""
-        index = 0
+    def run(self, index: int = 0, *, until_calm: bool = False) -> int:
+        """Visit every bar from an index on at which something can happen; returns the index to go on from.
+
+        With `until_calm` only as far as needed until nothing is held and the breaker lets trade, but one moment at
+        least.
+        """
+        first = index
         while index < len(self.times):
+            if until_calm and index > first and not self.live and not self.marks.halted_until_ms:
+                return index
             candidate = self.waiting.next(index)
             if not self.live:
                 if candidate is None:
@@ -80,6 +86,7 @@ class Chain(Tending):
                 index = self._pass_over(index, due if candidate is None else min(due, candidate))
             self._visit(index)
             index += 1
+        return len(self.times)
 
     def _decide_between_events(self, index: int) -> None:
         self.visited += 1

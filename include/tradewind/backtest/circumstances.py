@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -92,7 +91,9 @@ class Circumstances:
             portfolio=self._portfolio(now, positions, cash_quote, free_quote),
             symbols=symbol_inputs,
             correlations=Correlations(self.series, bar_ms + BASE_MS, self.params.correlation_window_bars),
-            model_trained_until=self._trained_until(bar_ms) if recorded is None else recorded.model_trained_until,
+            model_trained_until=self.settings.trained_until(bar_ms)
+            if recorded is None
+            else recorded.model_trained_until,
             losses_lifted_at=None if recorded is None else recorded.losses_lifted_at,
             allowed_sides=self.sides,
         )
@@ -105,14 +106,6 @@ class Circumstances:
             mode=TradingMode.HALTED if halted else TradingMode.ACTIVE,
             checked_at=now,
         )
-
-    def _trained_until(self, bar_ms: int) -> datetime | None:
-        """The end of the data of the model that decides at this bar; the bar's own close where no model does."""
-        spans = self.settings.models
-        if spans is None:
-            return moment(bar_ms + BASE_MS)
-        at = bisect_right(spans, bar_ms, key=lambda span: span.start_ms)
-        return moment(spans[at - 1].trained_until_ms) if at else None
 
     def _portfolio(
         self, now: datetime, positions: Iterable[Position], cash_quote: Decimal, free_quote: Decimal

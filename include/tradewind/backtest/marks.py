@@ -83,6 +83,10 @@ class Marks:
         """Add marks at the closes from an index on to the curve."""
         self._drawn[first : first + len(worth)] = worth
 
+    def copy_drawn(self, curve: FloatArray, first: int, end: int) -> None:
+        """Write the marks at the closes [first, end) into the same places of another curve."""
+        curve[first:end] = self._drawn[first:end]
+
     def curve(self) -> EquityCurve:
         """Every mark, the capital at the first moment before them."""
         known = np.isfinite(self._drawn)

@@ -13,7 +13,7 @@ import numpy as np
 from tradewind.core.types import FloatArray
 
 from .bootstrap import day_intervals, ratios, trade_intervals
-from .results import EquityCurve, EquityPoint, Trade
+from .results import EquityCurve, EquityPoint, Trade, TradeTable
 
 DAY_MS: Final = 86_400_000
 _EULER: Final = 0.5772156649015329
@@ -111,9 +111,11 @@ def deflated_sharpe(returns: FloatArray, trials: int, trial_sharpes: Sequence[fl
 
 def exposure_frac(trades: Sequence[Trade], start_ms: int, end_ms: int) -> float:
     """Share of [start, end) in which at least one position was held."""
-    if not trades or end_ms <= start_ms:
+    table = TradeTable.of(trades)
+    if len(table) == 0 or end_ms <= start_ms:
         return 0.0
-    spans = np.array(sorted((trade.entry_ms, trade.exit_ms) for trade in trades), dtype=np.int64)
+    order = np.lexsort((table.exit_ms, table.entry_ms))
+    spans = np.column_stack((table.entry_ms[order], table.exit_ms[order]))
     reached = np.maximum.accumulate(spans[:, 1])
     begun = np.maximum(spans[:, 0], np.concatenate(([start_ms], reached[:-1])))
     return float(np.maximum(spans[:, 1] - begun, 0).sum() / (end_ms - start_ms))
@@ -129,8 +131,8 @@ def measure(
     trial_sharpes: Sequence[float] = (),
 ) -> Performance:
     """All numbers of one run over `span_ms` (the first to the last mark by default), one of `trials` tried."""
-    r = np.array([trade.net_r for trade in trades], dtype=np.float64)
-    net = np.array([trade.net_quote for trade in trades], dtype=np.float64)
+    table = TradeTable.of(trades)
+    r, net = table.net_r, table.net_quote
     curve = EquityCurve.of(equity)
     marks = np.concatenate(([initial_equity_quote], curve.equity_quote))
     lost = -float(net[net < 0].sum())
@@ -138,16 +140,15 @@ def measure(
     returns = daily_returns(curve, *(span_ms or (None, None)))
     sharpe, sortino, calmar = ratios(returns) if len(returns) > 1 else (float("nan"),) * 3
     of_trades, of_days = trade_intervals(r, net), day_intervals(returns)
-    moved = sum(trade.quantity * (trade.entry_price + trade.exit_price) for trade in trades)
     return Performance(
-        trades=len(trades),
+        trades=len(table),
         wins=int((net > 0).sum()),
         net_quote=float(net.sum()),
-        fees_quote=float(sum(trade.fees_quote for trade in trades)),
+        fees_quote=float(table.fees_quote.sum()),
         return_frac=float(marks[-1] / initial_equity_quote - 1.0),
         max_drawdown_frac=float(drawdown_frac(marks).max()),
-        exposure_frac=exposure_frac(trades, start_ms, end_ms),
-        turnover=moved / initial_equity_quote,
+        exposure_frac=exposure_frac(table, start_ms, end_ms),
+        turnover=float(table.turnover_quote.sum()) / initial_equity_quote,
         expectancy_r=float(r.mean()) if len(r) else float("nan"),
         expectancy_r_interval=of_trades["expectancy_r"],
         profit_factor=float(net[net > 0].sum()) / lost if lost > 0 else float("nan"),

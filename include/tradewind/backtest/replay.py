@@ -13,7 +13,8 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 from tradewind.core.decision import decide
 from tradewind.core.params import StrategyParams
@@ -21,7 +22,10 @@ from tradewind.core.resampling import BASE_MS
 from tradewind.core.risk import Breach
 from tradewind.core.types import Decision, Fill, Order, Outcome, Side
 
+from .booking import matching_settings
 from .chain import Chain
+from .compiled.columns import is_served
+from .compiled.run import CompiledRun
 from .results import Lazy, RunResult
 from .settings import ReplaySettings
 from .signals import SymbolSeries
@@ -58,7 +62,15 @@ def replay(
     Deterministic. Long only where the instruments are spot; both sides where all of them have margin. Raises
     ValueError when no symbol has a bar in the range.
     """
-    chain = Chain(series, params, start_ms, end_ms, settings or ReplaySettings())
+    settings = settings or ReplaySettings()
+    if not settings.detailed:
+        matching = settings.matching or matching_settings(params)
+        if is_served(series, params, settings, matching):
+            found = CompiledRun(series, params, start_ms, end_ms, settings, matching)
+            with _uncollected():
+                found.go()
+            return _compiled_result(found, title, labels)
+    chain = Chain(series, params, start_ms, end_ms, settings)
     with _uncollected():
         chain.run()
     return _result(chain, title, labels)
@@ -122,6 +134,48 @@ def _result(chain: Chain, title: str, labels: Sequence[str]) -> ReplayResult:
         bars_seen=int(sum((rows >= 0).sum() for rows in chain.timeline.rows.values())),
         bars_visited=chain.visited,
         sentiment_coverage_frac=coverage_frac,
+    )
+
+
+def _compiled_result(found: CompiledRun, title: str, labels: Sequence[str]) -> ReplayResult:
+    """Trades and equity as they are; whoever reads more asks the detailed replay for it, once."""
+
+    @cache
+    def detailed() -> ReplayResult:
+        settings = replace(found.settings, detailed=True)
+        return replay(found.given, found.params, found.start_ms, found.end_ms, settings, title=title, labels=labels)
+
+    asked = len(found.candidates)
+    notes = [
+        f"{len(found.times)} bars of {len(found.series)} symbols; {found.visited} visited by the compiled loop, "
+        f"{found.handed_back.total()} stretches handed to the engine",
+        "equity is marked at bar closes; after a breaker trip trading resumes at the next UTC midnight",
+    ]
+    if found.held:
+        notes.append(f"{found.held} positions are still open at the end: in the equity, not among the trades")
+    run = RunResult(
+        title=title,
+        labels=list(labels),
+        strategy_version=found.params.strategy_version,
+        start_ms=int(found.times[0]),
+        end_ms=int(found.times[-1]) + BASE_MS,
+        initial_equity_quote=float(found.settings.capital_quote),
+        trades=found.trades,
+        equity=found.curve(),
+        funnel=Lazy(lambda: detailed().run.funnel),
+        decisions=Lazy(lambda: detailed().run.decisions),
+        bars={symbol: own.bars for symbol, own in found.series.items()},
+        notes=notes,
+    )
+    return ReplayResult(
+        run=run,
+        decisions=Lazy(lambda: detailed().decisions),
+        orders=Lazy(lambda: detailed().orders),
+        fills=Lazy(lambda: detailed().fills),
+        breaches=found.breaches,
+        bars_seen=found.bars_seen,
+        bars_visited=found.visited,
+        sentiment_coverage_frac=found.scored / max(asked, 1),
     )
 
 

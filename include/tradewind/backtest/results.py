@@ -65,6 +65,53 @@ class Lazy(Sequence[Item]):
     __hash__ = None  # type: ignore[assignment]  # like a list
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TradeTable(Sequence[Trade]):
+    """Trades with their numbers as columns of equal length, in the order in which they were closed."""
+
+    rows: Sequence[Trade]
+    entry_ms: IntArray
+    exit_ms: IntArray
+    net_r: FloatArray
+    net_quote: FloatArray
+    fees_quote: FloatArray
+    turnover_quote: FloatArray  # bought and sold
+
+    @classmethod
+    def of(cls, trades: Sequence[Trade]) -> TradeTable:
+        """The same trades with columns."""
+        if isinstance(trades, TradeTable):
+            return trades
+        return cls(
+            trades,
+            np.array([trade.entry_ms for trade in trades], dtype=np.int64),
+            np.array([trade.exit_ms for trade in trades], dtype=np.int64),
+            np.array([trade.net_r for trade in trades], dtype=np.float64),
+            np.array([trade.net_quote for trade in trades], dtype=np.float64),
+            np.array([trade.fees_quote for trade in trades], dtype=np.float64),
+            np.array([trade.quantity * (trade.entry_price + trade.exit_price) for trade in trades], dtype=np.float64),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[TradeTable]) -> TradeTable:
+        """All parts, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        names = ("entry_ms", "exit_ms", "net_r", "net_quote", "fees_quote", "turnover_quote")
+        columns = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+        return cls(Lazy(lambda: [trade for part in parts for trade in part.rows]), *columns)
+
+    def __len__(self) -> int:
+        return len(self.net_r)
+
+    @overload
+    def __getitem__(self, index: int) -> Trade: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Trade]: ...
+    def __getitem__(self, index: int | slice) -> Trade | Sequence[Trade]:
+        return self.rows[index]
+
+
 @dataclass(frozen=True, slots=True)
 class EquityPoint:
     """Marked equity at a moment."""

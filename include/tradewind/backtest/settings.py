@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 
 from tradewind.core.inputs import CycleInputs
 from tradewind.core.matching_book import MatchingSettings
+from tradewind.core.resampling import BASE_MS
 from tradewind.core.types import ClosedTrade
 
-from .signals import ModelSpan
+from .signals import ModelSpan, moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,8 @@ class ReplaySettings:
     recent_trades : what was closed before the start, for cooldowns and pauses.
     base_held : by asset what the account has at first beside its capital; `baseline` is the part that is not ours.
     visit_every_bar : walk each bar while something is held, instead of passing over the quiet ones.
+    detailed : False where only trades and equity are wanted: the loop is then compiled (`compiled`), and orders, fills,
+        decisions and the funnel are made by a second, detailed run when somebody reads them.
     """
 
     capital_quote: Decimal = Decimal(10_000)
@@ -41,4 +46,12 @@ class ReplaySettings:
     base_held: Mapping[str, Decimal] = field(default_factory=dict)
     baseline: Mapping[str, Decimal] = field(default_factory=dict)
     visit_every_bar: bool = False
+    detailed: bool = True
     shown_decisions: int = 400
+
+    def trained_until(self, bar_ms: int) -> datetime | None:
+        """The end of the data of the model that decides at this bar; the bar's own close where no model does."""
+        if self.models is None:
+            return moment(bar_ms + BASE_MS)
+        at = bisect_right(self.models, bar_ms, key=lambda span: span.start_ms)
+        return moment(self.models[at - 1].trained_until_ms) if at else None

@@ -226,35 +226,42 @@ def model_series(
     return symbol_series(bars_15m, instrument, forecast, params, sentiment, measures)
 
 
-def prefilter(series: SymbolSeries, params: StrategyParams, *, may_short: bool = False) -> dict[str, BoolArray]:
+def prefilter(
+    series: SymbolSeries, params: StrategyParams, *, may_short: bool = False, rows: IntArray | None = None
+) -> dict[str, BoolArray]:
     """For each bar what the filters that look at columns alone would say of an entry, in their order.
 
     The side is the one that `filters.choose_signal` takes: long, or where shorts are allowed the one worth more.
 
     Only bars that pass all of these are decided in full; the others are counted. A test holds each mask equal to its
-    filter's verdict.
+    filter's verdict. With `rows` only those are looked at, and the masks are as long.
     """
-    forecast, numbers = series.forecast, series.numbers
-    families = series.families
-    known = np.isfinite(numbers.volume_ratio) & np.isfinite(numbers.atr_quote) & np.isfinite(numbers.trend_ema)
-    predicted = np.isfinite(forecast.p_long)
-    chaotic = (series.regimes != UNDETERMINED) & (families < 0)
+    chosen = slice(None) if rows is None else rows
+    numbers, regimes = series.numbers, series.regimes[chosen]
+    volume_ratio, atr_quote = numbers.volume_ratio[chosen], numbers.atr_quote[chosen]
+    close, trend_ema = numbers.close[chosen], numbers.trend_ema[chosen]
+    p_long, p_short = series.forecast.p_long[chosen], series.forecast.p_short[chosen]
+    expected_long, expected_short = series.forecast.expected_r_long[chosen], series.forecast.expected_r_short[chosen]
+    families = family_codes(regimes)
+    known = np.isfinite(volume_ratio) & np.isfinite(atr_quote) & np.isfinite(trend_ema)
+    predicted = np.isfinite(p_long)
+    chaotic = (regimes != UNDETERMINED) & (families < 0)
     least = np.array([params.least_probability(family) for family in FAMILIES])[np.maximum(families, 0)]
-    complete = known & (series.regimes != UNDETERMINED) & (predicted | chaotic)
+    complete = known & (regimes != UNDETERMINED) & (predicted | chaotic)
     with np.errstate(invalid="ignore"):
-        natr = numbers.atr_quote / numbers.close
-        short = (forecast.expected_r_short > forecast.expected_r_long) & may_short
-        own = np.where(short, forecast.p_short, forecast.p_long)
-        opposite = np.where(short, forecast.p_long, forecast.p_short)
-        expected = np.where(short, forecast.expected_r_short, forecast.expected_r_long)
-        with_trend = np.where(short, numbers.close < numbers.trend_ema, numbers.close > numbers.trend_ema)
+        natr = atr_quote / close
+        short = (expected_short > expected_long) & may_short
+        own = np.where(short, p_short, p_long)
+        opposite = np.where(short, p_long, p_short)
+        expected = np.where(short, expected_short, expected_long)
+        with_trend = np.where(short, close < trend_ema, close > trend_ema)
         return {
-            "completeness": complete & (numbers.missing_bars <= params.max_missing_bars),
+            "completeness": complete & (numbers.missing_bars[chosen] <= params.max_missing_bars),
             "regime": families >= 0,
             "signal": predicted & (families >= 0) & (own >= least) & (own - opposite >= params.min_probability_edge),
             "trend": predicted & (families >= 0) & known & with_trend,
             "volatility": known & (natr >= params.natr_min_frac) & (natr <= params.natr_max_frac),
-            "volume": known & (numbers.volume_ratio >= params.min_volume_ratio),
+            "volume": known & (volume_ratio >= params.min_volume_ratio),
             "expected_value": predicted & (families >= 0) & (expected >= params.min_expected_r),
         }
 

@@ -6,45 +6,19 @@ The position rule is `core.position_kernels.manage_close`, the one that serves l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numba import njit
 
-from tradewind.core.matching_book import BarTicks
 from tradewind.core.params import StrategyParams
 from tradewind.core.position_kernels import manage_close
 from tradewind.core.positions import HOLD, Costs, bars_held, sign_of
 from tradewind.core.resampling import BASE_MS
-from tradewind.core.types import Bars, FloatArray, Instrument, IntArray, Position
+from tradewind.core.types import Bars, FloatArray, IntArray, Position
+
+from .ticks import TickColumns
 
 DAY_MS = 86_400_000
 NEAR = 1e-9  # floats this near to a limit are left to the exact test
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TickColumns:
-    """A symbol's prices in ticks, as the matching engine counts them; arrays of the bars' length."""
-
-    open: IntArray
-    high: IntArray
-    low: IntArray
-    close: IntArray
-    volume_lots: IntArray
-
-    @classmethod
-    def of(cls, bars: Bars, instrument: Instrument) -> TickColumns:
-        """Rounded to the nearest tick, half to even; volumes are cut to whole lots."""
-        tick, step = float(instrument.tick_size), float(instrument.step_size)
-        prices = [np.rint(column / tick).astype(np.int64) for column in (bars.open, bars.high, bars.low, bars.close)]
-        return cls(prices[0], prices[1], prices[2], prices[3], (bars.volume / step).astype(np.int64))
-
-    def bar(self, row: int) -> BarTicks:
-        """One bar for the engine."""
-        return BarTicks(
-            int(self.open[row]), int(self.high[row]), int(self.low[row]), int(self.close[row]),
-            int(self.volume_lots[row]),
-        )  # fmt: skip
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types

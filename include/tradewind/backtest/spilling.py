@@ -14,16 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .signals import SymbolSeries
-from .skipping import TickColumns
+from .ticks import TickColumns, TickedSeries
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class MappedSeries(SymbolSeries):
-    """A series in files, with the columns in ticks that a run counts by."""
-
-    ticks: TickColumns
+class MappedSeries(TickedSeries):
+    """A series in files."""
 
 
 def spilled(series: SymbolSeries, folder: Path) -> MappedSeries:

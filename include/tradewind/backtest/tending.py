@@ -9,6 +9,7 @@ from decimal import Decimal
 from tradewind.core.brackets import decimal_of
 from tradewind.core.futures_sizing import allowed_sides
 from tradewind.core.ledger import closed_trade
+from tradewind.core.matching_rules import atoms
 from tradewind.core.params import StrategyParams
 from tradewind.core.positions import (
     FAILED_STOP,
@@ -30,8 +31,7 @@ from .holding import Holding, trade_of
 from .results import Trade
 from .settings import ReplaySettings
 from .signals import SymbolSeries, moment
-from .skipping import TickColumns
-from .spilling import MappedSeries
+from .ticks import ticked
 from .timeline import Timeline
 
 
@@ -49,7 +49,7 @@ class Tending:
         end_ms: int,
         settings: ReplaySettings,
     ) -> None:
-        self.series = dict(sorted(series.items()))
+        self.series = {symbol: ticked(s) for symbol, s in sorted(series.items())}
         self.params = params
         self.settings = settings
         instruments = {symbol: s.instrument for symbol, s in self.series.items()}
@@ -64,10 +64,7 @@ class Tending:
             settings.baseline,
         )
         self.costs = {s: Costs.of(params, float(i.taker_fee_frac)) for s, i in instruments.items()}
-        self.ticks = {
-            symbol: s.ticks if isinstance(s, MappedSeries) else TickColumns.of(s.bars, s.instrument)
-            for symbol, s in self.series.items()
-        }
+        self.ticks = {symbol: s.ticks for symbol, s in self.series.items()}
         self.timeline = Timeline(self.series, start_ms, end_ms)
         self.times = self.timeline.times
         self.recent: deque[ClosedTrade] = deque(settings.recent_trades)
@@ -76,6 +73,13 @@ class Tending:
         self.live: dict[str, Holding] = {}
         self.moves: dict[str, Decimal] = {}
         self.exits: dict[str, str] = {}
+
+    def begin_anew(self, cash_quote: Decimal, base: Mapping[str, int], recent: Iterable[ClosedTrade]) -> None:
+        """Nothing is held, trading has moved `cash_quote`, and of each base asset these atoms are left."""
+        self.closed_cash = cash_quote
+        self.account.have({**base, self.account.quote_asset: atoms(self.settings.capital_quote + cash_quote)})
+        self.recent.clear()
+        self.recent.extend(recent)
 
     # ------------------------------------------------------------------------------------------------------------- bars
     def _feed_open(self, symbol: str, row: int, at_ms: int) -> None:

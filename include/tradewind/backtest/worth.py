@@ -18,7 +18,8 @@ from tradewind.core.types import BookTop, FloatArray
 from .account import SimulatedAccount
 from .holding import Holding
 from .signals import moment
-from .skipping import TickColumns, add_worth
+from .skipping import add_worth
+from .ticks import TickColumns
 from .timeline import Timeline
 
 

@@ -1,0 +1,266 @@
+"""Out of a replay's series the columns of the compiled loop, and whether it can live through them at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from tradewind.backtest.booking import rules_of
+from tradewind.backtest.settings import ReplaySettings
+from tradewind.backtest.signals import SymbolSeries, moment, prefilter
+from tradewind.backtest.spilling import MappedSeries
+from tradewind.backtest.ticks import TickedSeries
+from tradewind.backtest.timeline import Timeline
+from tradewind.core.brackets import decimal_of
+from tradewind.core.gates import SYMBOL_GATES, choose_signal
+from tradewind.core.inputs import CycleInputs
+from tradewind.core.matching_book import BarPath, MatchingSettings
+from tradewind.core.matching_rules import atoms
+from tradewind.core.orders import intent_id
+from tradewind.core.params import StrategyParams
+from tradewind.core.positions import Costs
+from tradewind.core.regime import FAMILIES
+from tradewind.core.resampling import BASE_MS
+from tradewind.core.types import BracketSupport, Instrument, IntArray
+
+from .layout import CANDIDATE, SYMBOL, TERMS, Market, Records
+
+_PPM: Final = 1_000_000
+_MOST_POSITIONS: Final = 64
+_MOST_DENOMINATOR: Final = 1_000_000
+_MOST_CELLS: Final = 30_000_000  # symbols × moments: more than that is left to the loop that reads mapped files
+_MOST_CAPITAL: Final = 10**16  # atoms: products stay within 63 bits
+_LATER: Final = ("permission", "cooldown")  # gates that the loop asks itself
+
+
+def is_served(
+    series: Mapping[str, SymbolSeries], params: StrategyParams, settings: ReplaySettings, matching: MatchingSettings
+) -> bool:
+    """Spot, long, alone with its own circumstances: what the compiled loop knows."""
+    own = settings.recorded is None and not settings.recent_trades and not settings.base_held and not settings.baseline
+    market = matching.path is BarPath.ADVERSE_FIRST and matching.quoted_half_spread_ticks == 0
+    limits = params.max_positions_per_symbol == 1 and params.max_positions <= _MOST_POSITIONS
+    fractions = (params.trending.target_r, params.ranging.target_r, params.partial_frac, params.partial_target_r)
+    return (
+        own
+        and market
+        and limits
+        and not settings.visit_every_bar
+        and 0 <= settings.decision_delay_s <= params.max_bar_age_s
+        and settings.capital_quote * _PPM * 100 == int(settings.capital_quote * _PPM * 100)
+        and atoms(settings.capital_quote) <= _MOST_CAPITAL
+        and all(_ratio(value)[1] <= _MOST_DENOMINATOR for value in fractions)
+        and all(_is_simple(s) for s in series.values())
+        and sum(len(s) for s in series.values()) <= _MOST_CELLS
+    )
+
+
+def _is_simple(series: SymbolSeries) -> bool:
+    i = series.instrument
+    whole = (
+        i.taker_fee_frac * _PPM,
+        i.maker_fee_frac * _PPM,
+        i.min_quantity / i.step_size,
+        i.max_quantity / i.step_size,
+    )
+    return (
+        not isinstance(series, MappedSeries)
+        and i.margin is None
+        and i.active
+        and i.target_rests
+        and i.min_quantity > 0
+        and all(value == int(value) for value in whole)
+        and i.min_notional_quote * _PPM * 100 == int(i.min_notional_quote * _PPM * 100)
+    )
+
+
+def _ratio(value: float) -> tuple[int, int]:
+    return decimal_of(value).as_integer_ratio()
+
+
+# -------------------------------------------------------------------------------------------------------------- market
+def market_of(series: Mapping[str, TickedSeries], params: StrategyParams, timeline: Timeline, start_ms: int) -> Market:
+    """Columns by (symbol, index) over the timeline's moments; where a symbol has no bar they hold its first one."""
+    times = timeline.times
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("open", "high", "low", "close", "volume", "quote", "present")
+    }
+    for symbol, own in series.items():
+        ticks, rows = own.ticks, timeline.rows[symbol]
+        present = rows >= 0
+        take = slice(int(rows[0]), int(rows[-1]) + 1) if present.all() else np.maximum(rows, 0)
+        columns["present"].append(present)
+        for name, column in (
+            ("open", ticks.open), ("high", ticks.high), ("low", ticks.low), ("close", ticks.close),
+            ("volume", ticks.volume_lots), ("quote", own.bars.close),
+        ):  # fmt: skip
+            columns[name].append(column[take])
+    stacked = {name: _stacked(found) for name, found in columns.items()}
+    return Market(
+        times=times,
+        follows=np.append(np.diff(times) == BASE_MS, False),
+        present=stacked["present"],
+        open=stacked["open"],
+        high=stacked["high"],
+        low=stacked["low"],
+        close=stacked["close"],
+        volume=stacked["volume"],
+        close_quote=stacked["quote"],
+        log_close=np.log(stacked["quote"]) if len(series) > 1 else stacked["quote"],
+        first=int(np.searchsorted(times, start_ms)),
+        symbols=_symbols(series, params),
+    )
+
+
+def _stacked(found: list[Any]) -> Any:
+    return found[0].reshape(1, -1) if len(found) == 1 else np.stack(found)
+
+
+def _symbols(series: Mapping[str, SymbolSeries], params: StrategyParams) -> Records:
+    out = np.zeros(len(series), dtype=SYMBOL).view(np.recarray)
+    for place, own in enumerate(series.values()):
+        i, rules = own.instrument, rules_of(own.instrument)
+        costs = Costs.of(params, float(i.taker_fee_frac))
+        num, den = i.tick_size.as_integer_ratio()
+        out[place] = (
+            rules.quote_atoms_per_ticklot, rules.base_atoms_per_lot, num, den, float(i.tick_size), float(i.step_size),
+            rules.min_lots, rules.max_lots, rules.min_notional_atoms, int(i.bracket is BracketSupport.OPOCO),
+            costs.fee_frac, costs.market_frac,
+        )  # fmt: skip
+    return out
+
+
+def terms_of(
+    params: StrategyParams, settings: ReplaySettings, matching: MatchingSettings, instrument: Instrument, count: int
+) -> Records:
+    """The thresholds of a run with `count` candidates."""
+    costs = Costs.of(params)
+    most = settings.max_capital_quote
+    found = {
+        "capital": atoms(settings.capital_quote),
+        "max_equity_quote": float(most) if most is not None else float("inf"),
+        "delay_ms": round(settings.decision_delay_s * 1000),
+        "taker_ppm": int(instrument.taker_fee_frac * _PPM),
+        "maker_ppm": int(instrument.maker_fee_frac * _PPM),
+        "half_spread_ppm": matching.half_spread_ppm,
+        "level_step_ppm": matching.level_step_ppm,
+        "slippage_ppm": matching.slippage_ppm,
+        "levels": matching.levels,
+        "participation_ppm": matching.participation_ppm,
+        "needs_trade_through": matching.limit_needs_trade_through,
+        "horizon_bars": params.horizon_bars,
+        "break_even_r": params.break_even_r,
+        "trail_atr": params.trail_atr,
+        "min_stop_move_atr": params.min_stop_move_atr,
+        "failed_stop_r": params.failed_stop_r,
+        "entry_through_atr_frac": params.entry_through_atr_frac,
+        "partial_num": _ratio(params.partial_frac)[0],
+        "partial_den": _ratio(params.partial_frac)[1],
+        "partial_target_num": _ratio(params.partial_target_r)[0],
+        "partial_target_den": _ratio(params.partial_target_r)[1],
+        "max_positions": params.max_positions,
+        "cooldown_bars": params.cooldown_bars,
+        "max_losses": min(params.max_consecutive_losses, count + 1),
+        "loss_pause_ms": round(params.loss_pause_s * 1000),
+        "max_correlation": params.max_correlation,
+        "correlation_bars": params.correlation_window_bars,
+        "fee_frac": costs.fee_frac,
+        "market_frac": costs.market_frac,
+        "risk_frac": params.risk_frac,
+        "min_risk_share_frac": params.min_risk_share_frac,
+        "max_bar_volume_frac": params.max_bar_volume_frac,
+        "symbol_frac": params.max_symbol_exposure_frac,
+        "total_frac": params.max_total_exposure_frac,
+        "open_risk_frac": params.max_open_risk_frac,
+        "max_daily_loss_frac": params.max_daily_loss_frac,
+        "max_drawdown_frac": params.max_drawdown_frac,
+    }
+    out = np.zeros(1, dtype=TERMS)
+    for name, value in found.items():
+        out[name] = value
+    return out.view(np.recarray)[0]
+
+
+# ---------------------------------------------------------------------------------------------------------- candidates
+def candidates_of(
+    series: Mapping[str, SymbolSeries],
+    params: StrategyParams,
+    settings: ReplaySettings,
+    market: Market,
+    timeline: Timeline,
+    inputs_at: Any,
+) -> Records:
+    """What passes every gate that looks at one symbol alone, in order of time, best first, then by symbol.
+
+    The columns' filters decide (`signals.prefilter`); where a gate asks more than they know (news, the bars' quality,
+    a model's age), live's own gates are asked as well, by `inputs_at(symbol, row)`.
+    """
+    made = []
+    least = min(params.least_probability(family) for family in FAMILIES)
+    for place, (symbol, own) in enumerate(series.items()):
+        rows = timeline.rows[symbol]
+        # Most bars are signalled by nothing: the others alone are asked the rest.
+        hopeful = np.flatnonzero(own.forecast.p_long[rows[market.first :]] >= least) + market.first
+        hopeful = hopeful[rows[hopeful] >= 0]
+        chosen = hopeful[np.logical_and.reduce(list(prefilter(own, params, rows=rows[hopeful]).values()))]
+        if asks_more(own, params, settings):
+            kept = [index for index in chosen.tolist() if _passes(inputs_at(symbol, int(rows[index])))]
+            chosen = np.array(kept, dtype=np.int64)
+        made.append(_records(own, params, market, place, chosen, rows[chosen]))
+    found = np.concatenate([records for records, _ in made])
+    expected = np.concatenate([values for _, values in made])
+    order = np.lexsort((found["symbol"], -expected, found["index"]))
+    out = found[order].view(np.recarray)
+    if len(series) > 1 and params.max_consecutive_losses <= len(out):
+        out.rank = _ranks(out, list(series), params, settings, market.times)
+    return out
+
+
+def asks_more(series: SymbolSeries, params: StrategyParams, settings: ReplaySettings) -> bool:
+    """Do live's gates look at more than the columns do?"""
+    neutral_passes = params.sentiment_veto < 0 and params.sentiment_raise < 0
+    return bool(series.sentiment) or series.quality is not None or settings.models is not None or not neutral_passes
+
+
+def _passes(inputs: CycleInputs) -> bool:
+    (symbol,) = inputs.symbols
+    signal = choose_signal(symbol.prediction, inputs.allowed_sides)
+    return all(gate(inputs, symbol, signal) for name, gate in SYMBOL_GATES if name not in _LATER)
+
+
+def _records(
+    own: SymbolSeries, params: StrategyParams, market: Market, place: int, chosen: IntArray, rows: IntArray
+) -> tuple[Any, Any]:
+    """The candidates of one symbol, and what each is expected to win."""
+    out = np.zeros(len(chosen), dtype=CANDIDATE)
+    geometries = [params.geometry(family) for family in FAMILIES]
+    ratios = [_ratio(geometry.target_r) for geometry in geometries]
+    families = own.families[rows]
+    close = own.numbers.close[rows]
+    on_grid = close / market.symbols[place].tick
+    out["index"], out["symbol"], out["row"] = chosen, place, rows
+    last = len(market.times) - 1
+    follower = np.minimum(chosen + 1, last)
+    out["followed"] = (chosen < last) & market.follows[chosen] & market.present[place, follower]
+    out["close_ticks"] = np.where(np.abs(on_grid - np.rint(on_grid)) < 1e-6, np.rint(on_grid), -1).astype(np.int64)
+    out["target_num"] = np.array([num for num, _ in ratios])[families]
+    out["target_den"] = np.array([den for _, den in ratios])[families]
+    out["close"], out["atr"] = close, own.numbers.atr_quote[rows]
+    out["volume_base"] = own.numbers.volume_base[rows]
+    out["stop_atr"] = np.array([geometry.stop_atr for geometry in geometries])[families]
+    return out, own.forecast.expected_r_long[rows]
+
+
+def _ranks(
+    out: Records, names: Sequence[str], params: StrategyParams, settings: ReplaySettings, times: IntArray
+) -> Any:
+    """The place of each candidate's position id among all of them, by which live orders trades of one moment."""
+    ids = [
+        intent_id(settings.account, params.strategy_version, names[int(s)], moment(int(times[int(index)])))
+        for s, index in zip(out.symbol, out.index, strict=True)
+    ]
+    ranks = np.empty(len(ids), dtype=np.int64)
+    ranks[np.argsort(np.array(ids))] = np.arange(len(ids))
+    return ranks

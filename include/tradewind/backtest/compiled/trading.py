@@ -1,0 +1,347 @@
+"""What a bracket lives through: its entry, a price or a bar that reaches it, a stop that is moved, the way out.
+
+Plain functions of the records in `layout`, compiled by `loop`. Each returns `Stop.DONE` (0), or why the engine must
+take over; then the account is as it may be, and is set back to its last saved moment.
+"""
+
+from __future__ import annotations
+
+from tradewind.core.matching_arithmetic import (
+    bid_below,
+    commission,
+    half_spread,
+    share_of_volume,
+    touch_level,
+    walk_levels,
+)
+from tradewind.core.matching_types import ATOMS_PER_UNIT
+
+from .layout import (
+    MAX_LOTS,
+    STOPPED,
+    TARGETED,
+    TIMED_OUT,
+    Account,
+    Market,
+    Records,
+    Stop,
+)
+
+DONE, PART_FILLED, NOT_PLACED = int(Stop.DONE), int(Stop.PART_FILLED), int(Stop.NOT_PLACED)
+THROUGH, RESIDUE, FULL = int(Stop.THROUGH), int(Stop.RESIDUE), int(Stop.FULL)
+PERCENT_PRICE = 4  # a price within this factor of the last one passes the percentage filter (5) whatever the rounding
+LARGEST = 1 << 61
+
+
+def price_of(symbol: Records, ticks: int) -> float:
+    """A price in quote: the float nearest to its decimal."""
+    return float(ticks * symbol.tick_num / symbol.tick_den)
+
+
+def bid_at(terms: Records, last: int) -> int:
+    """The best bid around a last price."""
+    return bid_below(last, half_spread(last, terms.half_spread_ppm, 0))
+
+
+def enter_window(account: Account, terms: Records, s: int, window: int, last: int, volume: int) -> None:
+    """The market of a symbol trades in a bar: another bar's book is a fresh one."""
+    if account.books[s].window != window:
+        account.books[s].sold = 0
+    account.books[s].window = window
+    account.books[s].level = share_of_volume(volume, terms.participation_ppm)
+    account.books[s].last = last
+
+
+def slot_of(account: Account, s: int) -> int:
+    """The place of a symbol's position among the live ones, −1 for none."""
+    for k in range(account.state.live):
+        if account.positions[k].symbol == s:
+            return k
+    return -1
+
+
+# --------------------------------------------------------------------------------------------------------------- fills
+def book_exit(account: Account, symbol: Records, k: int, j: int, price: int, lots: int, fee_ppm: int) -> None:
+    """Sell lots of one lot at a price: money, fee, what is left."""
+    p, lot = account.positions[k], account.lots[k, j]
+    atoms = price * lots * symbol.atoms_per_ticklot
+    fee = commission(atoms, fee_ppm)
+    p.exit_lots += lots
+    p.exit_atoms += atoms
+    p.fees += fee
+    p.cash += atoms - fee
+    account.state.cash += atoms - fee
+    sold = lots * symbol.base_per_lot
+    p.held -= sold
+    lot.held -= sold
+    account.books[p.symbol].held -= sold
+
+
+def ends_at(account: Account, k: int, at_ms: int, reason: int) -> None:
+    """The first fill of the latest moment says why a position ended."""
+    p = account.positions[k]
+    if p.exit_ms != at_ms:
+        p.reason = reason
+    p.exit_ms = at_ms
+
+
+def sell_at_market(
+    account: Account, terms: Records, symbol: Records, k: int, j: int, lots: int, at_ms: int, reason: int
+) -> int:
+    """A market order for all of a lot, at the book around the last price."""
+    s = account.positions[k].symbol
+    last = account.books[s].last
+    half = half_spread(last, terms.half_spread_ppm, 0)
+    count = walk_levels(
+        last, -1, lots, 0, account.books[s].level, account.books[s].sold, half, terms.level_step_ppm,
+        terms.slippage_ppm, terms.levels, account.prices, account.filled,
+    )  # fmt: skip
+    total = 0
+    for f in range(count):
+        total += account.filled[f]
+    if total != lots:
+        return PART_FILLED
+    for f in range(count):
+        book_exit(account, symbol, k, j, account.prices[f], account.filled[f], terms.taker_ppm)
+    account.books[s].sold += lots
+    account.lots[k, j].lots = 0
+    ends_at(account, k, at_ms, reason)
+    return DONE
+
+
+def close_where_over(market: Market, account: Account, k: int) -> int:
+    """Take a position without legs out of the live ones."""
+    for j in range(MAX_LOTS):
+        if account.lots[k, j].lots > 0:
+            return DONE
+    p = account.positions[k]
+    symbol = market.symbols[p.symbol]
+    left = p.held // symbol.base_per_lot
+    if (
+        left >= symbol.min_lots
+        and left * account.books[p.symbol].last * symbol.atoms_per_ticklot * 2 >= symbol.min_notional
+    ):
+        return RESIDUE
+    state = account.state
+    if state.closed == len(account.closed) or state.ended_end == len(account.ended):
+        return FULL
+    account.closed[state.closed] = p
+    state.closed += 1
+    state.live -= 1
+    for n in range(k, state.live):
+        account.positions[n] = account.positions[n + 1]
+        for j in range(MAX_LOTS):
+            account.lots[n, j] = account.lots[n + 1, j]
+    return DONE
+
+
+# --------------------------------------------------------------------------------------------------------------- entry
+def enter(
+    market: Market, terms: Records, account: Account, candidates: Records, at: int, at_ms: int, index: int
+) -> int:
+    """Send the bracket of intent `at` at the open of the bar at `index`; what is not filled whole never was."""
+    intent = account.intents[at]
+    s = intent.symbol
+    symbol = market.symbols[s]
+    last = market.open[s, index]
+    enter_window(account, terms, s, at_ms, last, market.volume[s, index - 1])
+    if not price_fits(intent.entry, last):
+        return NOT_PLACED
+    k = account.state.live
+    p = account.positions[k]
+    candidate = candidates[intent.candidate]
+    p.candidate, p.symbol, p.bar_ms = intent.candidate, s, market.times[index - 1]
+    p.entry_ms, p.entry_lots, p.entry_atoms = at_ms, 0, 0
+    p.exit_ms, p.exit_lots, p.exit_atoms, p.reason = -1, 0, 0, STOPPED
+    p.fees, p.cash, p.held, p.base_fees_quote = 0, 0, 0, 0.0
+    p.initial_stop, p.stop = intent.stop, intent.stop
+    p.target = intent.target_1 if intent.lots_1 > 0 else intent.target_0
+    p.wanted_stop, p.wants_exit, p.atr = 0, 0, candidate.atr
+    p.serial = account.state.serial
+    bought = 0
+    for j in range(MAX_LOTS):
+        lots = intent.lots_0 if j == 0 else intent.lots_1
+        target = intent.target_0 if j == 0 else intent.target_1
+        account.lots[k, j].lots, account.lots[k, j].held, account.lots[k, j].target = 0, 0, target
+        if lots == 0 or (j > 0 and account.lots[k, 0].lots == 0):
+            continue
+        stopped = buy_lot(terms, account, symbol, k, j, lots, intent.entry, bought)
+        if stopped:
+            return stopped
+        bought += lots if account.lots[k, j].lots > 0 else 0
+    if p.entry_lots == 0:
+        return DONE
+    p.entry_price = float(p.entry_atoms / (p.entry_lots * symbol.base_per_lot))
+    p.best_close = p.entry_price
+    account.state.serial += 1
+    account.state.live += 1
+    return DONE
+
+
+def buy_lot(
+    terms: Records, account: Account, symbol: Records, k: int, j: int, lots: int, limit: int, bought: int
+) -> int:
+    """One bracket list: a limit that fills whole or not at all, then its two legs."""
+    p, lot = account.positions[k], account.lots[k, j]
+    s, last = p.symbol, account.books[p.symbol].last
+    if lots * limit * symbol.atoms_per_ticklot > terms.capital + account.state.cash:
+        return NOT_PLACED
+    half = half_spread(last, terms.half_spread_ppm, 0)
+    if limit < last + half:
+        return DONE
+    count = walk_levels(
+        last, 1, lots, limit, account.books[s].level, bought, half, terms.level_step_ppm, terms.slippage_ppm,
+        terms.levels, account.prices, account.filled,
+    )  # fmt: skip
+    total = 0
+    for f in range(count):
+        total += account.filled[f]
+    if total != lots:
+        return DONE
+    locked = 0
+    for other in range(MAX_LOTS):
+        locked += account.lots[k, other].lots * symbol.base_per_lot
+    proceeds = 0
+    for f in range(count):
+        price, got = account.prices[f], account.filled[f]
+        atoms, base = price * got * symbol.atoms_per_ticklot, got * symbol.base_per_lot
+        fee = commission(base, terms.taker_ppm)
+        # Where the commission is paid from what was free before, the legs sell more than this lot holds.
+        if symbol.from_proceeds and account.books[s].held - locked - proceeds >= fee:
+            return NOT_PLACED
+        proceeds += base - fee
+        p.entry_lots += got
+        p.entry_atoms += atoms
+        p.cash -= atoms
+        account.state.cash -= atoms
+        p.held += base - fee
+        lot.held += base - fee
+        p.base_fees_quote += fee / ATOMS_PER_UNIT * price_of(symbol, price)
+        account.books[s].held += base - fee
+    legs = proceeds // symbol.base_per_lot if symbol.from_proceeds else kept_lots(lots, terms.taker_ppm)
+    if not legs_stand(account, terms, symbol, s, p.stop, lot.target, legs) or legs * symbol.base_per_lot > lot.held:
+        return NOT_PLACED
+    bare = lot.held // symbol.base_per_lot - legs
+    if bare >= symbol.min_lots and bare * last * symbol.atoms_per_ticklot * 2 >= symbol.min_notional:
+        return NOT_PLACED
+    lot.lots = legs
+    return DONE
+
+
+def kept_lots(lots: int, fee_ppm: int) -> int:
+    """What can be sold of bought lots once the commission has been taken from them."""
+    return lots * (1_000_000 - fee_ppm) // 1_000_000
+
+
+def price_fits(ticks: int, last: int) -> bool:
+    """A price that no percentage filter refuses."""
+    return ticks < PERCENT_PRICE * last and PERCENT_PRICE * ticks > last
+
+
+def legs_stand(account: Account, terms: Records, symbol: Records, s: int, stop: int, target: int, lots: int) -> bool:
+    """A stop below and a target above the price, both large enough with room to spare, so that they stay fine."""
+    last = account.books[s].last
+    if not stop < last < target or target <= bid_at(terms, last) or not price_fits(target, last):
+        return False
+    smallest = 2 * min(stop, bid_at(terms, last)) * lots * symbol.atoms_per_ticklot
+    return bool(lots >= symbol.min_lots and lots <= symbol.max_lots and smallest >= 3 * symbol.min_notional)
+
+
+# ------------------------------------------------------------------------------------------------------ what it meets
+def meet(market: Market, terms: Records, account: Account, k: int, open_: int, low: int, high: int, at_ms: int) -> int:
+    """A price path open → low → high reaches the position: what gaps acts at the open, then the adverse side first."""
+    p = account.positions[k]
+    symbol = market.symbols[p.symbol]
+    for turn in range(2):
+        # What already lies beyond the open acts there; then the low comes before the high.
+        if open_ <= p.stop or (turn == 1 and low <= p.stop):
+            account.books[p.symbol].last = min(open_, p.stop)
+            for j in range(MAX_LOTS):
+                lots = account.lots[k, j].lots
+                if lots > 0:
+                    stopped = sell_at_market(account, terms, symbol, k, j, lots, at_ms, STOPPED)
+                    if stopped:
+                        return stopped
+            return close_where_over(market, account, k)
+        reached = open_ if turn == 0 else high
+        for j in range(MAX_LOTS):
+            lot = account.lots[k, j]
+            half = half_spread(lot.target, terms.half_spread_ppm, 0)
+            if lot.lots > 0 and reached >= touch_level(lot.target, -1, half, terms.needs_trade_through):
+                if lot.lots > account.books[p.symbol].level:
+                    return PART_FILLED
+                book_exit(account, symbol, k, j, lot.target, lot.lots, terms.maker_ppm)
+                lot.lots = 0
+                ends_at(account, k, at_ms, TARGETED)
+    return close_where_over(market, account, k)
+
+
+# ---------------------------------------------------------------------------------------------------- what is wanted
+def move_stop(market: Market, terms: Records, account: Account, k: int, stop: int, at_ms: int) -> int:
+    """Replace the legs of every lot by ones with another stop."""
+    p = account.positions[k]
+    symbol, s = market.symbols[p.symbol], p.symbol
+    bid = bid_at(terms, account.books[s].last)
+    if account.state.moves == len(account.moves):
+        return FULL
+    p.stop = stop
+    move = account.moves[account.state.moves]
+    move.serial, move.at_ms, move.stop = p.serial, at_ms, stop
+    account.state.moves += 1
+    share = min(p.held, account.books[s].held)
+    for j in range(MAX_LOTS):
+        lot = account.lots[k, j]
+        wanted = min(lot.held, share) // symbol.base_per_lot
+        share -= wanted * symbol.base_per_lot
+        if lot.lots == 0:
+            if wanted >= symbol.min_lots and wanted * bid * symbol.atoms_per_ticklot * 2 >= symbol.min_notional:
+                return RESIDUE
+            continue
+        if bid <= stop or bid >= lot.target:
+            return THROUGH
+        if not legs_stand(account, terms, symbol, s, stop, lot.target, wanted):
+            return NOT_PLACED
+        lot.lots = wanted
+    return DONE
+
+
+def leave(market: Market, terms: Records, account: Account, k: int, at_ms: int) -> int:
+    """Sell every lot at market, because its time is over."""
+    p = account.positions[k]
+    symbol, s = market.symbols[p.symbol], p.symbol
+    for j in range(MAX_LOTS):
+        lot = account.lots[k, j]
+        if lot.lots == 0:
+            continue
+        wanted = min(lot.held, p.held, account.books[s].held) // symbol.base_per_lot
+        if not legs_large(account, terms, symbol, s, wanted):
+            return NOT_PLACED
+        stopped = sell_at_market(account, terms, symbol, k, j, wanted, at_ms, TIMED_OUT)
+        if stopped:
+            return stopped
+    p.reason = TIMED_OUT
+    return close_where_over(market, account, k)
+
+
+def legs_large(account: Account, terms: Records, symbol: Records, s: int, lots: int) -> bool:
+    """An amount that the exchange trades, with room to spare."""
+    worth = 2 * bid_at(terms, account.books[s].last) * lots * symbol.atoms_per_ticklot
+    return bool(lots >= symbol.min_lots and lots <= symbol.max_lots and worth >= 3 * symbol.min_notional)
+
+
+def remember_end(account: Account, candidates: Records, first: int) -> None:
+    """Put the trades closed since number `first` among those that cooldowns and pauses look at, in order of time."""
+    state = account.state
+    for n in range(first, state.closed):
+        p = account.closed[n]
+        place = state.ended_end
+        rank = candidates[p.candidate].rank
+        while place > 0 and (
+            account.ended[place - 1].at_ms > p.exit_ms
+            or (account.ended[place - 1].at_ms == p.exit_ms and account.ended[place - 1].rank > rank)
+        ):
+            account.ended[place] = account.ended[place - 1]
+            place -= 1
+        ended = account.ended[place]
+        ended.at_ms, ended.rank, ended.symbol, ended.lost = p.exit_ms, rank, p.symbol, 1 if p.cash < 0 else 0
+        state.ended_end += 1

@@ -1,0 +1,205 @@
+"""The compiled loop against the replay that the engine and the exact rules live through: trade by trade."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import asdict, replace
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tests.backtest.test_replay import BAR_MS, EDGES, PARAMS, START_MS, forecast
+from tests.support.trading import instrument, random_bars
+from tradewind.backtest.booking import matching_settings
+from tradewind.backtest.compiled import loop
+from tradewind.backtest.compiled.columns import is_served
+from tradewind.backtest.compiled.run import CompiledRun
+from tradewind.backtest.replay import ReplayResult, ReplaySettings, replay
+from tradewind.backtest.signals import SymbolSeries, symbol_series
+from tradewind.core.candles import take
+from tradewind.core.params import StrategyParams
+from tradewind.core.types import BracketSupport, SentimentState
+
+QUICK = ReplaySettings(detailed=False)
+
+
+def markets(
+    seed: int, volatility: float = 0.006, rate: float = 0.05, gaps: tuple[int, ...] = (), thin: float = 1.0
+) -> dict[str, SymbolSeries]:
+    """Three random markets with random forecasts, one of them on an exchange that sizes legs from the proceeds."""
+    made = {}
+    for number, symbol in enumerate(EDGES):
+        bars = random_bars(symbol, 4000, seed=seed + number, volatility=volatility)
+        bars.volume[:] /= thin
+        answers = forecast(bars, seed + 50 + number, rate)
+        keep = np.ones(4000, dtype=bool)
+        # A gap that all share is one of time; one that a single market has is a missing bar.
+        keep[[gap for place, gap in enumerate(gaps) if place % 4 in (number, 3)]] = False
+        columns = [getattr(answers, n)[keep] for n in ("p_long", "p_short", "expected_r_long", "expected_r_short")]
+        market = instrument(symbol, bracket=BracketSupport.OPOCO if number % 2 else BracketSupport.OTOCO)
+        made[symbol] = symbol_series(take(bars, keep), market, type(answers)(*columns, "chance"), PARAMS, quality=None)
+    return made
+
+
+def compiled(series: dict[str, SymbolSeries], params: StrategyParams, **changes: Any) -> CompiledRun:
+    made = replace(QUICK, **changes)
+    run = CompiledRun(series, params, START_MS, BAR_MS, made, matching_settings(params))
+    run.go()
+    return run
+
+
+def assert_same(quick: CompiledRun | ReplayResult, exact: ReplayResult) -> None:
+    """The same trades (floats to the last digits), equity and breaches."""
+    trades = quick.trades if isinstance(quick, CompiledRun) else quick.run.trades
+    curve = quick.curve() if isinstance(quick, CompiledRun) else quick.run.equity
+    for ours, theirs in zip(map(asdict, trades), map(asdict, exact.run.trades), strict=True):
+        floats = {name for name, value in theirs.items() if isinstance(value, float)}
+        assert {n: v for n, v in ours.items() if n not in floats} == {
+            n: v for n, v in theirs.items() if n not in floats
+        }
+        assert [ours[n] for n in sorted(floats)] == pytest.approx([theirs[n] for n in sorted(floats)], rel=1e-10)
+    assert [e.at_ms for e in curve] == [e.at_ms for e in exact.run.equity]
+    np.testing.assert_allclose([e.equity_quote for e in curve], [e.equity_quote for e in exact.run.equity], rtol=1e-11)
+    assert list(quick.breaches) == list(exact.breaches)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    volatility=st.sampled_from([0.002, 0.006, 0.015]),
+    rate=st.sampled_from([0.01, 0.05, 0.3]),
+    gaps=st.lists(st.integers(2600, 3998), max_size=8).map(tuple),
+    thin=st.sampled_from([1.0, 40.0, 2000.0]),
+    changes=st.fixed_dictionaries(
+        {},
+        optional={
+            "max_daily_loss_frac": st.just(0.006),
+            "failed_stop_r": st.sampled_from([0.3, 1.0]),
+            "partial_frac": st.sampled_from([0.0, 0.3, 1.0]),
+            "break_even_r": st.just(0.4),
+            "horizon_bars": st.sampled_from([8, 30]),
+            "cooldown_bars": st.sampled_from([0, 20]),
+            "max_consecutive_losses": st.sampled_from([2, 3]),
+            "max_correlation": st.sampled_from([-1.0, 0.0, 0.02]),
+            "max_positions": st.sampled_from([1, 2]),
+            "max_bar_volume_frac": st.sampled_from([0.3, 5.0]),
+            "min_stop_move_atr": st.just(0.01),
+            "max_open_risk_frac": st.sampled_from([0.008, 0.015]),
+        },
+    ),
+    capital=st.sampled_from([Decimal(150), Decimal(10_000), Decimal("1234567.89")]),
+)
+@example(1, 0.006, 0.05, (), 1.0, {}, Decimal(10_000))
+def test_it_says_what_the_exact_replay_says(
+    seed: int, volatility: float, rate: float, gaps: tuple[int, ...], thin: float, changes: dict[str, Any],
+    capital: Decimal,
+) -> None:  # fmt: skip
+    params = replace(PARAMS, **{"max_missing_bars": 1000, **changes})
+    series = markets(seed, volatility, rate, gaps, thin)
+    exact = replay(series, params, START_MS, BAR_MS, ReplaySettings(capital_quote=capital))
+    assert_same(compiled(series, params, capital_quote=capital), exact)
+
+
+def test_what_is_clean_is_never_handed_back() -> None:
+    run = compiled(markets(3), PARAMS)
+    assert len(run.trades) > 30
+    assert {"stop", "target"} <= {trade.exit_reason for trade in run.trades}
+    assert any(len(trade.stop_path) > 1 for trade in run.trades)
+    assert sum(run.handed_back.values()) <= 2
+    assert run.visited_exactly < run.visited / 4
+
+
+@pytest.mark.parametrize(
+    ("reason", "changes", "thin"),
+    [
+        ("limit_near", {"max_daily_loss_frac": 0.004}, 1.0),
+        ("part_filled", {"max_bar_volume_frac": 50.0}, 3000.0),
+        ("stop_failed", {"failed_stop_r": 0.2}, 1.0),
+    ],
+)
+def test_what_it_does_not_know_is_handed_back(reason: str, changes: dict[str, Any], thin: float) -> None:
+    params, series = replace(PARAMS, **changes), markets(5, thin=thin)
+    run = compiled(series, params)
+    assert run.handed_back[reason] > 0
+    assert_same(run, replay(series, params, START_MS, BAR_MS))
+
+
+def test_a_missing_bar_is_handed_back_and_a_gap_of_time_is_not() -> None:
+    missing = compiled(markets(8, rate=0.3, gaps=tuple(range(2900, 3900, 60))), replace(PARAMS, max_missing_bars=1000))
+    assert missing.handed_back["gap"] > 0
+    (symbol, own), *_ = markets(8, rate=0.3).items()
+    keep = np.ones(4000, dtype=bool)
+    keep[[3000, 3001, 3400]] = False
+    f = own.forecast
+    columns = [c[keep] for c in (f.p_long, f.p_short, f.expected_r_long, f.expected_r_short)]
+    alone = {
+        symbol: symbol_series(take(own.bars, keep), own.instrument, type(f)(*columns, "chance"), PARAMS, quality=None)
+    }
+    params = replace(PARAMS, max_missing_bars=1000)
+    run = compiled(alone, params)
+    assert run.handed_back["gap"] == 0
+    assert_same(run, replay(alone, params, START_MS, BAR_MS))
+
+
+def test_gates_that_look_at_more_than_columns_are_asked() -> None:
+    series = {}
+    for symbol, own in markets(11, rate=0.3).items():
+        stale = tuple(
+            SentimentState(symbol, own.regime_at(row).bar, -0.9 if row % 500 < 200 else 0.3, 5.0, "ok", "lexicon")  # type: ignore[union-attr]
+            for row in range(2600, 4000, 4)
+        )
+        series[symbol] = symbol_series(own.bars, own.instrument, own.forecast, PARAMS, stale)
+    assert_same(compiled(series, PARAMS), replay(series, PARAMS, START_MS, BAR_MS))
+    assert len(compiled(series, PARAMS).trades) < len(compiled(markets(11, rate=0.3), PARAMS).trades)
+
+
+def test_replay_takes_it_where_only_trades_are_wanted_and_tells_the_rest_when_asked() -> None:
+    series = markets(3)
+    quick, exact = replay(series, PARAMS, START_MS, BAR_MS, QUICK), replay(series, PARAMS, START_MS, BAR_MS)
+    assert "compiled" in quick.run.notes[0]
+    assert_same(quick, exact)
+    assert (quick.orders, quick.fills, quick.decisions) == (exact.orders, exact.fills, exact.decisions)
+    assert list(quick.run.funnel) == list(exact.run.funnel)
+    assert quick.bars_seen == exact.bars_seen
+
+
+def test_what_is_not_spot_alone_is_not_served() -> None:
+    series, matching = markets(3), matching_settings(PARAMS)
+    assert is_served(series, PARAMS, QUICK, matching)
+    assert not is_served(series, replace(PARAMS, max_positions_per_symbol=2), QUICK, matching)
+    assert not is_served(series, PARAMS, replace(QUICK, base_held={"A": Decimal(1)}), matching)
+    watched = {s: replace(own, instrument=replace(own.instrument, target_rests=False)) for s, own in series.items()}
+    assert not is_served(watched, PARAMS, QUICK, matching)
+
+
+def test_the_same_loop_uncompiled_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    series = markets(3)
+    expected = compiled(series, PARAMS)
+    monkeypatch.setattr("tradewind.backtest.compiled.run.compiled_run", lambda: loop.run)
+    plain = compiled(series, PARAMS)
+    assert list(plain.trades) == list(expected.trades)
+    assert plain.handed_back == expected.handed_back == Counter(plain.handed_back)
+
+
+def test_a_changed_rule_of_another_file_is_compiled_anew(tmp_path: Any) -> None:
+    """Numba's own cache looks only at the file of the function that is called."""
+    code = (
+        "from tradewind import fingerprint; import sys; from pathlib import Path\n"
+        "fingerprint._PACKAGE = Path(sys.argv[1]) / 'tradewind'\n"
+        "print(fingerprint.sources_sha256(('tradewind.core.position_kernels', 'tradewind.core.sizing')))"
+    )
+    core = tmp_path / "tradewind" / "core"
+    core.mkdir(parents=True)
+    (core / "sizing.py").write_text("a = 1")
+    stamps = []
+    for rule in ("b = 1", "b = 2"):
+        (core / "position_kernels.py").write_text(rule)
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+        stamps.append(done.stdout)
+    assert stamps[0] != stamps[1]
