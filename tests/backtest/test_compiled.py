@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import asdict, replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import tradewind
 from tests.backtest.test_replay import BAR_MS, EDGES, PARAMS, START_MS, forecast
 from tests.support.trading import instrument, random_bars
 from tradewind.backtest.booking import matching_settings
@@ -187,19 +191,28 @@ def test_the_same_loop_uncompiled_says_the_same(monkeypatch: pytest.MonkeyPatch)
     assert plain.handed_back == expected.handed_back == Counter(plain.handed_back)
 
 
-def test_a_changed_rule_of_another_file_is_compiled_anew(tmp_path: Any) -> None:
-    """Numba's own cache looks only at the file of the function that is called."""
+def test_a_changed_rule_of_another_file_is_compiled_anew(tmp_path: Path) -> None:
+    """Numba's own cache looks only at the file of the function that is called: it went on with the rule of before."""
+    library = Path(tradewind.__file__).parent
+    shutil.copytree(library, tmp_path / "tradewind", ignore=shutil.ignore_patterns("__pycache__"))
     code = (
-        "from tradewind import fingerprint; import sys; from pathlib import Path\n"
-        "fingerprint._PACKAGE = Path(sys.argv[1]) / 'tradewind'\n"
-        "print(fingerprint.sources_sha256(('tradewind.core.position_kernels', 'tradewind.core.sizing')))"
+        "import numpy as np\nfrom tradewind.backtest.skipping import first_event\n"
+        "quiet, closes = np.full(5, 100), np.array([100.0, 100.0, 100.0, 103.0, 104.0])\n"
+        "print(first_event(0, 5, quiet, quiet, closes, 50, 200, 1.0, 100.0, 98.0, 98.0, 100.0, 1.0, 0, 96, 1.0, 2.5,"
+        " 0.25, 0.001, 0.0, 0.01))"
     )
-    core = tmp_path / "tradewind" / "core"
-    core.mkdir(parents=True)
-    (core / "sizing.py").write_text("a = 1")
-    stamps = []
-    for rule in ("b = 1", "b = 2"):
-        (core / "position_kernels.py").write_text(rule)
-        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
-        stamps.append(done.stdout)
-    assert stamps[0] != stamps[1]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+
+    def first_event() -> int:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment, timeout=300
+        )
+        return int(done.stdout)
+
+    assert first_event() == 3  # at the close that is +1R the stop moves
+    rule = tmp_path / "tradewind" / "core" / "position_kernels.py"
+    text = rule.read_text()
+    changed = text.replace("< break_even_r * r", "< 100 * break_even_r * r")
+    assert changed != text
+    rule.write_text(changed)
+    assert first_event() == 5  # now it never does

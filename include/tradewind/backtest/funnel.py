@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tradewind.core.filters import FILTER_ORDER, READING_ORDER
-from tradewind.core.types import Decision, IntArray
+from tradewind.core.types import Decision
 
 from .results import FunnelRow
 from .signals import BoolArray
@@ -40,13 +40,13 @@ class Funnel:
             whole.count(decision)
         return whole
 
-    def count_columns(self, masks: Mapping[str, BoolArray], rows: IntArray) -> BoolArray:
-        """Count the rows that a column's filter refuses; returns which of `rows` all of them pass."""
-        undecided = np.ones(len(rows), dtype=bool)
-        chosen: BoolArray = np.logical_and.reduce([mask[rows] for mask in masks.values()])
+    def count_columns(self, masks: Mapping[str, BoolArray], length: int) -> BoolArray:
+        """Count the rows that a column's filter refuses; returns which of them all pass. Masks are of one length."""
+        undecided = np.ones(length, dtype=bool)
+        chosen: BoolArray = np.logical_and.reduce(list(masks.values()))
         rest = ~chosen
         for name in sorted(masks, key=FILTER_ORDER.index):
-            mask = masks[name][rows]
+            mask = masks[name]
             first = int((undecided & ~mask & rest).sum())
             self.add(name, int((mask & rest).sum()), int((~mask & rest).sum()), first)
             undecided &= mask

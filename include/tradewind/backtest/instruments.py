@@ -7,9 +7,10 @@ from decimal import Decimal
 import numpy as np
 
 from tradewind.core.params import StrategyParams
-from tradewind.core.types import Bars, BracketSupport, Instrument
+from tradewind.core.types import Bars, BracketSupport, FloatArray, Instrument
 
 _MAX_DECIMALS = 6
+_A_FEW = 200
 _ATOM_DECIMALS = 8  # matching counts money in 1e-8: tick × step may not be finer
 
 
@@ -39,10 +40,16 @@ def inferred_instrument(bars: Bars, params: StrategyParams) -> Instrument:
 
 
 def _price_decimals(bars: Bars) -> int:
+    columns = (bars.open, bars.high, bars.low, bars.close)
     for decimals in range(_MAX_DECIMALS):
-        columns = (bars.open, bars.high, bars.low, bars.close)
-        if all(
-            np.allclose(column, np.round(column, decimals), rtol=0, atol=10.0 ** -(decimals + 4)) for column in columns
+        # A few prices refuse most grids; only one that they lie on is worth looking at all.
+        if all(_lies_on(column[:_A_FEW], decimals) for column in columns) and all(
+            _lies_on(column, decimals) for column in columns
         ):
             return decimals
     return _MAX_DECIMALS
+
+
+def _lies_on(prices: FloatArray, decimals: int) -> bool:
+    """Every price is a multiple of the power of ten, within a ten-thousandth of it."""
+    return bool((np.abs(prices - np.round(prices, decimals)) <= 10.0 ** -(decimals + 4)).all())

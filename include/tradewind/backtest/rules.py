@@ -103,7 +103,7 @@ def bare_params(geometry: Geometry, horizon_bars: int, fee_frac: float) -> Strat
         cooldown_bars=0,
         max_consecutive_losses=10**9,
         max_open_risk_frac=_NEVER,
-        max_correlation=1.0,
+        max_correlation=2.0,
         max_bar_volume_frac=_NEVER,
         fee_frac=fee_frac,
         spread_bps=0.0,

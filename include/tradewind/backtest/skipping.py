@@ -9,19 +9,21 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from tradewind.core import position_kernels
 from tradewind.core.params import StrategyParams
 from tradewind.core.position_kernels import manage_close
 from tradewind.core.positions import HOLD, Costs, bars_held, sign_of
 from tradewind.core.resampling import BASE_MS
 from tradewind.core.types import Bars, FloatArray, IntArray, Position
 
+from .compiling import compiled_with
 from .ticks import TickColumns
 
 DAY_MS = 86_400_000
 NEAR = 1e-9  # floats this near to a limit are left to the exact test
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
+@compiled_with(position_kernels)
 def first_event(
     first: int,
     last: int,

@@ -5,11 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import numpy as np
+from numba import njit
 
 from tradewind.core.matching_book import BarTicks
-from tradewind.core.types import Bars, Instrument, IntArray
+from tradewind.core.types import Bars, FloatArray, Instrument, IntArray
 
 from .signals import SymbolSeries
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
+def _in_units(column: FloatArray, unit: float, cut: bool = False) -> IntArray:
+    """Rounded to the nearest whole number of units, half to even, or cut to it; in one pass."""
+    out = np.empty(len(column), dtype=np.int64)
+    for i in range(len(column)):
+        out[i] = int(column[i] / unit) if cut else int(np.rint(column[i] / unit))
+    return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,8 +36,8 @@ class TickColumns:
     def of(cls, bars: Bars, instrument: Instrument) -> TickColumns:
         """Rounded to the nearest tick, half to even; volumes are cut to whole lots."""
         tick, step = float(instrument.tick_size), float(instrument.step_size)
-        prices = [np.rint(column / tick).astype(np.int64) for column in (bars.open, bars.high, bars.low, bars.close)]
-        return cls(prices[0], prices[1], prices[2], prices[3], (bars.volume / step).astype(np.int64))
+        prices = [_in_units(column, tick) for column in (bars.open, bars.high, bars.low, bars.close)]
+        return cls(prices[0], prices[1], prices[2], prices[3], _in_units(bars.volume, step, True))
 
     def bar(self, row: int) -> BarTicks:
         """One bar for the engine."""

@@ -26,11 +26,15 @@ class Timeline:
         self.times = _moments(series, start_ms, end_ms)
         if len(self.times) == 0:
             raise ValueError("no symbol has a 15m bar in the range: load history, or choose another range")
+        self.stretches: list[tuple[slice, slice] | None] = []
+        """By symbol the indices and the rows of its bars where both are one unbroken stretch, else None."""
         self.rows = {symbol: self._rows_of(s) for symbol, s in series.items()}
-        follows = np.diff(self.times, append=-1) == BASE_MS
+        self.follows = np.empty(len(self.times), dtype=bool)  # another bar opens as this one closes
+        self.follows[:-1] = self.times[1:] - self.times[:-1] == BASE_MS
+        self.follows[-1] = False
         # Where a symbol's bar or its next one is missing nothing is passed over.
         self.stops = {
-            symbol: np.flatnonzero((rows < 0) | ~np.append(rows[1:] >= 0, False) | ~follows)
+            symbol: np.flatnonzero((rows < 0) | ~np.append(rows[1:] >= 0, False) | ~self.follows)
             for symbol, rows in self.rows.items()
         }
 
@@ -40,10 +44,16 @@ class Timeline:
     def _rows_of(self, series: SymbolSeries) -> IntArray:
         """For each moment the row of the symbol's bar, −1 where it has none."""
         own = series.bars.open_time_ms
-        first = int(np.searchsorted(own, self.times[0]))
-        last = first + len(self.times)
-        if last <= len(own) and np.array_equal(own[first:last], self.times):
-            return np.arange(first, last)
+        first, last = np.searchsorted(own, (self.times[0], self.times[-1] + 1)).tolist()
+        if first < last:
+            begin = int(np.searchsorted(self.times, own[first]))
+            end = begin + last - first
+            if np.array_equal(self.times[begin:end], own[first:last]):  # one unbroken stretch of the moments
+                whole = np.full(len(self.times), -1)
+                whole[begin:end] = np.arange(first, last)
+                self.stretches.append((slice(begin, end), slice(first, last)))
+                return whole
+        self.stretches.append(None)
         rows = np.searchsorted(own, self.times)
         found = own[np.minimum(rows, len(own) - 1)] == self.times if len(own) else np.zeros(len(rows), dtype=bool)
         return np.where(found, rows, -1)
@@ -106,7 +116,8 @@ def find_candidates(
     for symbol, own in series.items():
         rows = timeline.rows[symbol]
         present = np.flatnonzero(rows >= 0)
-        chosen = funnel.count_columns(prefilter(own, params, may_short=Side.SHORT in sides), rows[present])
+        masks = prefilter(own, params, may_short=Side.SHORT in sides, rows=rows[present])
+        chosen = funnel.count_columns(masks, len(present))
         for index in present[chosen].tolist():
             found.setdefault(index, []).append(symbol)
     return found
@@ -123,6 +134,13 @@ def _moments(series: Mapping[str, SymbolSeries], start_ms: int, end_ms: int) -> 
     longest = max(cut, key=len)
     if all(_is_part(each, longest) for each in cut):
         return longest
+    first, last = min(int(own[0]) for own in cut if len(own)), max(int(own[-1]) for own in cut if len(own))
+    places = [(own - first) // BASE_MS for own in cut]
+    if all(np.array_equal(place * BASE_MS + first, own) for place, own in zip(places, cut, strict=True)):
+        taken = np.zeros((last - first) // BASE_MS + 1, dtype=bool)
+        for place in places:
+            taken[place] = True
+        return np.flatnonzero(taken) * BASE_MS + first
     merged = np.sort(np.concatenate(cut))  # a sort of runs: np.unique would hash what is in order already
     return merged[np.append(True, merged[1:] != merged[:-1])] if len(merged) else merged
 

@@ -70,9 +70,14 @@ def trend_ema_4h(bars_15m: Bars, span: int) -> FloatArray:
 
 def missing_in_window(open_time_ms: IntArray, window_bars: int) -> IntArray:
     """How many of the `window_bars` 15m bars ending with each row are absent, those before the first row included."""
-    starts = open_time_ms - (window_bars - 1) * BASE_MS
-    first = np.searchsorted(open_time_ms, starts, side="left")
-    present: IntArray = np.arange(len(open_time_ms)) - first + 1
+    rows = np.arange(len(open_time_ms))
+    first = np.maximum(rows - (window_bars - 1), 0)  # where the window has no gap
+    after = np.flatnonzero(open_time_ms[1:] - open_time_ms[:-1] != BASE_MS) + 1
+    if len(after):
+        near = np.unique(np.minimum(np.add.outer(after, np.arange(window_bars)), len(rows) - 1))
+        starts = open_time_ms[near] - (window_bars - 1) * BASE_MS
+        first[near] = np.searchsorted(open_time_ms, starts, side="left")
+    present: IntArray = rows - first + 1
     return window_bars - present
 
 

@@ -99,7 +99,7 @@ def _resumed(finished: list[Trial], seed: int, params: StrategyParams) -> Any:
 def _run(
     series: Series, params: StrategyParams, start_ms: int, end_ms: int, models: tuple[ModelSpan, ...] | None
 ) -> ReplayResult:
-    return replay(series, params, start_ms, end_ms, ReplaySettings(models=models, shown_decisions=0))
+    return replay(series, params, start_ms, end_ms, ReplaySettings(models=models, detailed=False))
 
 
 def _returns(result: ReplayResult) -> Any:

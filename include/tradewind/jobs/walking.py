@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tradewind.backtest.replay import replay
+from tradewind.backtest.replay import ReplaySettings, replay
 from tradewind.backtest.signals import Forecast, model_forecast, symbol_series
 from tradewind.core.ensemble import LoadedModel
 from tradewind.core.overfitting import overfitting_probability
@@ -61,7 +61,7 @@ def chain_trades(
         for symbol, panel in panels.items()
         if symbol in instruments
     }
-    trades = replay(series, params, start_ms, end_ms, title="Validation").run.trades
+    trades = replay(series, params, start_ms, end_ms, ReplaySettings(detailed=False)).run.trades
     return TradeSample(
         np.array([trade.net_r for trade in trades], dtype=np.float64),
         np.array([trade.entry_ms for trade in trades], dtype=np.int64),

@@ -22,7 +22,6 @@ from tradewind.core.orders import intent_id
 from tradewind.core.params import StrategyParams
 from tradewind.core.positions import Costs
 from tradewind.core.regime import FAMILIES
-from tradewind.core.resampling import BASE_MS
 from tradewind.core.types import BracketSupport, Instrument, IntArray
 
 from .layout import CANDIDATE, SYMBOL, TERMS, Market, Records
@@ -84,38 +83,58 @@ def _ratio(value: float) -> tuple[int, int]:
 def market_of(series: Mapping[str, TickedSeries], params: StrategyParams, timeline: Timeline, start_ms: int) -> Market:
     """Columns by (symbol, index) over the timeline's moments; where a symbol has no bar they hold its first one."""
     times = timeline.times
-    columns: dict[str, list[Any]] = {
-        name: [] for name in ("open", "high", "low", "close", "volume", "quote", "present")
+    names = ("open", "high", "low", "close", "volume_lots")
+    columns: dict[str, Any] = {
+        name: _by_symbol([own.ticks for own in series.values()], name, timeline) for name in names
     }
-    for symbol, own in series.items():
-        ticks, rows = own.ticks, timeline.rows[symbol]
-        present = rows >= 0
-        take = slice(int(rows[0]), int(rows[-1]) + 1) if present.all() else np.maximum(rows, 0)
-        columns["present"].append(present)
-        for name, column in (
-            ("open", ticks.open), ("high", ticks.high), ("low", ticks.low), ("close", ticks.close),
-            ("volume", ticks.volume_lots), ("quote", own.bars.close),
-        ):  # fmt: skip
-            columns[name].append(column[take])
-    stacked = {name: _stacked(found) for name, found in columns.items()}
+    quotes = _by_symbol([own.bars for own in series.values()], "close", timeline)
+    present = np.stack([rows >= 0 for rows in timeline.rows.values()])
+    alone = len(series) == 1  # then nothing is correlated with it
+    returns, known = (quotes, present.view(np.uint8)) if alone else _returns(quotes, present, timeline.follows)
     return Market(
         times=times,
-        follows=np.append(np.diff(times) == BASE_MS, False),
-        present=stacked["present"],
-        open=stacked["open"],
-        high=stacked["high"],
-        low=stacked["low"],
-        close=stacked["close"],
-        volume=stacked["volume"],
-        close_quote=stacked["quote"],
-        log_close=np.log(stacked["quote"]) if len(series) > 1 else stacked["quote"],
+        follows=timeline.follows,
+        present=present,
+        open=columns["open"],
+        high=columns["high"],
+        low=columns["low"],
+        close=columns["close"],
+        volume=columns["volume_lots"],
+        close_quote=quotes,
+        returns=returns,
+        has_return=known,
         first=int(np.searchsorted(times, start_ms)),
         symbols=_symbols(series, params),
     )
 
 
-def _stacked(found: list[Any]) -> Any:
-    return found[0].reshape(1, -1) if len(found) == 1 else np.stack(found)
+def _by_symbol(columns: Sequence[Any], name: str, timeline: Timeline) -> Any:
+    """One column of every symbol over the moments; what a symbol has no bar for holds anything."""
+    found = [getattr(column, name) for column in columns]
+    stretches = timeline.stretches
+    if len(found) == 1 and stretches[0] is not None and stretches[0][0] == slice(0, len(timeline)):
+        return found[0][stretches[0][1]].reshape(1, -1)
+    out = np.empty((len(found), len(timeline)), dtype=found[0].dtype)
+    for place, (column, rows, stretch) in enumerate(zip(found, timeline.rows.values(), stretches, strict=True)):
+        if stretch is not None:
+            out[place, stretch[0]] = column[stretch[1]]
+        else:
+            at = np.flatnonzero(rows >= 0)
+            out[place, at] = column[rows[at]]
+    return out
+
+
+def _returns(quotes: Any, present: Any, follows: Any) -> tuple[Any, Any]:
+    """Log returns between neighbouring bars by (symbol, index), 0 where there is none, and 1 where there is one."""
+    known = np.zeros(quotes.shape, dtype=np.uint8)
+    known[:, 1:] = present[:, 1:] & present[:, :-1] & follows[:-1]
+    logs = np.zeros(quotes.shape)
+    np.log(quotes, out=logs, where=present)
+    steps = np.empty(quotes.shape)
+    steps[:, 0] = 0.0
+    np.subtract(logs[:, 1:], logs[:, :-1], out=steps[:, 1:])
+    steps *= known
+    return steps, known
 
 
 def _symbols(series: Mapping[str, SymbolSeries], params: StrategyParams) -> Records:

@@ -24,6 +24,7 @@ from .trading import LARGEST, kept_lots, price_of, slot_of
 
 DONE, TOO_CLOSE, REFUSED = int(Stop.DONE), int(Stop.TOO_CLOSE), -1
 NEAR = 1e-9  # relative to what is compared
+NO_LIMIT = 1.5  # no correlation reaches it
 UNKNOWN = 2.0  # a correlation that cannot be known
 WINDOW_MS = 30 * 86_400_000  # as far back as live looks for losses and cooldowns
 
@@ -103,37 +104,33 @@ def is_cooling(terms: Records, account: Account, s: int, known_ms: int) -> bool:
     return False
 
 
-def correlation(market: Market, a: int, b: int, index: int, window: int) -> float:
-    """Of the 15m log returns over `window` bars up to the one at `index`; UNKNOWN where too few are in both."""
-    end_ms = market.times[index] + BASE_MS
-    start_ms = end_ms - (window + 1) * BASE_MS
-    count, sum_a, sum_b = 0, 0.0, 0.0
-    first = index
-    while first > 0 and market.times[first - 1] >= start_ms:
-        first -= 1
+def correlation(market: Market, a: int, b: int, index: int, window: int, is_limited: bool) -> float:
+    """Of the 15m log returns over `window` bars up to the one at `index`; UNKNOWN where too few are in both.
+
+    Where it is not limited any number serves.
+    """
+    times, returns, known = market.times, market.returns, market.has_return
+    start_ms = times[index] - window * BASE_MS
+    first = max(index - window - 1, 0)
+    while times[first] < start_ms:
+        first += 1
+    count = 0
     for i in range(first + 1, index + 1):
-        if _returns_in_both(market, a, b, i):
-            count += 1
-            sum_a += market.log_close[a, i] - market.log_close[a, i - 1]
-            sum_b += market.log_close[b, i] - market.log_close[b, i - 1]
+        count += known[a, i] & known[b, i]
     if count < window / 2:
         return UNKNOWN
-    mean_a, mean_b = sum_a / count, sum_b / count
-    aa, bb, ab = 0.0, 0.0, 0.0
+    if not is_limited:
+        return 0.0
+    sum_a = sum_b = aa = bb = ab = 0.0
     for i in range(first + 1, index + 1):
-        if _returns_in_both(market, a, b, i):
-            x = market.log_close[a, i] - market.log_close[a, i - 1] - mean_a
-            y = market.log_close[b, i] - market.log_close[b, i - 1] - mean_b
-            aa += x * x
-            bb += y * y
-            ab += x * y
-    scale = math.sqrt(aa * bb)
-    return ab / scale if scale > 1e-18 else UNKNOWN
-
-
-def _returns_in_both(market: Market, a: int, b: int, i: int) -> bool:
-    present = market.present
-    return bool(market.follows[i - 1] and present[a, i] and present[a, i - 1] and present[b, i] and present[b, i - 1])
+        x, y = returns[a, i] * known[b, i], returns[b, i] * known[a, i]
+        sum_a += x
+        sum_b += y
+        aa += x * x
+        bb += y * y
+        ab += x * y
+    scale = (aa - sum_a * sum_a / count) * (bb - sum_b * sum_b / count)
+    return (ab - sum_a * sum_b / count) / math.sqrt(scale) if scale > 1e-36 else UNKNOWN
 
 
 # ---------------------------------------------------------------------------------------------------------------- size
@@ -164,7 +161,9 @@ def size(
             own += exposure.notional
             shared += exposure.risk
             continue
-        together = correlation(market, s, exposure.symbol, index, terms.correlation_bars)
+        together = correlation(
+            market, s, exposure.symbol, index, terms.correlation_bars, terms.max_correlation < NO_LIMIT
+        )
         if together != UNKNOWN and abs(together - terms.max_correlation) < NEAR:
             return TOO_CLOSE
         if together == UNKNOWN or together > terms.max_correlation:

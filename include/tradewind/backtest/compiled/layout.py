@@ -25,12 +25,11 @@ class Stop(IntEnum):
     GAP = 1  # a symbol with a position has no bar, or none follows
     LIMIT_NEAR = 2  # a mark may breach a limit of the breaker
     STOP_FAILED = 3  # a price may lie where a stop is taken for failed
-    PART_FILLED = 4  # the book does not hold all of an exit
+    PART_FILLED = 4  # the book does not hold all of a market order
     NOT_PLACED = 5  # an exchange's filter may refuse an order, or a leg stands on the wrong side of the price
-    THROUGH = 6  # the price has passed a stop that was to be moved
-    RESIDUE = 7  # what is left could be sold
-    TOO_CLOSE = 8  # floats cannot tell
-    FULL = 9  # no room for another record
+    RESIDUE = 6  # what is left could be sold
+    TOO_CLOSE = 7  # floats cannot tell
+    FULL = 8  # no room for another record
 
 
 SYMBOL: Final = np.dtype(
@@ -97,10 +96,20 @@ POSITION: Final = np.dtype(
     ],
     align=True,
 )
-REASONS: Final = ("stop", "target", "time_stop")
-STOPPED, TARGETED, TIMED_OUT = 0, 1, 2
+REASONS: Final = ("stop", "target", "time_stop", "exit")
+STOPPED, TARGETED, TIMED_OUT, LEFT = range(4)
 
-LOT: Final = np.dtype([("lots", "i8"), ("held", "i8"), ("target", "i8")], align=True)  # lots: what its legs would sell
+LOT: Final = np.dtype(
+    [
+        ("lots", "i8"),  # what its legs would sell; 0 once it is over
+        ("held", "i8"),  # base atoms
+        ("target", "i8"),
+        ("bare", "i8"),  # 1 where its target was filled in part, which takes the stop away until the next open
+        ("made", "i8"),  # lots its target has sold in the window `made_in`
+        ("made_in", "i8"),
+    ],
+    align=True,
+)
 INTENT: Final = np.dtype(
     [
         ("candidate", "i8"),
@@ -130,7 +139,8 @@ class Market(NamedTuple):
     close: IntArray
     volume: IntArray
     close_quote: FloatArray
-    log_close: FloatArray
+    returns: FloatArray  # log return from the bar before, 0 where there is none; by symbol where there are several
+    has_return: Any  # 1 where there is one, in bytes
     first: int
     symbols: Records
 

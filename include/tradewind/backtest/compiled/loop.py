@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import sys
 from functools import cache
-from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 
-from tradewind.core import matching_arithmetic, position_kernels
-from tradewind.core.gates import exposure_left, risk_left
+from tradewind.core import gates, matching_arithmetic, position_kernels, risk, sizing
 from tradewind.core.matching_arithmetic import half_spread, touch_level
 from tradewind.core.matching_types import ATOMS_PER_UNIT
 from tradewind.core.position_kernels import manage_close
 from tradewind.core.positions import EXIT_TIME, HOLD, MOVE_STOP
 from tradewind.core.resampling import BASE_MS
-from tradewind.core.risk import last_full_row
-from tradewind.core.sizing import unit_risk
-from tradewind.fingerprint import sources_sha256
 
 from . import deciding, layout, trading
 from .deciding import NEAR, decide
@@ -42,6 +37,7 @@ from .trading import (
     meet,
     move_stop,
     price_of,
+    protect,
     remember_end,
     slot_of,
 )
@@ -324,6 +320,8 @@ def act(market: Market, terms: Records, account: Account, at_ms: int) -> int:
             stopped = leave(market, terms, account, k, at_ms)
         elif p.wanted_stop > 0:
             stopped = move_stop(market, terms, account, k, p.wanted_stop, at_ms)
+        elif account.lots[k, 0].bare or account.lots[k, 1].bare:
+            stopped = protect(market, terms, account, k, at_ms, 0)
         if stopped:
             return stopped
         if account.state.live == live:
@@ -361,32 +359,9 @@ def decide_at(
 # ------------------------------------------------------------------------------------------------------------ compiled
 @cache
 def compiled_run() -> Any:
-    """`run`, compiled with all that it calls.
+    """`run`, compiled with all that it calls: half a minute, the first time after one of those files has changed."""
+    from tradewind.backtest.compiling import compiled_with
 
-    It is kept on disk under the hash of those functions' files: numba alone would not notice that a function of another
-    file has changed, and a backtest would run on yesterday's rule.
-    """
-    from numba import njit
-    from numba.extending import register_jitable
-
-    here = [function for function in _functions_of(sys.modules[__name__]) if not function.__name__.startswith("_")]
-    called = (
-        *here, *_functions_of(trading), *_functions_of(deciding), *_functions_of(matching_arithmetic),
-        exposure_left, risk_left, unit_risk, last_full_row,
-    )  # fmt: skip
-    for function in called:
-        register_jitable(function)
-    names = {function.__module__ for function in called} | {position_kernels.__name__, layout.__name__}
-    stamp = sources_sha256(tuple(sorted(names)))
-
-    @njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
-    def entry(market: Any, terms: Any, account: Any, candidates: Any) -> int:
-        return run(market, terms, account, candidates) if len(stamp) > 0 else -1
-
-    return entry
-
-
-def _functions_of(module: ModuleType) -> list[FunctionType]:
-    """The functions that a module defines itself."""
-    found = vars(module).values()
-    return [value for value in found if isinstance(value, FunctionType) and value.__module__ == module.__name__]
+    here = sys.modules[__name__]
+    shared = (matching_arithmetic, gates, sizing, risk, position_kernels)
+    return compiled_with(layout, trading, deciding, here, *shared)(run)

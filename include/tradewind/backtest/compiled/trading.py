@@ -17,6 +17,7 @@ from tradewind.core.matching_arithmetic import (
 from tradewind.core.matching_types import ATOMS_PER_UNIT
 
 from .layout import (
+    LEFT,
     MAX_LOTS,
     STOPPED,
     TARGETED,
@@ -28,7 +29,7 @@ from .layout import (
 )
 
 DONE, PART_FILLED, NOT_PLACED = int(Stop.DONE), int(Stop.PART_FILLED), int(Stop.NOT_PLACED)
-THROUGH, RESIDUE, FULL = int(Stop.THROUGH), int(Stop.RESIDUE), int(Stop.FULL)
+RESIDUE, FULL = int(Stop.RESIDUE), int(Stop.FULL)
 PERCENT_PRICE = 4  # a price within this factor of the last one passes the percentage filter (5) whatever the rounding
 LARGEST = 1 << 61
 
@@ -104,7 +105,7 @@ def sell_at_market(
     for f in range(count):
         book_exit(account, symbol, k, j, account.prices[f], account.filled[f], terms.taker_ppm)
     account.books[s].sold += lots
-    account.lots[k, j].lots = 0
+    account.lots[k, j].lots, account.lots[k, j].bare = 0, 0
     ends_at(account, k, at_ms, reason)
     return DONE
 
@@ -162,7 +163,8 @@ def enter(
     for j in range(MAX_LOTS):
         lots = intent.lots_0 if j == 0 else intent.lots_1
         target = intent.target_0 if j == 0 else intent.target_1
-        account.lots[k, j].lots, account.lots[k, j].held, account.lots[k, j].target = 0, 0, target
+        lot = account.lots[k, j]
+        lot.lots, lot.held, lot.target, lot.bare, lot.made_in = 0, 0, target, 0, -1
         if lots == 0 or (j > 0 and account.lots[k, 0].lots == 0):
             continue
         stopped = buy_lot(terms, account, symbol, k, j, lots, intent.entry, bought)
@@ -258,7 +260,7 @@ def meet(market: Market, terms: Records, account: Account, k: int, open_: int, l
             account.books[p.symbol].last = min(open_, p.stop)
             for j in range(MAX_LOTS):
                 lots = account.lots[k, j].lots
-                if lots > 0:
+                if lots > 0 and not account.lots[k, j].bare:
                     stopped = sell_at_market(account, terms, symbol, k, j, lots, at_ms, STOPPED)
                     if stopped:
                         return stopped
@@ -268,26 +270,42 @@ def meet(market: Market, terms: Records, account: Account, k: int, open_: int, l
             lot = account.lots[k, j]
             half = half_spread(lot.target, terms.half_spread_ppm, 0)
             if lot.lots > 0 and reached >= touch_level(lot.target, -1, half, terms.needs_trade_through):
-                if lot.lots > account.books[p.symbol].level:
-                    return PART_FILLED
-                book_exit(account, symbol, k, j, lot.target, lot.lots, terms.maker_ppm)
-                lot.lots = 0
-                ends_at(account, k, at_ms, TARGETED)
+                take_target(account, terms, symbol, k, j, at_ms)
     return close_where_over(market, account, k)
+
+
+def take_target(account: Account, terms: Records, symbol: Records, k: int, j: int, at_ms: int) -> None:
+    """Fill a resting target at its price, as far as the bar's volume allows; its first fill takes the stop away."""
+    lot, book = account.lots[k, j], account.books[account.positions[k].symbol]
+    made = lot.made if lot.made_in == book.window else 0
+    got = min(lot.lots, book.level - made)
+    if got <= 0:
+        return
+    book_exit(account, symbol, k, j, lot.target, got, terms.maker_ppm)
+    lot.made, lot.made_in = made + got, book.window
+    lot.lots -= got
+    lot.bare = 1 if lot.lots > 0 else 0
+    ends_at(account, k, at_ms, TARGETED)
 
 
 # ---------------------------------------------------------------------------------------------------- what is wanted
 def move_stop(market: Market, terms: Records, account: Account, k: int, stop: int, at_ms: int) -> int:
     """Replace the legs of every lot by ones with another stop."""
     p = account.positions[k]
-    symbol, s = market.symbols[p.symbol], p.symbol
-    bid = bid_at(terms, account.books[s].last)
     if account.state.moves == len(account.moves):
         return FULL
     p.stop = stop
     move = account.moves[account.state.moves]
     move.serial, move.at_ms, move.stop = p.serial, at_ms, stop
     account.state.moves += 1
+    return protect(market, terms, account, k, at_ms, 1)
+
+
+def protect(market: Market, terms: Records, account: Account, k: int, at_ms: int, all_lots: int) -> int:
+    """Place the legs of every lot anew, or only of those that are bare; what the price has passed leaves at market."""
+    p = account.positions[k]
+    symbol, s = market.symbols[p.symbol], p.symbol
+    bid = bid_at(terms, account.books[s].last)
     share = min(p.held, account.books[s].held)
     for j in range(MAX_LOTS):
         lot = account.lots[k, j]
@@ -297,12 +315,19 @@ def move_stop(market: Market, terms: Records, account: Account, k: int, stop: in
             if wanted >= symbol.min_lots and wanted * bid * symbol.atoms_per_ticklot * 2 >= symbol.min_notional:
                 return RESIDUE
             continue
-        if bid <= stop or bid >= lot.target:
-            return THROUGH
-        if not legs_stand(account, terms, symbol, s, stop, lot.target, wanted):
+        if not all_lots and not lot.bare:
+            continue
+        if bid <= p.stop or bid >= lot.target:
+            if not legs_large(account, terms, symbol, s, wanted):
+                return NOT_PLACED
+            stopped = sell_at_market(account, terms, symbol, k, j, wanted, at_ms, LEFT)
+            if stopped:
+                return stopped
+            continue
+        if not legs_stand(account, terms, symbol, s, p.stop, lot.target, wanted):
             return NOT_PLACED
-        lot.lots = wanted
-    return DONE
+        lot.lots, lot.bare, lot.made_in = wanted, 0, -1
+    return close_where_over(market, account, k)
 
 
 def leave(market: Market, terms: Records, account: Account, k: int, at_ms: int) -> int:
