@@ -85,20 +85,23 @@ def wait_until(condition: Callable[[], Any], timeout_s: float, complaint: str, p
 
 
 @contextmanager
-def trading_stack(options: BenchOptions) -> Iterator[TradingStack]:
-    """The embedded stack with history, a champion and a watch that is alive; gone after the block."""
+def trading_stack(options: BenchOptions, **given: Any) -> Iterator[TradingStack]:
+    """The embedded stack with history, a champion and a watch that is alive; gone after the block.
+
+    `given` are settings in place of the bench's own: another market, other symbols.
+    """
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     with ExitStack() as held:
         directory = held.enter_context(scratch_dir())
+        chosen: dict[str, Any] = {
+            "symbols": SYMBOLS[:10] if options.quick else SYMBOLS,
+            "paper_capital_quote": CAPITAL_QUOTE,
+            "market_start": today - timedelta(days=2),
+            **given,
+        }
         settings = with_secrets(
-            mode="demo",
-            home_dir=directory / "state",
-            account_id="bench",
-            symbols=SYMBOLS[:10] if options.quick else SYMBOLS,
-            paper_capital_quote=CAPITAL_QUOTE,
-            market_start=today - timedelta(days=2),
-            **free_ports(),
-        )
+            mode="demo", home_dir=directory / "state", account_id="bench", **chosen, **free_ports()
+        )  # fmt: skip
         options.say("starting the stack")
         stack = held.enter_context(running_stack(settings))
         password = settings.airflow_password.get_secret_value()
