@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from tradewind.core.inputs import CycleInputs
 from tradewind.core.matching_book import MatchingSettings
 from tradewind.core.types import ClosedTrade
 
 from .signals import ModelSpan
+
+if TYPE_CHECKING:
+    from .funding import FundingRates  # which needs the timeline, and that these settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,7 @@ class ReplaySettings:
         theirs, at their moment and under their permission. None: the replay's own breaker and clock.
     recent_trades : what was closed before the start, for cooldowns and pauses.
     base_held : by asset what the account has at first beside its capital; `baseline` is the part that is not ours.
+    funding : the rates that futures settle; None settles none.
     visit_every_bar : walk each bar while something is held, instead of passing over the quiet ones.
     """
 
@@ -40,5 +45,6 @@ class ReplaySettings:
     recent_trades: tuple[ClosedTrade, ...] = ()
     base_held: Mapping[str, Decimal] = field(default_factory=dict)
     baseline: Mapping[str, Decimal] = field(default_factory=dict)
+    funding: FundingRates | None = None
     visit_every_bar: bool = False
     shown_decisions: int = 400
