@@ -14,6 +14,7 @@ import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 
 from tradewind.core.decision import decide
 from tradewind.core.params import StrategyParams
@@ -22,6 +23,7 @@ from tradewind.core.risk import Breach
 from tradewind.core.types import Decision, Fill, Order, Outcome, Side
 
 from .chain import Chain
+from .funding import NOT_SETTLED, FundingPaid
 from .results import Lazy, RunResult
 from .settings import ReplaySettings
 from .signals import SymbolSeries
@@ -37,6 +39,7 @@ class ReplayResult:
     decisions: Sequence[Decision]  # of every candidate that was decided in full, with its words: made when it is read
     orders: Sequence[Order]
     fills: Sequence[Fill]
+    funding: Sequence[FundingPaid]  # in the equity, in no trade's result
     breaches: Sequence[tuple[int, Breach]]
     bars_seen: int
     bars_visited: int
@@ -94,7 +97,7 @@ def _result(chain: Chain, title: str, labels: Sequence[str]) -> ReplayResult:
         "equity is marked at bar closes; after a breaker trip trading resumes at the next UTC midnight",
     ]
     if Side.SHORT in chain.sides:
-        notes.append("futures with isolated margin; funding is not settled, since past rates are not among the data")
+        notes.append(f"futures with isolated margin; {_funding_note(chain)}")
     if held:
         notes.append(f"{held} positions are still open at the end: in the equity, not among the trades")
     holdings = list(chain.account.holdings.values())
@@ -117,12 +120,22 @@ def _result(chain: Chain, title: str, labels: Sequence[str]) -> ReplayResult:
         run=run,
         decisions=decisions,
         orders=Lazy(lambda: [order for h in holdings for order in h.orders.values()]),
+        funding=chain.funding.paid if chain.funding is not None else (),
         fills=Lazy(lambda: [fill for h in holdings for fill in h.fills]),
         breaches=chain.marks.breaches,
         bars_seen=int(sum((rows >= 0).sum() for rows in chain.timeline.rows.values())),
         bars_visited=chain.visited,
         sentiment_coverage_frac=coverage_frac,
     )
+
+
+def _funding_note(chain: Chain) -> str:
+    if chain.funding is None or chain.settings.funding is None:
+        return NOT_SETTLED
+    paid = chain.funding.paid
+    received = sum((payment.amount_quote for payment in paid), Decimal(0))
+    quote = f"{received:+.2f} {chain.account.quote_asset}"
+    return f"funding is settled {chain.settings.funding.words}: {quote} in {len(paid)} payments, in no trade's result"
 
 
 def decision_row(decision: Decision) -> dict[str, object]:
