@@ -33,12 +33,13 @@ from tradewind.demo.run import DemoOptions, DemoRun
 from tradewind.paper.markets_replay import ReplayMarket
 from tradewind.settings import PROJECT_DIR
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3 * 3600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(6 * 3600)]
 
 # With this market the shipped thresholds end positions in every way within some two hundred bars.
 SEED = 17
 RECORDED_BARS = 600
 WORTH_BARS = 200
+BUSY_S = 900  # a machine that others use as well may be slow, and nothing here is timed
 
 
 def test_what_the_scheduler_traded_equals_its_replay(
@@ -56,7 +57,7 @@ def test_what_the_scheduler_traded_equals_its_replay(
             DemoOptions(), system.settings, system.wiring, system.airflow, system.admin, Console(), system.now()
         )
         started_s = time.monotonic()
-        cycle_s = [walk_stages.run_cycle(demo, walk_stages.step(demo)) for _ in range(bars)]
+        cycle_s = [walk_stages.run_cycle(demo, walk_stages.step(demo), timeout_s=BUSY_S) for _ in range(bars)]
         took_s = time.monotonic() - started_s
         print(f"{bars} bars in {took_s:.0f} s; median from close to recorded cycle {median(cycle_s):.1f} s")
         print(f"runs of the scheduler meanwhile: {_runs(system)}")

@@ -77,15 +77,15 @@ def hold_a_position(demo: DemoRun) -> None:
         run_cycle(demo, _current_bar(demo))
 
 
-def run_cycle(demo: DemoRun, bar: datetime) -> float:
+def run_cycle(demo: DemoRun, bar: datetime, *, timeout_s: float = 120) -> float:
     """One bar through collection, asset, trade cycle and position management; seconds to the recorded cycle."""
     started_s = time.monotonic()
     demo.airflow.trigger_dag("collect_candles_15m", conf={}, run_id=f"demo__collect__{bar:%Y%m%dT%H%M}")
     if (bar + BAR).minute == 0:
         demo.airflow.trigger_dag("collect_candles_1h", conf={}, run_id=f"demo__collect_1h__{bar:%Y%m%dT%H%M}")
-    await_cycle(demo, bar)
+    await_cycle(demo, bar, timeout_s)
     cycle_s = time.monotonic() - started_s
-    demo.run_dag("manage_positions", timeout_s=120)
+    demo.run_dag("manage_positions", timeout_s=timeout_s)
     outcomes = f"{_verdicts(demo, bar)}; {demo.count(_OPEN)} open, {demo.count(_CLOSED)} closed"
     demo.say(f"bar {bar:%m-%d %H:%M}  {cycle_s:4.1f} s  {outcomes}")
     return cycle_s
@@ -141,13 +141,13 @@ def _has_candidate(demo: DemoRun, bar: datetime) -> bool:
     return any(verdicts and all(verdict.passed for verdict in verdicts) for verdicts in stored.values())
 
 
-def await_cycle(demo: DemoRun, bar: datetime) -> None:
+def await_cycle(demo: DemoRun, bar: datetime, timeout_s: float = 120) -> None:
     """Wait until the cycle of `bar` is recorded and its run has ended well."""
 
     def recorded() -> bool:
         return demo.wiring.database.row(_CYCLE, {"account": demo.wiring.account, "bar": bar}) is not None
 
-    _wait(demo, recorded, 120, f"no cycle was recorded for the bar of {bar:%Y-%m-%d %H:%M} UTC")
+    _wait(demo, recorded, timeout_s, f"no cycle was recorded for the bar of {bar:%Y-%m-%d %H:%M} UTC")
     row = demo.wiring.database.row(_CYCLE, {"account": demo.wiring.account, "bar": bar})
     state = row["state"] if row else "unrecorded"
     demo.require(state in ("done", "expired"), f"the cycle of {bar:%Y-%m-%d %H:%M} UTC ended as {state}: {row}")
