@@ -1,9 +1,10 @@
 """Look after open positions, every minute.
 
 Exchange against ledger, both ways; fills into positions; protection healed where it is missing; −2R and the breach
-checked; once a closed bar, break-even, trailing and time stop; a flatten that was begun is carried on. Stop and target
-rest at the exchange: this DAG is not the stop engine. It is the second pair of eyes beside `watch_risk`, and it starts
-`run_trade_cycle` for a fresh bar that stayed undecided, and `trip_circuit_breaker` when it latched a breach itself.
+checked; once a closed bar, unless its cycle has done so, break-even, trailing and time stop; a flatten that was begun
+is carried on. Stop and target rest at the exchange: this DAG is not the stop engine. It is the second pair of eyes
+beside `watch_risk`, and it starts `run_trade_cycle` for a fresh bar that stayed undecided, and `trip_circuit_breaker`
+when it latched a breach itself.
 
 ## What the buttons do
 

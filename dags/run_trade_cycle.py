@@ -1,10 +1,12 @@
 """Decide on the newest closed bar, and act on the decision.
 
 `check_trading_allowed` asks the latch, the watch and the reconciliation; it never stops the chain, because a declined
-bar is decided and stored too. `predict_signals`, `filter_signals` and `size_positions` each store their own rows for
-every symbol. `place_brackets` runs once an intent: it reads the latch again, commits the order, sends one bracket.
-`record_cycle` reads the outcomes and turns the run red if a stage failed or an order's fate is unknown. The bar is the
-param `bar`, else the newest closed one by the market's clock; one that is too old is decided as expired, never traded.
+bar is decided and stored too. `predict_signals` first lets open positions follow the rules of the closed bar, so that
+what leaves at it has made room; then it reads every input. It, `filter_signals` and `size_positions` each store their
+own rows for every symbol. `place_brackets` runs once an intent: it reads the latch again, commits the order, sends one
+bracket. `record_cycle` reads the outcomes and turns the run red if a stage failed or an order's fate is unknown. The
+bar is the param `bar`, else the newest closed one by the market's clock; one that is too old is decided as expired,
+never traded.
 
 ## What the buttons do
 

@@ -38,6 +38,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--soak", default=0.0, type=float, metavar="MINUTES", help="draw faults for so long in tests/chaos"
     )
     parser.addoption("--day", action="store_true", help="live through a day in tests/e2e/test_day.py")
+    parser.addoption(
+        "--scheduled-bars", default=0, type=int, metavar="BARS",
+        help="live through so many bars by Airflow's scheduler in tests/e2e/test_live_against_replay.py",
+    )  # fmt: skip
     parser.addoption("--all-seeds", action="store_true", help="every seed of tests/jobs/test_shuffled_market.py")
 
 

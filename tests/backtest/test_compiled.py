@@ -173,13 +173,23 @@ def test_replay_takes_it_where_only_trades_are_wanted_and_tells_the_rest_when_as
     assert quick.bars_seen == exact.bars_seen
 
 
+def test_markets_of_which_models_say_the_same_are_ranked_as_live_ranks_them() -> None:
+    params, series = replace(PARAMS, max_positions=1), {}
+    for number, (symbol, own) in enumerate(markets(3, rate=0.3).items()):
+        f = own.forecast
+        expected = np.where(f.expected_r_long > 0.1, 0.4 + number * 1e-12, f.expected_r_long)
+        series[symbol] = replace(own, forecast=replace(f, expected_r_long=expected))
+    assert_same(compiled(series, params), replay(series, params, START_MS, BAR_MS))
+
+
 def test_what_is_not_spot_alone_is_not_served() -> None:
     series, matching = markets(3), matching_settings(PARAMS)
     assert is_served(series, PARAMS, QUICK, matching)
     assert not is_served(series, replace(PARAMS, max_positions_per_symbol=2), QUICK, matching)
     assert not is_served(series, PARAMS, replace(QUICK, base_held={"A": Decimal(1)}), matching)
-    watched = {s: replace(own, instrument=replace(own.instrument, target_rests=False)) for s, own in series.items()}
-    assert not is_served(watched, PARAMS, QUICK, matching)
+    for unlike in ({"target_rests": False}, {"bracket": BracketSupport.EMULATED}, {"taker_fee_frac": Decimal("1e-7")}):
+        other = {s: replace(own, instrument=replace(own.instrument, **unlike)) for s, own in series.items()}
+        assert not is_served(other, PARAMS, QUICK, matching)
 
 
 def test_the_same_loop_uncompiled_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,7 @@ def _is_healed(demo: DemoRun, bar: datetime) -> bool:
 
 def cycles(demo: DemoRun) -> dict[str, Any]:
     """A few bars more through the real DAGs."""
-    return {"seconds": [round(walk_stages._run_cycle(demo, walk_stages._step(demo)), 1) for _ in range(4)]}
+    return {"seconds": [round(walk_stages.run_cycle(demo, walk_stages.step(demo)), 1) for _ in range(4)]}
 
 
 def crash(demo: DemoRun) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def crash(demo: DemoRun) -> dict[str, Any]:
 
 def measure(demo: DemoRun) -> dict[str, Any]:
     """Trade cycles on the idle stack, then beside a retraining and a hundred queued backfill runs."""
-    walk_stages._step(demo)
+    walk_stages.step(demo)
     _one_cycle(demo)  # the first one after a start still loads its model
     idle = [_one_cycle(demo) for _ in range(CYCLES)]
     first = demo.start - timedelta(days=2)
@@ -152,9 +152,9 @@ def _running(demo: DemoRun, dag_id: str) -> list[dict[str, Any]]:
 
 def _one_cycle(demo: DemoRun) -> tuple[float, float]:
     """Seconds of one trade cycle's run, and from its wake-up to the start of its first task."""
-    bar = walk_stages._step(demo)
+    bar = walk_stages.step(demo)
     demo.airflow.trigger_dag("collect_candles_15m", conf={}, run_id=f"compose__collect__{bar:%Y%m%dT%H%M}")
-    walk_stages._await_cycle(demo, bar)
+    walk_stages.await_cycle(demo, bar)
     row = demo.wiring.database.row("SELECT run_id FROM cycles WHERE bar = %(bar)s", {"bar": bar})
     assert row is not None
     run = demo.airflow.wait_dag_run("run_trade_cycle", row["run_id"], timeout_s=60)

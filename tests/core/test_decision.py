@@ -112,6 +112,14 @@ def test_the_best_are_taken_first_and_the_rest_see_them() -> None:
     assert decisions["C/USDT"].reason.startswith("exposure: only 0.")
 
 
+def test_rounding_noise_does_not_rank_candidates() -> None:
+    """A batch of one row and a batch of all round differently: a live cycle and its replay must take the same ones."""
+    alike = decide(many(*[0.5] * 6))
+    noisy = decide(many(0.5 - 2e-16, 0.5, 0.5 + 1e-16, 0.5 - 3e-16, 0.5 + 2e-16, 0.5))
+    assert {d.outcome for d in alike} == {Outcome.INTENT, Outcome.DECLINED}
+    assert [(d.symbol, d.outcome) for d in noisy] == [(d.symbol, d.outcome) for d in alike]
+
+
 def test_decisions_come_back_in_the_order_of_the_inputs() -> None:
     assert [d.symbol for d in decide(many(0.2, 0.5, 0.3))] == ["A/USDT", "B/USDT", "C/USDT"]
 

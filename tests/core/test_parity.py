@@ -9,7 +9,7 @@ from decimal import Decimal
 from tests.support.trading import BAR, NOW, cycle, fill, order, symbol_inputs
 from tradewind.core.decision import decide
 from tradewind.core.parity import Ledger, compare
-from tradewind.core.types import OrderState
+from tradewind.core.types import OrderState, Outcome
 
 CUTOFF = NOW + timedelta(hours=1)
 DECISION = decide(cycle(symbol_inputs()))[0]
@@ -43,6 +43,17 @@ def test_an_input_that_differs_stays_unexplained_after_an_explained_execution() 
     assert "+9.0 s" in causes["price"]
     assert causes["prediction.p_long"] == ""
     assert report.unexplained == 1
+
+
+def test_a_decision_follows_from_an_execution_at_its_own_moment() -> None:
+    closes = DECISION.bar + timedelta(minutes=15)
+    left = replace(FILL, at=closes)
+    late = replace(left, at=closes + timedelta(seconds=4), price=Decimal(101))
+    poorer = replace(DECISION, outcome=Outcome.DECLINED, reason="positions: 4 of 4", intent=None)
+    report = compare(Ledger([poorer], [ENTRY], [late]), Ledger([DECISION], [ENTRY], [left]), CUTOFF)
+    assert {d.field for d in report.differences} >= {"at", "price", "outcome", "reason"}
+    assert report.unexplained == 0
+    assert "follows from fill" in next(d.cause for d in report.differences if d.field == "outcome")
 
 
 def test_a_missed_cycle_and_a_refused_entry_have_their_cause() -> None:

@@ -114,6 +114,31 @@ def test_stored_inputs_decide_the_same_again(cycle_rig: Rig) -> None:
     assert len(stored["BTC/USDT"].inputs["features"]) >= 60
 
 
+def test_a_decision_sees_what_left_at_its_own_close(make_rig: Callable[..., Rig]) -> None:
+    """The minute's look comes after the cycle: the time stop of this bar must not hold its slot for one bar more."""
+    rig = make_rig(params=replace(OPEN_PARAMS, horizon_bars=2, cooldown_bars=0))
+    rig.model_store = RuleModels(rig.clock.now() - timedelta(days=1))
+    rig.collect(LIVE_WINDOW_BARS)
+    rig.make_ready()
+    _, (first, *_others) = step_until_intent(rig)
+    store = rig.trading_store
+    position = store.position(first)
+    assert position is not None
+    for number in range(2):
+        rig.step()
+        watch_risk_once(rig)
+        run(rig, f"after-{number}")
+    inputs = store.cycle_inputs(rig.bar())
+    left = store.position(first)
+    assert inputs is not None
+    assert left is not None
+    assert left.closed_at is not None
+    assert left.closed_at <= inputs.now
+    assert [t.symbol for t in inputs.portfolio.recent_trades if t.symbol == position.symbol]
+    assert all(e.symbol != position.symbol for e in inputs.portfolio.exposures)
+    rig.assert_agrees()
+
+
 def test_without_a_champion_everything_is_declined_and_stored(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig()
     rig.collect(LIVE_WINDOW_BARS)

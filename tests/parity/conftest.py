@@ -102,9 +102,9 @@ class Models:
         return LoadedModel("steps", self.trained_until, FEATURE_NAMES, families)
 
 
-def write_market(folder: Path, warm_bars: int, bars: int) -> None:
+def write_market(folder: Path, warm_bars: int, bars: int, seed: int = 11) -> None:
     """A random walk a symbol, partly shared, on the grid of its market; the first bar to trade opens at START_MS."""
-    rng = np.random.default_rng(11)
+    rng = np.random.default_rng(seed)
     count = warm_bars + bars
     common = rng.normal(0, 0.003, count)
     times = START_MS + BASE_MS * np.arange(-warm_bars, bars)

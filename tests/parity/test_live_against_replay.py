@@ -50,10 +50,9 @@ class ParityRig(Rig):
         self.parity_store = PgParityStore(self.database, self.account, self.params.strategy_version)
 
     def live_one_bar(self) -> None:
-        """The bar has closed: collect it, tend positions, decide, send."""
+        """The bar has closed: collect it, decide, send; the minute's look at the positions comes after that."""
         self.collect()
         open_day(self)
-        manage_positions(self)
         watch_risk_once(self)
         bar = self.bar()
         check_trading_allowed(self, bar)
@@ -62,6 +61,7 @@ class ParityRig(Rig):
         for intent_id in size_positions(self, bar):
             place_brackets(self, intent_id)
         record_cycle(self, bar, f"run-{bar:%Y%m%dT%H%M}")
+        manage_positions(self)
 
 
 @dataclass(frozen=True)

@@ -81,9 +81,10 @@ class SimulatedAccount(Books):
         self._prepare(intent.symbol)
         sized_from_proceeds = instrument.bracket is BracketSupport.OPOCO
         kind = ListKind.OPOCO if sized_from_proceeds else ListKind.OTOCO
+        alone = instrument.bracket is BracketSupport.EMULATED  # what is filled is protected by `converge`, as live does
         refused = ""
         for legs in plan_entry(intent, instrument, now):
-            orders: tuple[Order, ...] = (legs.entry, *_from_above(legs.stop, legs.target))
+            orders: tuple[Order, ...] = (legs.entry,) if alone else (legs.entry, *_from_above(legs.stop, legs.target))
             if refused:
                 orders = tuple(replace(order, state=OrderState.EXPIRED, reason=refused) for order in orders)
             self._remember(holding, orders)
@@ -94,9 +95,11 @@ class SimulatedAccount(Books):
                 for order in orders
             )
             try:
-                self.engine.place_list(
-                    self.account_id, NewOrderList(kind, intent.symbol, legs.list_client_id, requests), at_ms
-                )
+                if alone:
+                    self.engine.place(self.account_id, requests[0], at_ms)
+                else:
+                    new = NewOrderList(kind, intent.symbol, legs.list_client_id, requests)
+                    self.engine.place_list(self.account_id, new, at_ms)
             except Refusal as refusal:
                 self._reject(holding, orders, refusal, now)
             self._settle()

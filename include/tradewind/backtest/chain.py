@@ -106,6 +106,7 @@ class Chain(Tending):
         self._walk(due, index)
         if self._mark(index, drawn=True):
             due = list(self.live.values())
+        self._settle_funding(index)
         follows = self._follows(index)
         if follows:
             self._open(due, index + 1)

@@ -1,7 +1,7 @@
 """The simulated account on futures: the same rows and rules over `core.futures_engine`, with margin and both sides.
 
 Stop and target hang together as one list here, where live has two reduce-only orders of which the minute run cancels
-the one that is left: what is left could never trade. Funding is not settled.
+the one that is left: what is left could never trade.
 """
 
 from __future__ import annotations

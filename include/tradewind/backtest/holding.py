@@ -141,11 +141,18 @@ def trade_of(holding: Holding, net_r: float) -> Trade:
     )
 
 
+def _state_after(row: Order, record: engine_types.Order) -> OrderState:
+    state = STATES[record.status]
+    if state is OrderState.EXPIRED and row.role in (OrderRole.STOP, OrderRole.TARGET) and row.list_client_id is None:
+        return OrderState.CANCELLED  # no list of the exchange's ends it: live cancels what the other one left
+    return state
+
+
 def _row_after(row: Order, record: engine_types.Order, rules: SymbolRules) -> Order:
     """Our row of an order as the engine now has it."""
     return changed(
         row,
-        state=STATES[record.status],
+        state=_state_after(row, record),
         exchange_order_id=str(record.order_id),
         quantity=rules.quantity(record.lots) if record.lots else row.quantity,
         filled_quantity=rules.quantity(record.filled_lots),

@@ -14,6 +14,7 @@ import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import cache
 
 from tradewind.core.decision import decide
@@ -26,6 +27,7 @@ from .booking import matching_settings
 from .chain import Chain
 from .compiled.columns import is_served
 from .compiled.run import CompiledRun
+from .funding import NOT_SETTLED, FundingPaid
 from .results import Lazy, RunResult
 from .settings import ReplaySettings
 from .signals import SymbolSeries
@@ -41,6 +43,7 @@ class ReplayResult:
     decisions: Sequence[Decision]  # of every candidate that was decided in full, with its words: made when it is read
     orders: Sequence[Order]
     fills: Sequence[Fill]
+    funding: Sequence[FundingPaid]  # in the equity, in no trade's result
     breaches: Sequence[tuple[int, Breach]]
     bars_seen: int
     bars_visited: int
@@ -106,7 +109,7 @@ def _result(chain: Chain, title: str, labels: Sequence[str]) -> ReplayResult:
         "equity is marked at bar closes; after a breaker trip trading resumes at the next UTC midnight",
     ]
     if Side.SHORT in chain.sides:
-        notes.append("futures with isolated margin; funding is not settled, since past rates are not among the data")
+        notes.append(f"futures with isolated margin; {_funding_note(chain)}")
     if held:
         notes.append(f"{held} positions are still open at the end: in the equity, not among the trades")
     holdings = list(chain.account.holdings.values())
@@ -129,6 +132,7 @@ def _result(chain: Chain, title: str, labels: Sequence[str]) -> ReplayResult:
         run=run,
         decisions=decisions,
         orders=Lazy(lambda: [order for h in holdings for order in h.orders.values()]),
+        funding=chain.funding.paid if chain.funding is not None else (),
         fills=Lazy(lambda: [fill for h in holdings for fill in h.fills]),
         breaches=chain.marks.breaches,
         bars_seen=int(sum((rows >= 0).sum() for rows in chain.timeline.rows.values())),
@@ -172,11 +176,21 @@ def _compiled_result(found: CompiledRun, title: str, labels: Sequence[str]) -> R
         decisions=Lazy(lambda: detailed().decisions),
         orders=Lazy(lambda: detailed().orders),
         fills=Lazy(lambda: detailed().fills),
+        funding=(),
         breaches=found.breaches,
         bars_seen=found.bars_seen,
         bars_visited=found.visited,
         sentiment_coverage_frac=found.scored / max(asked, 1),
     )
+
+
+def _funding_note(chain: Chain) -> str:
+    if chain.funding is None or chain.settings.funding is None:
+        return NOT_SETTLED
+    paid = chain.funding.paid
+    received = sum((payment.amount_quote for payment in paid), Decimal(0))
+    quote = f"{received:+.2f} {chain.account.quote_asset}"
+    return f"funding is settled {chain.settings.funding.words}: {quote} in {len(paid)} payments, in no trade's result"
 
 
 def decision_row(decision: Decision) -> dict[str, object]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from tradewind.core.inputs import CycleInputs
 from tradewind.core.matching_book import MatchingSettings
@@ -14,6 +15,9 @@ from tradewind.core.resampling import BASE_MS
 from tradewind.core.types import ClosedTrade
 
 from .signals import ModelSpan, moment
+
+if TYPE_CHECKING:
+    from .funding import FundingRates  # which needs the timeline, and that these settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class ReplaySettings:
         theirs, at their moment and under their permission. None: the replay's own breaker and clock.
     recent_trades : what was closed before the start, for cooldowns and pauses.
     base_held : by asset what the account has at first beside its capital; `baseline` is the part that is not ours.
+    funding : the rates that futures settle; None settles none.
     visit_every_bar : walk each bar while something is held, instead of passing over the quiet ones.
     detailed : False where only trades and equity are wanted: the loop is then compiled (`compiled`), and orders, fills,
         decisions and the funnel are made by a second, detailed run when somebody reads them.
@@ -45,6 +50,7 @@ class ReplaySettings:
     recent_trades: tuple[ClosedTrade, ...] = ()
     base_held: Mapping[str, Decimal] = field(default_factory=dict)
     baseline: Mapping[str, Decimal] = field(default_factory=dict)
+    funding: FundingRates | None = None
     visit_every_bar: bool = False
     detailed: bool = True
     shown_decisions: int = 400

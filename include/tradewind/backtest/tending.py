@@ -26,6 +26,7 @@ from tradewind.core.types import ClosedTrade, Side
 
 from .account import SimulatedAccount
 from .booking import matching_settings
+from .funding import Funding
 from .futures_account import FuturesSimulatedAccount
 from .holding import Holding, trade_of
 from .results import Trade
@@ -67,6 +68,9 @@ class Tending:
         self.ticks = {symbol: s.ticks for symbol, s in self.series.items()}
         self.timeline = Timeline(self.series, start_ms, end_ms)
         self.times = self.timeline.times
+        self.funding: Funding | None = None
+        if settings.funding is not None and Side.SHORT in self.sides:
+            self.funding = Funding(settings.funding, self.timeline, self.ticks)
         self.recent: deque[ClosedTrade] = deque(settings.recent_trades)
         self.trades: list[Trade] = []
         self.closed_cash = Decimal(0)
@@ -80,6 +84,12 @@ class Tending:
         self.account.have({**base, self.account.quote_asset: atoms(self.settings.capital_quote + cash_quote)})
         self.recent.clear()
         self.recent.extend(recent)
+
+    def _settle_funding(self, index: int) -> None:
+        """What is due as the bar at an index has closed, before anything is done at the next one's open."""
+        if self.funding is not None:
+            assert isinstance(self.account, FuturesSimulatedAccount)
+            self.closed_cash += self.funding.settle(self.account.futures, index)
 
     # ------------------------------------------------------------------------------------------------------------- bars
     def _feed_open(self, symbol: str, row: int, at_ms: int) -> None:

@@ -74,6 +74,10 @@ class Timeline:
         at = int(np.searchsorted(stops, index))
         return int(stops[at]) if at < len(stops) else len(self.times) - 1
 
+    def stop_at(self, symbol: str, indices: IntArray) -> None:
+        """Let the symbol be looked at there, too."""
+        self.stops[symbol] = np.union1d(self.stops[symbol], indices)
+
     def index_of(self, at_ms: int) -> int | None:
         """The index of a moment, None when no symbol has a bar there."""
         index = int(np.searchsorted(self.times, at_ms))

@@ -38,6 +38,7 @@ BAR: Final = timedelta(minutes=15)
 SYMBOLS: Final = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "BNB/USDT", "XRP/USDT", *(f"S{n:02}/USDT" for n in range(45)))
 CAPITAL_QUOTE: Final = Decimal(100_000)
 VERSION: Final = "bench"
+ANSWER_S: Final = 120.0  # on a busy machine Airflow may need long to answer; what is timed is not its API
 # What the bench's champion answers for every symbol: calibrated to it by a slope of zero, so that entries depend on the
 # regime, the trend and the limits alone. The boosters behind it are fitted and asked like any champion's.
 PROBABILITIES: Final = (0.7, 0.1, 0.2)
@@ -85,24 +86,29 @@ def wait_until(condition: Callable[[], Any], timeout_s: float, complaint: str, p
 
 
 @contextmanager
-def trading_stack(options: BenchOptions) -> Iterator[TradingStack]:
-    """The embedded stack with history, a champion and a watch that is alive; gone after the block."""
+def trading_stack(options: BenchOptions, **given: Any) -> Iterator[TradingStack]:
+    """The embedded stack with history, a champion and a watch that is alive; gone after the block.
+
+    `given` are settings in place of the bench's own: another market, other symbols.
+    """
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     with ExitStack() as held:
         directory = held.enter_context(scratch_dir())
+        chosen: dict[str, Any] = {
+            "symbols": SYMBOLS[:10] if options.quick else SYMBOLS,
+            "paper_capital_quote": CAPITAL_QUOTE,
+            "market_start": today - timedelta(days=2),
+            **given,
+        }
         settings = with_secrets(
-            mode="demo",
-            home_dir=directory / "state",
-            account_id="bench",
-            symbols=SYMBOLS[:10] if options.quick else SYMBOLS,
-            paper_capital_quote=CAPITAL_QUOTE,
-            market_start=today - timedelta(days=2),
-            **free_ports(),
-        )
+            mode="demo", home_dir=directory / "state", account_id="bench", **chosen, **free_ports()
+        )  # fmt: skip
         options.say("starting the stack")
         stack = held.enter_context(running_stack(settings))
         password = settings.airflow_password.get_secret_value()
-        airflow = held.enter_context(AirflowClient(settings.airflow_url, settings.airflow_username, password))
+        airflow = held.enter_context(
+            AirflowClient(settings.airflow_url, settings.airflow_username, password, timeout_s=ANSWER_S)
+        )
         admin = held.enter_context(PaperAdmin(settings.exchange_url, settings.exchange_admin_token.get_secret_value()))
         wiring = held.enter_context(closing(Wiring(settings)))
         system = TradingStack(stack, settings, wiring, airflow, admin)

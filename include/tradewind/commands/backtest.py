@@ -15,7 +15,9 @@ from tradewind.errors import BadInput
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from tradewind.backtest.funding import FundingRates
     from tradewind.backtest.replay import ReplayResult
+    from tradewind.backtest.signals import SymbolSeries
     from tradewind.core.ports import Ports
 
 _FAR_MS = 1 << 45  # the year 3084: still a date
@@ -35,6 +37,9 @@ def backtest(
         str, typer.Option(help="walk-forward: only versions trained on earlier data decide; champion: looks back.")
     ] = "walk-forward",
     capital: Annotated[float, typer.Option(min=1, help="Quote units to begin with.")] = 10_000.0,
+    funding_rate: Annotated[
+        str, typer.Option(help="Futures: the rate assumed at 00:00, 08:00 and 16:00 UTC, such as 0.0001.")
+    ] = "",
     spill: Annotated[
         Path | None, typer.Option(help="Keep columns in files of this folder, not in memory: for hundreds of symbols.")
     ] = None,
@@ -62,7 +67,8 @@ def backtest(
         made = inputs_of(rule, models, wanted, candles, open_ports, end_ms, step, spilling, warn)
         if models == "champion" and not rule:
             warn(made.labels[0])
-        settings = ReplaySettings(capital_quote=Decimal(repr(capital)), models=made.spans)
+        funding = _funding(made.series, funding_rate)
+        settings = ReplaySettings(capital_quote=Decimal(repr(capital)), models=made.spans, funding=funding)
         step("trading")
         title = f"Backtest {', '.join(wanted)}"
         result = replay(made.series, made.params, start_ms, end_ms, settings, title=title, labels=made.labels)
@@ -117,6 +123,30 @@ def moment_ms(text: str, option: str, default: int) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return round(moment.timestamp() * 1000)
+
+
+def _funding(series: Mapping[str, SymbolSeries], given: str) -> FundingRates | None:
+    """The rates that a replay of futures settles: the given one, else the paper market's where that is traded."""
+    from decimal import Decimal, InvalidOperation
+
+    from tradewind.backtest.funding import assumed_rates, market_rates
+
+    if not any(s.instrument.margin is not None for s in series.values()):
+        if given:
+            raise BadInput("--funding-rate is for futures: no funding is paid on spot")
+        return None
+    if not given:
+        from tradewind.settings import load_settings
+
+        return market_rates(series) if load_settings().is_paper_exchange else None
+    try:
+        rate = Decimal(given)
+        known = abs(rate) < 1  # not a number compares with nothing
+    except InvalidOperation:
+        known = False
+    if not known:
+        raise BadInput(f"--funding-rate {given!r} is no rate of one interval; write 0.0001 for 0.01 %")
+    return assumed_rates(series, rate)
 
 
 def _print_summary(result: ReplayResult, performance: Any) -> None:
@@ -175,6 +205,7 @@ def _as_json(result: ReplayResult, performance: Any) -> dict[str, Any]:
         "trades": encode(list(run.trades)),
         "orders": encode(list(result.orders)),
         "fills": encode(list(result.fills)),
+        "funding": encode(list(result.funding)),
         "equity": [[point.at_ms, point.equity_quote] for point in run.equity],
         "notes": list(run.notes),
     }

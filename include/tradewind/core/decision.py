@@ -37,6 +37,7 @@ from .sizing import SIZE, Sizing, cost_frac, reckon_size, size_entry
 from .types import Decision, Exposure, Intent, Outcome, RegimeState, Verdict
 
 __all__ = [
+    "RANKED_DIGITS",
     "Candidate",
     "CycleInputs",
     "Judgement",
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 NO_CHAMPION = "model: no champion"
+RANKED_DIGITS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +208,8 @@ def _by_expected_value(candidate: Candidate) -> tuple[float, str]:
 
 
 def _order_of(symbol: SymbolInputs, signal: Signal | None) -> tuple[float, str]:
-    return (-signal.expected_r if signal is not None else float("inf"), symbol.symbol)
+    """By expected value, without its last digits: whether rows were predicted together or alone must not rank them."""
+    return (-round(signal.expected_r, RANKED_DIGITS) if signal is not None else float("inf"), symbol.symbol)
 
 
 def _decide_one(inputs: CycleInputs, candidate: Candidate, book: Book) -> Decision:

@@ -20,6 +20,8 @@ ZERO: Final = Decimal(0)
 ONE: Final = Decimal(1)
 FUNDING_INTERVAL_MS: Final = 8 * 3_600_000
 INTEREST_RATE: Final = Decimal("0.0001")  # for each funding interval
+RATE_UNITS: Final = 10**8  # the engine counts rates in units of 1e-8
+_PREMIUM_SHARE: Final = Decimal(20)  # of the paper market: the price change of an interval is so many times its premium
 _FUNDING_DAMPER: Final = Decimal("0.0005")
 _FUNDING_CAP: Final = Decimal("0.003")
 _RATE_STEP: Final = Decimal("0.00000001")
@@ -114,6 +116,12 @@ def funding_rate(premium: Decimal) -> Decimal:
     damped = min(max(INTEREST_RATE - premium, -_FUNDING_DAMPER), _FUNDING_DAMPER)
     rate = min(max(premium + damped, -_FUNDING_CAP), _FUNDING_CAP)
     return rate.quantize(_RATE_STEP, ROUND_DOWN)
+
+
+def rate_of_move(before: int | None, now: int | None) -> Decimal:
+    """The paper market's rate, from its prices (ticks) one interval ago and now; without either nothing has moved."""
+    premium = ZERO if not before or not now else (Decimal(now) / before - 1) / _PREMIUM_SHARE
+    return funding_rate(premium)
 
 
 def funding_payment(quantity: Decimal, mark_price: Decimal, rate: Decimal) -> Decimal:

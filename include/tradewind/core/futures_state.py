@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from .futures import RATE_UNITS
 from .futures_accounts import Bracket, FuturesAccount, Income, IncomeKind, bracket_at
 from .matching import Engine
 from .matching_arithmetic import PPM
@@ -14,7 +15,6 @@ from .types import MaintenanceBracket
 
 REDUCE_ONLY = "reduceOnly"
 CLOSE_POSITION = "closePosition"
-_RATE_UNITS = 100_000_000
 
 
 class FuturesState(Engine):
@@ -130,7 +130,7 @@ class FuturesState(Engine):
             position = account.position(symbol)
             if not position.lots:
                 continue
-            payment = -position.lots * mark_ticks * per_ticklot * rate_units // _RATE_UNITS
+            payment = -position.lots * mark_ticks * per_ticklot * rate_units // RATE_UNITS
             account.wallet_atoms += payment
             self._income(account_id, symbol, IncomeKind.FUNDING_FEE, payment, now_ms)
             self._cover(account, symbol, now_ms)

@@ -83,7 +83,8 @@ def compare(live: Ledger, replayed: Ledger, cutoff: datetime, code_changed_at: d
     """
     executions = _orders(live, replayed, cutoff) + _fills(live, replayed, cutoff)
     decisions = _decisions(live, replayed, cutoff)
-    found = sorted([*executions, *decisions], key=lambda d: (d.at, d.kind, d.subject, d.field))
+    # What was done at a close comes before what was decided at it, live and in a replay.
+    found = sorted([*executions, *decisions], key=lambda d: (d.at, d.kind == "decision", d.kind, d.subject, d.field))
     explained = _explain(found, code_changed_at)
     return ParityReport(
         decisions=sum(decision.bar + BAR < cutoff for decision in live.decisions),

@@ -33,7 +33,7 @@ def walk_to_first_intent(demo: DemoRun) -> None:
     """
     ports = demo.wiring
     for walked in range(1, WALK_BARS + 1):
-        bar = _step(demo)
+        bar = step(demo)
         market.collect_candles(ports, "15m", None, None)
         if (bar + BAR).minute == 0:
             market.collect_candles(ports, "1h", None, None)
@@ -58,12 +58,12 @@ def walk_to_first_intent(demo: DemoRun) -> None:
 def run_cycles(demo: DemoRun, *, has_champion: bool) -> None:
     """Bar by bar through the real DAGs: at least `--cycles` bars, and until a position has been opened and closed."""
     cycle_s: list[float] = []
-    bar = _current_bar(demo) if has_champion else _step(demo)
+    bar = _current_bar(demo) if has_champion else step(demo)
     for done in range(1, CYCLE_BARS + 1):
-        cycle_s.append(_run_cycle(demo, bar))
+        cycle_s.append(run_cycle(demo, bar))
         if done >= demo.options.cycles and (not has_champion or demo.count(_CLOSED) > 0):
             break
-        bar = _step(demo)
+        bar = step(demo)
     else:
         demo.require(False, f"in {CYCLE_BARS} bars no position was opened and closed")
     demo.summary["cycles"] = len(cycle_s)
@@ -74,18 +74,18 @@ def hold_a_position(demo: DemoRun) -> None:
     """See to it that a crash has something to hit: when nothing is open, go on to the next intent and let it enter."""
     while demo.count(_OPEN) == 0:
         walk_to_first_intent(demo)
-        _run_cycle(demo, _current_bar(demo))
+        run_cycle(demo, _current_bar(demo))
 
 
-def _run_cycle(demo: DemoRun, bar: datetime) -> float:
+def run_cycle(demo: DemoRun, bar: datetime, *, timeout_s: float = 120) -> float:
     """One bar through collection, asset, trade cycle and position management; seconds to the recorded cycle."""
     started_s = time.monotonic()
     demo.airflow.trigger_dag("collect_candles_15m", conf={}, run_id=f"demo__collect__{bar:%Y%m%dT%H%M}")
     if (bar + BAR).minute == 0:
         demo.airflow.trigger_dag("collect_candles_1h", conf={}, run_id=f"demo__collect_1h__{bar:%Y%m%dT%H%M}")
-    _await_cycle(demo, bar)
+    await_cycle(demo, bar, timeout_s)
     cycle_s = time.monotonic() - started_s
-    demo.run_dag("manage_positions", timeout_s=120)
+    demo.run_dag("manage_positions", timeout_s=timeout_s)
     outcomes = f"{_verdicts(demo, bar)}; {demo.count(_OPEN)} open, {demo.count(_CLOSED)} closed"
     demo.say(f"bar {bar:%m-%d %H:%M}  {cycle_s:4.1f} s  {outcomes}")
     return cycle_s
@@ -124,7 +124,7 @@ def crash(demo: DemoRun) -> None:
     demo.say(f"latched after {latched_s:.1f} s ({latch.reason}), verified flat after {flat_s:.1f} s")
 
 
-def _step(demo: DemoRun) -> datetime:
+def step(demo: DemoRun) -> datetime:
     """Move the market to the next bar's close; returns the open time of the bar that has just closed."""
     demo.admin.step(1)
     if isinstance(demo.wiring.clock, PaperClock):
@@ -141,13 +141,13 @@ def _has_candidate(demo: DemoRun, bar: datetime) -> bool:
     return any(verdicts and all(verdict.passed for verdict in verdicts) for verdicts in stored.values())
 
 
-def _await_cycle(demo: DemoRun, bar: datetime) -> None:
+def await_cycle(demo: DemoRun, bar: datetime, timeout_s: float = 120) -> None:
     """Wait until the cycle of `bar` is recorded and its run has ended well."""
 
     def recorded() -> bool:
         return demo.wiring.database.row(_CYCLE, {"account": demo.wiring.account, "bar": bar}) is not None
 
-    _wait(demo, recorded, 120, f"no cycle was recorded for the bar of {bar:%Y-%m-%d %H:%M} UTC")
+    _wait(demo, recorded, timeout_s, f"no cycle was recorded for the bar of {bar:%Y-%m-%d %H:%M} UTC")
     row = demo.wiring.database.row(_CYCLE, {"account": demo.wiring.account, "bar": bar})
     state = row["state"] if row else "unrecorded"
     demo.require(state in ("done", "expired"), f"the cycle of {bar:%Y-%m-%d %H:%M} UTC ended as {state}: {row}")

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tradewind.backtest.funding import market_rates
 from tradewind.backtest.replay import ReplaySettings, replay
 from tradewind.backtest.signals import SymbolSeries, model_forecast, symbol_series
 from tradewind.backtest.walk_forward import no_forecast, overlay
@@ -28,6 +29,7 @@ from tradewind.core.timeframes import from_ms, to_ms
 from tradewind.core.types import Bars, Instrument, SentimentState
 from tradewind.errors import MissingData
 from tradewind.fingerprint import code_sha256
+from tradewind.jobs.payments import is_margined
 
 _SHOWN = 20
 ZERO = Decimal(0)
@@ -116,6 +118,8 @@ def replay_cycles(ports: Ports, cycles: Sequence[CycleInputs], matching: Matchin
         # The newest bar's open is the last price there is; what was decided at its close met a later one.
         recorded={inputs.bar_ms: inputs for inputs in cycles[:-1]},
         recent_trades=start.portfolio.recent_trades,
+        # The paper exchange's rates are known of its market; a real one's are not stored.
+        funding=market_rates(series) if matching is not None and is_margined(instruments) else None,
         base_held={asset: held + baseline.get(asset, ZERO) for asset, held in dust.items()} | unmoved,
         baseline=baseline,
     )

@@ -9,7 +9,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -38,17 +39,20 @@ from tradewind.jobs.settling import Situation, ingest_fills, refresh
 
 # Sends are answered within this, or their task is dead or waiting.
 _ANSWER_TIME: Final = timedelta(seconds=1)
+# A decision waits so long for another task that is tending a position; it takes less.
+_FOLLOW_S: Final = 3.0
+_POLL_S: Final = 0.1
 # A human's trade leaves no order of ours behind: executions are looked for this far back.
 _FOREIGN_WINDOW: Final = timedelta(days=1)
 
 
 # ------------------------------------------------------------------------------------------------------- all positions
-def tend_all(ports: Ports, *, apply_rules: bool = True) -> list[str]:
-    """Bring every position up to date and under protection; returns what could not be done, in words."""
+def tend_all(ports: Ports, *, apply_rules: bool = True, only: Collection[str] | None = None) -> list[str]:
+    """Bring every position (of `only` these) up to date and under protection; returns what could not be done."""
     store = ports.trading_store
     live = {position.position_id: position.symbol for position in store.live_positions()}
     unfinished = {order.position_id: order.symbol for order in store.orders_in(sorted(LIVE))}
-    wanted = {**unfinished, **live}
+    wanted = {key: symbol for key, symbol in {**unfinished, **live}.items() if only is None or key in only}
     if not wanted:
         return []
     symbols = sorted(set(wanted.values()))
@@ -70,6 +74,37 @@ def tend_all(ports: Ports, *, apply_rules: bool = True) -> list[str]:
         if not done:
             problems.append(f"{position_id}: another task is at work on it")
     return problems
+
+
+def follow_bar(ports: Ports) -> list[str]:
+    """Apply the rules of the closed bar before anything is decided on it; returns what could not be done, in words.
+
+    As in a replay: what leaves at this close has made room, and a stop that moves has freed its risk. Whom the minute's
+    look has led there already is not looked at again; one that it is leading there now is waited for.
+    """
+    deadline = time.monotonic() + _FOLLOW_S
+    problems: list[str] = []
+    while behind := _behind(ports):
+        problems = tend_all(ports, only=behind)
+        if not _behind(ports) or time.monotonic() >= deadline:
+            break
+        time.sleep(_POLL_S)
+    return problems
+
+
+def _behind(ports: Ports) -> set[str]:
+    """Held positions that no rule of the newest closed and stored bar has seen."""
+    positions = [p for p in ports.trading_store.live_positions() if p.quantity > 0 and p.status is PositionStatus.OPEN]
+    if not positions:
+        return set()
+    timeframe = ports.params.decision_timeframe
+    newest_ms = last_closed_open_ms(to_ms(ports.clock.now()), timeframe)
+    stored_ms = ports.market_store.last_open_ms(sorted({p.symbol for p in positions}), timeframe)
+    return {
+        p.position_id
+        for p in positions
+        if to_ms(p.managed_bar or p.bar) < newest_ms <= stored_ms.get(p.symbol, 0)
+    }  # fmt: skip
 
 
 def tend_position(

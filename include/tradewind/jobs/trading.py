@@ -46,6 +46,7 @@ from tradewind.jobs.orders import submit, withdraw
 from tradewind.jobs.permission import entry_refusal, permission_now
 from tradewind.jobs.protection import converge_protection
 from tradewind.jobs.settling import Situation, refresh
+from tradewind.jobs.tending import follow_bar
 from tradewind.jobs.trading_inputs import champion, explained, read_inputs
 
 ZERO = Decimal(0)
@@ -69,10 +70,12 @@ def check_trading_allowed(ports: Ports, bar: datetime | None = None) -> dict[str
 
 
 def predict_signals(ports: Ports, bar: datetime) -> dict[str, Any]:
-    """Read every input of the bar, predict for all symbols in one batch, store both."""
+    """Let positions follow the closed bar, read every input of it, predict for all symbols in one batch, store both."""
     store = ports.trading_store
     inputs = store.cycle_inputs(bar)
+    untended: list[str] = []
     if inputs is None:
+        untended = follow_bar(ports)
         read = read_inputs(ports, bar)
         store.remember_strategy(ports.params)
         model, problem = champion(ports)
@@ -88,7 +91,7 @@ def predict_signals(ports: Ports, bar: datetime) -> dict[str, Any]:
         store.insert_cycle_inputs(predicted)
         inputs = _inputs(ports, bar)
     available = [s.symbol for s in inputs.symbols if s.prediction is not None]
-    return {"bar": bar.isoformat(), "predicted": len(available), "symbols": len(inputs.symbols)}
+    return {"bar": bar.isoformat(), "predicted": len(available), "symbols": len(inputs.symbols), "untended": untended}
 
 
 def _signal(prediction: Prediction) -> str:

@@ -18,7 +18,8 @@ from tradewind.core.regime import classify_regimes
 from tradewind.core.timeframes import timeframe_ms, to_ms
 from tradewind.core.types import Bars, FloatArray, Instrument, RegimeState, SentimentState
 from tradewind.errors import MissingData, ModelUnavailable
-from tradewind.jobs.equity import build_portfolio
+from tradewind.jobs.equity import build_portfolio, ensure_baseline
+from tradewind.jobs.payments import ingest_payments, is_margined
 from tradewind.jobs.permission import permission_now
 
 BAR: Final = timedelta(minutes=15)
@@ -46,6 +47,9 @@ def read_inputs(ports: Ports, bar: datetime) -> Read:
     sentiment = ports.state_store.sentiment_as_of(symbols, ports.clock.now())
     quality = ports.market_store.newest_quality(symbols, bar)
     instruments = ports.exchange.instruments(symbols)
+    if is_margined(instruments):
+        ensure_baseline(ports)  # what was paid before it lies in it
+        ingest_payments(ports)  # a funding of this very close counts
     portfolio = build_portfolio(ports)
     features: dict[str, tuple[datetime, FloatArray]] = {}
     found = []

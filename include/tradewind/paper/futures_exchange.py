@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from tradewind.core.futures import FUNDING_INTERVAL_MS, funding_rate, funding_times, make_brackets
+from tradewind.core.futures import FUNDING_INTERVAL_MS, RATE_UNITS, funding_times, make_brackets, rate_of_move
 from tradewind.core.futures_accounts import FuturesAccount, Income, IncomeKind
 from tradewind.core.futures_engine import FuturesEngine
 from tradewind.core.matching_book import MatchingSettings
@@ -37,11 +37,8 @@ _OTHER_BRACKETS: Final = make_brackets(
         ("5000000", "0.1", 5), ("10000000", "0.125", 4), ("20000000", "0.25", 2),
     ]
 )  # fmt: skip
-_PREMIUM_SHARE: Final = Decimal(20)
-"""The price change of eight hours is this many times the premium that funding is computed from."""
 MAX_ALGO_ORDERS: Final = 200
 MAX_CALLBACK_BPS: Final = 1_000
-RATE_UNITS: Final = 10**8
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +121,7 @@ class FuturesExchange:
 
     def funding_rate(self, symbol: str, moment: int) -> Decimal:
         """The rate settled at a funding moment, or due there if it settled now; known from the market alone."""
-        before, now = self.view.price(symbol, moment - FUNDING_INTERVAL_MS), self.view.price(symbol, moment)
-        premium = Decimal(0) if not before or not now else (Decimal(now) / before - 1) / _PREMIUM_SHARE
-        return funding_rate(premium)
+        return rate_of_move(self.view.price(symbol, moment - FUNDING_INTERVAL_MS), self.view.price(symbol, moment))
 
     def refresh(self, symbol: str, now_ms: int) -> None:
         """Show the engine the price of this moment; what it touches happens."""

@@ -87,13 +87,19 @@ class AirflowClient:
     def wait_for_dags(self, dag_ids: Sequence[str], timeout_s: float = 120.0) -> None:
         """Wait until every DAG has been parsed. Raises ServiceNotReady with the import errors."""
         deadline = time.monotonic() + timeout_s
-        while missing := sorted(set(dag_ids) - {dag["dag_id"] for dag in self.list_dags()}):
+        while missing := sorted(set(dag_ids) - self._known_dags()):
             if time.monotonic() > deadline:
                 errors = [f"{error['filename']}: {error['stack_trace']}" for error in self.import_errors()]
                 raise ServiceNotReady(
                     f"DAGs {missing} did not appear within {timeout_s:.0f} s; import errors: {errors}"
                 )
             time.sleep(0.5)
+
+    def _known_dags(self) -> set[str]:
+        try:
+            return {dag["dag_id"] for dag in self.list_dags()}
+        except AirflowUnreachable:
+            return set()  # a busy machine: it is asked again
 
     # --- runs --------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from tradewind.backtest.spilling import MappedSeries
 from tradewind.backtest.ticks import TickedSeries
 from tradewind.backtest.timeline import Timeline
 from tradewind.core.brackets import decimal_of
+from tradewind.core.decision import RANKED_DIGITS
 from tradewind.core.gates import SYMBOL_GATES, choose_signal
 from tradewind.core.inputs import CycleInputs
 from tradewind.core.matching_book import BarPath, MatchingSettings
@@ -69,6 +70,7 @@ def _is_simple(series: SymbolSeries) -> bool:
         and i.margin is None
         and i.active
         and i.target_rests
+        and i.bracket is not BracketSupport.EMULATED
         and i.min_quantity > 0
         and all(value == int(value) for value in whole)
         and i.min_notional_quote * _PPM * 100 == int(i.min_notional_quote * _PPM * 100)
@@ -230,7 +232,8 @@ def candidates_of(
         made.append(_records(own, params, market, place, chosen, rows[chosen]))
     found = np.concatenate([records for records, _ in made])
     expected = np.concatenate([values for _, values in made])
-    order = np.lexsort((found["symbol"], -expected, found["index"]))
+    ranked = np.array([-round(value, RANKED_DIGITS) for value in expected.tolist()])
+    order = np.lexsort((found["symbol"], ranked, found["index"]))
     out = found[order].view(np.recarray)
     if len(series) > 1 and params.max_consecutive_losses <= len(out):
         out.rank = _ranks(out, list(series), params, settings, market.times)
