@@ -1,7 +1,7 @@
 """Airflow imports this module by its name in every process, before anything else of ours.
 
 Two things can only be done here: sending a backfill's tasks to another pool than live ones of the same DAG, and
-preloading in a Celery worker, which loads no plugin before it forks its pool.
+preloading in a Celery worker, which loads no plugin before it forks its pool; its numba cache is filled meanwhile.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if sys.argv[1:3] == ["celery", "worker"]:
 
     @worker_init.connect(weak=False)
     def preload_before_fork(**_: object) -> None:
-        from tradewind.orchestration.preloading import preload
+        from tradewind.orchestration.preloading import compile_meanwhile, preload
 
+        compile_meanwhile()
         preload(sys.argv[1:])

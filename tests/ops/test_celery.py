@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,8 @@ worker_init.send(sender=None)
 assert {{"lightgbm", "xgboost", "catboost", "ccxt", "talib", "pandas"}} <= set(sys.modules)
 import threading
 assert threading.active_count() == 1, threading.enumerate()
+import psutil
+assert not psutil.Process().children()
 """
 
 
@@ -101,13 +104,24 @@ def test_bulk_work_cannot_fill_the_trading_worker(celery_config: dict[str, Any])
     assert parallelism - others >= 3
 
 
-def test_a_worker_preloads_before_it_forks(tmp_path: Path) -> None:
-    environment = {"PYTHONPATH": str(PROJECT_DIR / "include"), "PATH": "/usr/bin:/bin", "AIRFLOW_HOME": str(tmp_path)}
+def test_a_worker_preloads_before_it_forks_and_compiles_meanwhile(tmp_path: Path) -> None:
+    """The kernels of a cycle lie in numba's cache soon; the worker waits for them no longer than for its imports."""
+    compiled = tmp_path / "numba"
+    environment = {
+        "PYTHONPATH": str(PROJECT_DIR / "include"), "PATH": "/usr/bin:/bin", "AIRFLOW_HOME": str(tmp_path),
+        "NUMBA_CACHE_DIR": str(compiled),
+    }  # fmt: skip
     code = _WORKER.format(plugins=str(PROJECT_DIR / "plugins"))
-    answer = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=200
-    )
-    assert answer.returncode == 0, answer.stderr
+    # Into a file: a pipe would be read until the compiler too has closed it.
+    with (tmp_path / "said").open("w") as said:
+        answer = subprocess.run(
+            [sys.executable, "-c", code], env=environment, stdout=said, stderr=said, check=False, timeout=200
+        )
+    assert answer.returncode == 0, (tmp_path / "said").read_text()
+    deadline = time.monotonic() + 120
+    while not {path.name.partition(".")[0] for path in compiled.rglob("*.nbi")} >= {"rolling", "regime"}:
+        assert time.monotonic() < deadline, "nothing was compiled"
+        time.sleep(0.5)
     assert SERVICES["trading-worker"]["environment"]["AIRFLOW__CELERY__POOL"] == "prefork"
 
 
