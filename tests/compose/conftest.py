@@ -144,7 +144,8 @@ def stack(engine: Engine, compose_file: dict[str, Any]) -> Iterator[ComposeStack
         stack.compose("down", "--volumes", "--remove-orphans", "--timeout", "5", check=False)
         try:
             began = time.monotonic()
-            stack.compose("build", timeout_s=1800)
+            # All of our services are of one image; the classic builder would make it a dozen times at once.
+            stack.compose("build", "init", timeout_s=1800)
             stack.engine.docker("container", "prune", "--force")
             stack.engine.docker("image", "prune", "--force")
             stack.seconds["build"] = round(time.monotonic() - began, 1)
