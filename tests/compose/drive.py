@@ -21,6 +21,8 @@ from tests.support.invariants import judge
 from tradewind.core.types import OrderState
 from tradewind.demo import data_stages, model_stage, walk_stages
 from tradewind.demo.run import BAR, DemoOptions, DemoRun
+from tradewind.errors import TradingHalted
+from tradewind.jobs import safety
 from tradewind.jobs.permission import permission_now
 from tradewind.paper.admin import PaperAdmin
 from tradewind.settings import load_settings
@@ -127,16 +129,25 @@ def crash(demo: DemoRun) -> dict[str, Any]:
 
 
 def widen(demo: DemoRun) -> dict[str, Any]:
-    """History for the symbols that have come after the start: what a decision reads, and some to train on."""
+    """Trading is resumed, and the symbols that have come get history: what a decision reads, and some to train on."""
+    _wait(lambda: _is_resumed(demo), HEALED_WITHIN_S, "the latch could not be opened")
     conf = {
         "symbols": list(demo.wiring.symbols),
-        "timeframes": ["15m"],
-        "from": (demo.now() - WIDE_HISTORY).isoformat(),
+        "timeframes": ["15m", "1h"],
+        "from": (demo.start - WIDE_HISTORY).isoformat(),
         "to": demo.now().isoformat(),
     }
     demo.run_dag("backfill_history", conf, timeout_s=400)
     _wait(lambda: permission_now(demo.wiring).allowed, HEALED_WITHIN_S, "entries were not allowed")
     return {"symbols": len(demo.wiring.symbols), "bars": demo.count("SELECT count(*) FROM candles")}
+
+
+def _is_resumed(demo: DemoRun) -> bool:
+    try:
+        safety.resume(demo.wiring, "compose")
+    except TradingHalted:
+        return False
+    return True
 
 
 def measure(demo: DemoRun) -> dict[str, Any]:
@@ -173,6 +184,8 @@ def _one_cycle(demo: DemoRun) -> dict[str, float]:
     bar = walk_stages._step(demo)
     collection = f"compose__collect__{bar:%Y%m%dT%H%M}"
     demo.airflow.trigger_dag("collect_candles_15m", conf={}, run_id=collection)
+    if (bar + BAR).minute == 0:
+        demo.airflow.trigger_dag("collect_candles_1h", conf={}, run_id=f"compose__collect_1h__{bar:%Y%m%dT%H%M}")
     walk_stages._await_cycle(demo, bar)
     row = demo.wiring.database.row("SELECT run_id FROM cycles WHERE bar = %(bar)s", {"bar": bar})
     assert row is not None
@@ -211,6 +224,11 @@ def verdicts(demo: DemoRun) -> dict[str, Any]:
     return judge(demo.wiring, demo.start - timedelta(days=30 * MONTHS))
 
 
+def wide_verdicts(demo: DemoRun) -> dict[str, Any]:
+    """The same of all symbols, from where their history begins."""
+    return judge(demo.wiring, demo.start - WIDE_HISTORY)
+
+
 def _wait(condition: Callable[[], Any], timeout_s: float, complaint: str) -> Any:
     deadline = time.monotonic() + timeout_s
     while not (found := condition()):
@@ -220,7 +238,7 @@ def _wait(condition: Callable[[], Any], timeout_s: float, complaint: str) -> Any
     return found
 
 
-STEPS = (load, faults_off, data, train, trade, cycles, widen, measure, crash, verdicts)
+STEPS = (load, faults_off, data, train, trade, cycles, crash, verdicts, widen, measure, wide_verdicts)
 
 
 def main(name: str) -> None:
