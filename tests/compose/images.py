@@ -60,10 +60,10 @@ def make_stand_ins(engine: Engine, directory: Path, compose: dict[str, Any]) -> 
     if not engine.has_image(BASE):
         _bootstrap(root)
         engine.import_image(BASE, root)
-    sources = hashlib.sha256(b"".join(path.read_bytes() for path in (*_LOCKS, _DOCKERFILE))).hexdigest()
     for image, kind in pinned(compose).items():
-        # What the Dockerfile installs may have changed since.
-        label = f"sources={sources if kind == 'airflow' else kind}"
+        # What is installed in it may have changed since it was made.
+        sources = {"airflow": (*_LOCKS, _DOCKERFILE), "flower": (_FLOWER_LOCK,)}.get(kind, ())
+        label = f"sources={kind}-{hashlib.sha256(b''.join(path.read_bytes() for path in sources)).hexdigest()}"
         if engine.docker("images", "--quiet", "--filter", f"label={label}", image):
             continue
         context = directory / "context"
