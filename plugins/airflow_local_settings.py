@@ -1,12 +1,13 @@
 """Airflow imports this module by its name in every process, before anything else of ours.
 
 Two things can only be done here: sending a backfill's tasks to another pool than live ones of the same DAG, and
-preloading in a Celery worker, which loads no plugin before it forks its pool.
+preloading in a Celery worker, which loads no plugin before it forks its pool; its numba cache is filled meanwhile.
 """
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from airflow.models.taskinstance import TaskInstance
 
 __all__ = ["task_instance_mutation_hook"]
+
+# Read by include/ops/health.py.
+WORKER_ALIVE = Path("/tmp/celery_worker_alive")  # noqa: S108  (a container's own memory)
 
 
 def task_instance_mutation_hook(task_instance: TaskInstance, dag_run: DagRun | None = None) -> None:
@@ -27,10 +31,16 @@ def task_instance_mutation_hook(task_instance: TaskInstance, dag_run: DagRun | N
 
 
 if sys.argv[1:3] == ["celery", "worker"]:
-    from celery.signals import worker_init
+    from celery.signals import heartbeat_sent, worker_init
 
     @worker_init.connect(weak=False)
     def preload_before_fork(**_: object) -> None:
-        from tradewind.orchestration.preloading import preload
+        from tradewind.orchestration.preloading import compile_meanwhile, preload
 
+        compile_meanwhile()
         preload(sys.argv[1:])
+
+    @heartbeat_sent.connect(weak=False)
+    def tell_health_check(**_: object) -> None:
+        """Every two seconds while the broker is there. Asking Celery costs a second of processor, this file nothing."""
+        WORKER_ALIVE.touch()

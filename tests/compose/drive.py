@@ -21,6 +21,7 @@ from tests.support.invariants import judge
 from tradewind.core.types import OrderState
 from tradewind.demo import data_stages, model_stage, walk_stages
 from tradewind.demo.run import BAR, DemoOptions, DemoRun
+from tradewind.jobs.permission import permission_now
 from tradewind.paper.admin import PaperAdmin
 from tradewind.settings import load_settings
 from tradewind.stack import services
@@ -31,7 +32,11 @@ MONTHS = 12
 HANG_S = 25.0
 HEALED_WITHIN_S = 240.0
 # Bars measured without load, and as many with it.
-CYCLES = 12
+CYCLES = 20
+# So much history of every symbol as a decision reads and a training takes: 300 bars of four hours and some weeks.
+WIDE_HISTORY = timedelta(days=90)
+# Backfill runs that wait at any time of the measurement, and all of them.
+QUEUED, BACKFILLED = 100, 600
 
 
 def load(demo: DemoRun) -> dict[str, Any]:
@@ -121,21 +126,34 @@ def crash(demo: DemoRun) -> dict[str, Any]:
     return demo.summary
 
 
+def widen(demo: DemoRun) -> dict[str, Any]:
+    """The symbols that have come after the start get history: what a decision reads, and some to train on."""
+    conf = {
+        "symbols": list(demo.wiring.symbols),
+        "timeframes": ["15m", "1h"],
+        "from": (demo.start - WIDE_HISTORY).isoformat(),
+        "to": demo.now().isoformat(),
+    }
+    demo.run_dag("backfill_history", conf, timeout_s=400)
+    _wait(lambda: permission_now(demo.wiring).allowed, HEALED_WITHIN_S, "entries were not allowed")
+    return {"symbols": len(demo.wiring.symbols), "bars": demo.count("SELECT count(*) FROM candles")}
+
+
 def measure(demo: DemoRun) -> dict[str, Any]:
     """Trade cycles on the idle stack, then beside a retraining and a hundred queued backfill runs."""
-    walk_stages.step(demo)
     _one_cycle(demo)  # the first one after a start still loads its model
     idle = [_one_cycle(demo) for _ in range(CYCLES)]
-    first = demo.start - timedelta(days=2)
+    first = demo.start - timedelta(days=10)
     training = demo.airflow.trigger_dag("retrain_models", conf={"reason": "load"}, run_id=f"compose__{time.time():.0f}")
+    # A hundred at a time, and so many in all that they do not end before the last cycle.
     demo.airflow.create_backfill(
-        "collect_candles_15m", first, first + 99 * BAR, max_active_runs=100, reprocess="completed"
+        "collect_candles_15m", first, first + (BACKFILLED - 1) * BAR, max_active_runs=QUEUED, reprocess="completed"
     )
-    _wait(lambda: len(_running(demo, "collect_candles_15m")) > 50, 60, "the backfill does not begin")
+    _wait(lambda: len(_running(demo)) > 0.9 * QUEUED, 60, "the backfill does not begin")
     loaded, waiting = [], []
     for _ in range(CYCLES):
         loaded.append(_one_cycle(demo))
-        waiting.append(len(_running(demo, "collect_candles_15m")))
+        waiting.append(len(_running(demo)))
     busy = demo.airflow.dag_run("retrain_models", training["dag_run_id"])["state"]
     return {
         "symbols": len(demo.wiring.symbols),
@@ -146,36 +164,58 @@ def measure(demo: DemoRun) -> dict[str, Any]:
     }
 
 
-def _running(demo: DemoRun, dag_id: str) -> list[dict[str, Any]]:
-    return [run for run in demo.airflow.dag_runs(dag_id, run_type="backfill") if run["state"] in ("queued", "running")]
+def _running(demo: DemoRun) -> list[dict[str, Any]]:
+    return list(demo.airflow.dag_runs("collect_candles_15m", run_type="backfill", state="running"))
 
 
-def _one_cycle(demo: DemoRun) -> tuple[float, float]:
-    """Seconds of one trade cycle's run, and from its wake-up to the start of its first task."""
+def _one_cycle(demo: DemoRun) -> dict[str, float]:
+    """Seconds from the wake-up, which is the end of the bar's collection: to each task's start and end, and to all."""
     bar = walk_stages.step(demo)
-    demo.airflow.trigger_dag("collect_candles_15m", conf={}, run_id=f"compose__collect__{bar:%Y%m%dT%H%M}")
+    collection = f"compose__collect__{bar:%Y%m%dT%H%M}"
+    demo.airflow.trigger_dag("collect_candles_15m", conf={}, run_id=collection)
+    if (bar + BAR).minute == 0:
+        demo.airflow.trigger_dag("collect_candles_1h", conf={}, run_id=f"compose__collect_1h__{bar:%Y%m%dT%H%M}")
     walk_stages.await_cycle(demo, bar)
     row = demo.wiring.database.row("SELECT run_id FROM cycles WHERE bar = %(bar)s", {"bar": bar})
     assert row is not None
     run = demo.airflow.wait_dag_run("run_trade_cycle", row["run_id"], timeout_s=60)
-    tasks = demo.airflow.task_instances("run_trade_cycle", row["run_id"])
-    woken, ended = (datetime.fromisoformat(run[name]) for name in ("queued_at", "end_date"))
-    started = min(datetime.fromisoformat(task["start_date"]) for task in tasks if task["start_date"])
-    return (ended - woken).total_seconds(), (started - woken).total_seconds()
+    (collected,) = demo.airflow.task_instances("collect_candles_15m", collection)
+    woken = _moment(collected["end_date"])
+    tasks = [task for task in demo.airflow.task_instances("run_trade_cycle", row["run_id"]) if task["start_date"]]
+    found = {
+        "collect": (woken - _moment(collected["queued_when"])).total_seconds(),
+        "start": (min(_moment(task["start_date"]) for task in tasks) - woken).total_seconds(),
+        "cycle": (_moment(run["end_date"]) - woken).total_seconds(),
+    }
+    for task in tasks:
+        spent = (_moment(task["end_date"]) - _moment(task["start_date"])).total_seconds()
+        found[task["task_id"]] = max(spent, found.get(task["task_id"], 0.0))
+    demo.say(f"bar {bar:%m-%d %H:%M}  " + "  ".join(f"{name} {value:.2f}" for name, value in found.items()))
+    return found
 
 
-def _figures(measured: list[tuple[float, float]]) -> dict[str, float]:
-    runs, starts = (sorted(values) for values in zip(*measured, strict=True))
-    last = -(-len(runs) * 95 // 100) - 1
-    return {
-        "cycle_median_s": round(median(runs), 2), "cycle_p95_s": round(runs[last], 2),
-        "start_median_s": round(median(starts), 2), "start_p95_s": round(starts[last], 2),
-    }  # fmt: skip
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _figures(measured: list[dict[str, float]]) -> dict[str, float]:
+    """Median and 95th percentile of each span; a span that only some cycles have is of those."""
+    figures = {}
+    for name in dict.fromkeys(name for found in measured for name in found):
+        values = sorted(found[name] for found in measured if name in found)
+        figures[f"{name}_median_s"] = round(median(values), 2)
+        figures[f"{name}_p95_s"] = round(values[-(-len(values) * 95 // 100) - 1], 2)
+    return figures
 
 
 def verdicts(demo: DemoRun) -> dict[str, Any]:
     """Every invariant with what breaks it: nothing, it is hoped."""
     return judge(demo.wiring, demo.start - timedelta(days=30 * MONTHS))
+
+
+def wide_verdicts(demo: DemoRun) -> dict[str, Any]:
+    """The same of all symbols, from where their history begins."""
+    return judge(demo.wiring, demo.start - WIDE_HISTORY)
 
 
 def _wait(condition: Callable[[], Any], timeout_s: float, complaint: str) -> Any:
@@ -187,7 +227,7 @@ def _wait(condition: Callable[[], Any], timeout_s: float, complaint: str) -> Any
     return found
 
 
-STEPS = (load, faults_off, data, train, trade, cycles, crash, measure, verdicts)
+STEPS = (load, faults_off, data, train, trade, cycles, verdicts, widen, measure, crash, wide_verdicts)
 
 
 def main(name: str) -> None:

@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ REPOSITORIES = {
     "prom/statsd-exporter": "statsd-exporter",
     "prom/prometheus": "prometheus",
     "grafana/grafana": "grafana",
+    "mher/flower": "flower",
 }
 _PACKAGES = (
     "ca-certificates", "curl", "postgresql", "procps", "prometheus", "python-is-python3", "python3-venv",
@@ -41,6 +43,7 @@ _PACKAGES = (
 _USERS = {999: "server", 472: "grafana", 50000: "airflow"}
 _DOCKERFILE = PROJECT_DIR / "include" / "ops" / "Dockerfile"
 _LOCKS = (PROJECT_DIR / "requirements.txt", PROJECT_DIR / "include" / "ops" / "requirements-image.txt")
+_FLOWER_LOCK = STAND_INS / "flower" / "requirements.txt"
 
 
 def pinned(compose: dict[str, Any]) -> dict[str, str]:
@@ -57,10 +60,10 @@ def make_stand_ins(engine: Engine, directory: Path, compose: dict[str, Any]) -> 
     if not engine.has_image(BASE):
         _bootstrap(root)
         engine.import_image(BASE, root)
-    sources = hashlib.sha256(b"".join(path.read_bytes() for path in (*_LOCKS, _DOCKERFILE))).hexdigest()
     for image, kind in pinned(compose).items():
-        # What the Dockerfile installs may have changed since.
-        label = f"sources={sources if kind == 'airflow' else kind}"
+        # What is installed in it may have changed since it was made.
+        sources = {"airflow": (*_LOCKS, _DOCKERFILE), "flower": (_FLOWER_LOCK,)}.get(kind, ())
+        label = f"sources={kind}-{hashlib.sha256(b''.join(path.read_bytes() for path in sources)).hexdigest()}"
         if engine.docker("images", "--quiet", "--filter", f"label={label}", image):
             continue
         context = directory / "context"
@@ -68,8 +71,10 @@ def make_stand_ins(engine: Engine, directory: Path, compose: dict[str, Any]) -> 
         shutil.copytree(STAND_INS / kind, context)
         if kind == "airflow":
             _fetch_packages(root, context / "packages")
-            _fetch_wheels(root, directory / "wheels")
+            _fetch_wheels(root, directory / "wheels", _LOCKS)
             shutil.copytree(directory / "wheels", context / "wheels", copy_function=os.link)
+        if kind == "flower":
+            _fetch_wheels(root, context / "wheels", (_FLOWER_LOCK,))
         if kind == "statsd-exporter":
             shutil.copy(PROJECT_DIR / "tests" / "support" / "statsd_exporter.py", context)
         engine.docker("build", "--network", "none", "--label", label, "--tag", image, str(context), timeout_s=1200)
@@ -117,18 +122,18 @@ def _fetch_packages(root: Path, target: Path) -> None:
     (target / "Packages").write_text("\n".join(index))
 
 
-def _fetch_wheels(root: Path, target: Path) -> None:
-    """Every package of both locks, for the root's Python, compared with its hashes here and again in the image."""
+def _fetch_wheels(root: Path, target: Path, locks: Iterable[Path]) -> None:
+    """Every package of these locks, for the root's Python, compared with its hashes here and again in the image."""
     script = "import platform; print(platform.python_version())"
     version = _call("chroot", str(root), "python3", "-c", script).strip()
     minor = version.rpartition(".")[0]
     assert minor == "{}.{}".format(*sys.version_info), f"run this test with Python {minor}, as Debian has it here"
     target.mkdir(exist_ok=True)
-    tools, wanted = target.with_name("fetching"), target.with_name("wanted.txt")
+    tools, wanted = root.with_name("fetching"), root.with_name("wanted.txt")
     if not tools.exists():
         _call(sys.executable, "-m", "venv", str(tools))
     environment = {"python_version": minor, "python_full_version": version}
-    wanted.write_text("".join(_wanted(lock, environment) for lock in _LOCKS))
+    wanted.write_text("".join(_wanted(lock, environment) for lock in locks))
     _call(str(tools / "bin" / "pip"), "download", "-q", "--no-deps", "--require-hashes", "--only-binary", ":all:",
           "-d", str(target), "-r", str(wanted))  # fmt: skip
 

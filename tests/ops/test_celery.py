@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import subprocess
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +44,21 @@ worker_init.send(sender=None)
 assert {{"lightgbm", "xgboost", "catboost", "ccxt", "talib", "pandas"}} <= set(sys.modules)
 import threading
 assert threading.active_count() == 1, threading.enumerate()
+import psutil
+assert not psutil.Process().children()
+"""
+
+_BEATING = """
+import sys
+sys.argv = ["airflow", "celery", "worker", "-q", "trading"]
+sys.path.insert(0, {plugins!r})
+import airflow_local_settings
+from pathlib import Path
+airflow_local_settings.WORKER_ALIVE = Path({alive!r})
+from celery import Celery
+from celery.signals import worker_init
+worker_init.disconnect(airflow_local_settings.preload_before_fork)
+Celery(broker="memory://").worker_main(["worker", "--pool", "solo", "--without-gossip", "--without-mingle"])
 """
 
 
@@ -101,14 +119,50 @@ def test_bulk_work_cannot_fill_the_trading_worker(celery_config: dict[str, Any])
     assert parallelism - others >= 3
 
 
-def test_a_worker_preloads_before_it_forks(tmp_path: Path) -> None:
-    environment = {"PYTHONPATH": str(PROJECT_DIR / "include"), "PATH": "/usr/bin:/bin", "AIRFLOW_HOME": str(tmp_path)}
+def test_a_worker_preloads_before_it_forks_and_compiles_meanwhile(tmp_path: Path) -> None:
+    """The kernels of a cycle lie in numba's cache soon; the worker waits for them no longer than for its imports."""
+    compiled = tmp_path / "numba"
+    environment = {
+        "PYTHONPATH": str(PROJECT_DIR / "include"), "PATH": "/usr/bin:/bin", "AIRFLOW_HOME": str(tmp_path),
+        "NUMBA_CACHE_DIR": str(compiled),
+    }  # fmt: skip
     code = _WORKER.format(plugins=str(PROJECT_DIR / "plugins"))
-    answer = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=200
-    )
-    assert answer.returncode == 0, answer.stderr
+    # Into a file: a pipe would be read until the compiler too has closed it.
+    with (tmp_path / "said").open("w") as said:
+        answer = subprocess.run(
+            [sys.executable, "-c", code], env=environment, stdout=said, stderr=said, check=False, timeout=200
+        )
+    assert answer.returncode == 0, (tmp_path / "said").read_text()
+    deadline = time.monotonic() + 120
+    while not {path.name.partition(".")[0] for path in compiled.rglob("*.nbi")} >= {"rolling", "regime"}:
+        assert time.monotonic() < deadline, "nothing was compiled"
+        time.sleep(0.5)
     assert SERVICES["trading-worker"]["environment"]["AIRFLOW__CELERY__POOL"] == "prefork"
+
+
+def test_a_worker_is_well_while_its_heart_beats(tmp_path: Path) -> None:
+    """A Celery worker touches the file that its container's health check looks at; an old one is no sign of life."""
+    spec = importlib.util.spec_from_file_location("health", PROJECT_DIR / "include" / "ops" / "health.py")
+    assert spec is not None
+    assert spec.loader is not None
+    health = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(health)
+    alive = tmp_path / "alive"
+    assert not health.worker_beats(alive)
+    code = _BEATING.format(plugins=str(PROJECT_DIR / "plugins"), alive=str(alive))
+    environment = {"PYTHONPATH": str(PROJECT_DIR / "include"), "PATH": "/usr/bin:/bin", "AIRFLOW_HOME": str(tmp_path)}
+    worker = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    try:
+        deadline = time.monotonic() + 60
+        while not health.worker_beats(alive):
+            assert worker.poll() is None
+            assert time.monotonic() < deadline, "its heart does not beat"
+            time.sleep(0.2)
+    finally:
+        worker.kill()
+        worker.wait()
+    os.utime(alive, (time.time() - 61, time.time() - 61))
+    assert not health.worker_beats(alive)
 
 
 def test_tasks_find_the_servers_by_the_file_of_connections(tmp_path: Path) -> None:

@@ -38,9 +38,11 @@ class Recorder:
 
     def __init__(self) -> None:
         self.changes: list[tuple[str, str]] = []
+        self.details: list[str] = []
 
     def changed(self, name: str, state: str, detail: str = "") -> None:
         self.changes.append((name, state))
+        self.details.append(detail)
 
 
 @pytest.fixture(autouse=True)
@@ -138,6 +140,34 @@ def test_a_killed_service_starts_again_without_its_orphans(tmp_path: Path, make:
     state = StackState.load(state_file(tmp_path))
     assert state is not None
     assert state.processes[0].restarts == 1
+
+
+@pytest.mark.parametrize(("well_after_s", "waits"), [(0.0, ["0", "0", "0"]), (60.0, ["0", "1", "2"])])
+def test_what_was_well_before_it_died_starts_again_at_once(
+    tmp_path: Path,
+    make: Callable[..., Supervisor],
+    monkeypatch: pytest.MonkeyPatch,
+    well_after_s: float,
+    waits: list[str],
+) -> None:
+    """Each wait is longer only for what died before it had answered for a while."""
+    monkeypatch.setattr(supervisor_module, "_WELL_AFTER_S", well_after_s)
+    monkeypatch.setattr(supervisor_module, "_FIRST_BACKOFF_S", 0.4)
+    monkeypatch.setattr(supervisor_module, "_PROBE_SOON_S", 0.05)
+    recorder = Recorder()
+    make(listener(tmp_path, "killed"), reporter=recorder).start()
+    for restarts in (1, 2, 3):
+        os.kill(pids(tmp_path)["killed"], signal.SIGKILL)
+        until(lambda restarts=restarts: _is_ready_again(tmp_path, restarts))
+    said = [detail for detail in recorder.details if "starts again in" in detail]
+    assert [detail.split("starts again in ")[1].split(" s")[0] for detail in said] == waits
+
+
+def _is_ready_again(tmp_path: Path, restarts: int) -> bool:
+    state = StackState.load(state_file(tmp_path))
+    assert state is not None
+    (process,) = state.processes
+    return process.restarts == restarts and process.state == "ready"
 
 
 def test_a_service_that_hangs_is_restarted(

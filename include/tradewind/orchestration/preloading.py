@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gc
 import importlib
+import subprocess
+import sys
 from functools import cache
 
 _EDGE = (
@@ -70,6 +72,16 @@ def _warm_execution_client() -> None:
 
     # Nothing is sent; making it opens no connection.
     Client(base_url="http://127.0.0.1:1/execution/", token="").close()
+
+
+def compile_meanwhile() -> None:
+    """Fill numba's cache beside the starting worker, so that no container's first cycle waits for its compiler.
+
+    Nobody waits for it, and the shell that starts it ends at once: whoever is process 1 takes the child over, and the
+    worker that forks is left with neither a thread nor a zombie.
+    """
+    command = ["/bin/sh", "-c", '"$0" -m tradewind.stack.kernels &', sys.executable]
+    subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
 
 
 @cache

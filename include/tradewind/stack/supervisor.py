@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -27,8 +27,9 @@ from tradewind.stack.state import ProcessState, StackState
 
 _FIRST_BACKOFF_S = 1.0
 _LONGEST_BACKOFF_S = 60.0
-# A service that has run this long is well again: its next death is restarted at once.
-_WELL_AFTER_S = 300.0
+# Back-off is against what dies as soon as it runs. One that has answered for this long is well again: killed ten times
+# in ten minutes, it is started again at once each time, and what needs it does not give up meanwhile.
+_WELL_AFTER_S = 30.0
 _PROBE_EVERY_S = 15.0
 # What was started again is asked sooner, so that nobody is told for long that it is away.
 _PROBE_SOON_S = 2.0
@@ -111,9 +112,21 @@ class _Running:
     started_s: float
     answered_s: float
     log_size: int  # before it was started
+    first_answer_s: float | None = None
     restarts: int = 0
-    backoff_s: float = _FIRST_BACKOFF_S
+    backoff_s: float = field(default_factory=lambda: _FIRST_BACKOFF_S)
     restart_at_s: float | None = None
+
+    def answers(self) -> bool:
+        """Note that it answers; returns whether that is the first time."""
+        self.answered_s = time.monotonic()
+        if self.first_answer_s is not None:
+            return False
+        self.first_answer_s = self.answered_s
+        return True
+
+    def was_well(self, now_s: float) -> bool:
+        return self.first_answer_s is not None and now_s - self.first_answer_s > _WELL_AFTER_S
 
 
 class Supervisor:
@@ -220,7 +233,7 @@ class Supervisor:
                     f"{service.name} did not answer within {service.start_timeout_s:.0f} s (see {service.log})"
                 )
             time.sleep(0.1)
-        running.answered_s = time.monotonic()
+        running.answers()
         self._save()
 
     # --- watch -------------------------------------------------------------------------------------------------------
@@ -240,7 +253,7 @@ class Supervisor:
             code = running.process.poll()
             if code is None:
                 return
-            if now_s - running.started_s > _WELL_AFTER_S:
+            if running.was_well(now_s):
                 running.backoff_s = _FIRST_BACKOFF_S
             running.restart_at_s = now_s + running.backoff_s
             said = last_words(service.log, running.log_size)
@@ -271,9 +284,7 @@ class Supervisor:
                 if running.restart_at_s is not None:
                     continue
                 if service.ready():
-                    first = running.answered_s <= running.started_s
-                    running.answered_s = time.monotonic()
-                    if first:
+                    if running.answers():
                         self._save()
                     if service.name in silent or running.restarts:
                         self._reporter.changed(service.name, states.READY)
@@ -285,7 +296,7 @@ class Supervisor:
                     silent.add(service.name)
 
     def _anything_starts(self) -> bool:
-        return any(running.answered_s <= running.started_s for running in list(self._running.values()))
+        return any(running.first_answer_s is None for running in list(self._running.values()))
 
     def reload(self) -> None:
         """Restart, one after the other, the services that run our code."""
@@ -378,7 +389,7 @@ class Supervisor:
         running = self._running.get(service.name)
         if running is None:
             return ProcessState(service.name, "waiting", None, service.port, str(service.log))
-        state = states.READY if running.answered_s > running.started_s else states.STARTING
+        state = states.STARTING if running.first_answer_s is None else states.READY
         if running.restart_at_s is not None:
             state = states.RESTARTING
         return ProcessState(service.name, state, running.mark, service.port, str(service.log), running.restarts)
