@@ -14,16 +14,17 @@ from tradewind.core.resampling import BASE_MS
 from tradewind.core.risk import last_full_row
 from tradewind.core.sizing import unit_risk
 
+from .entering import kept_lots
 from .layout import (
     Account,
     Market,
     Records,
     Stop,
 )
-from .trading import LARGEST, kept_lots, price_of, slot_of
+from .marks import NEAR
+from .trading import LARGEST, price_of, slot_of
 
 DONE, TOO_CLOSE, REFUSED = int(Stop.DONE), int(Stop.TOO_CLOSE), -1
-NEAR = 1e-9  # relative to what is compared
 NO_LIMIT = 1.5  # no correlation reaches it
 UNKNOWN = 2.0  # a correlation that cannot be known
 WINDOW_MS = 30 * 86_400_000  # as far back as live looks for losses and cooldowns
@@ -116,7 +117,7 @@ def correlation(market: Market, a: int, b: int, index: int, window: int, is_limi
         first += 1
     count = 0
     for i in range(first + 1, index + 1):
-        count += known[a, i] & known[b, i]
+        count += int(known[a, i] & known[b, i])
     if count < window / 2:
         return UNKNOWN
     if not is_limited:

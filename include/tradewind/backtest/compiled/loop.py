@@ -13,25 +13,19 @@ from typing import Any
 import numpy as np
 
 from tradewind.core import gates, matching_arithmetic, position_kernels, risk, sizing
-from tradewind.core.matching_arithmetic import half_spread, touch_level
-from tradewind.core.matching_types import ATOMS_PER_UNIT
 from tradewind.core.position_kernels import manage_close
-from tradewind.core.positions import EXIT_TIME, HOLD, MOVE_STOP
+from tradewind.core.positions import EXIT_TIME, MOVE_STOP
 from tradewind.core.resampling import BASE_MS
 
-from . import deciding, layout, trading
-from .deciding import NEAR, decide
-from .layout import (
-    MAX_LOTS,
-    Account,
-    Market,
-    Records,
-    Stop,
-)
+from . import deciding, entering, layout, marks, quiet, trading
+from .deciding import decide
+from .entering import enter
+from .layout import Account, Market, Records, Stop
+from .marks import NEAR, mark, mark_open, worth
+from .quiet import pass_over
 from .trading import (
     FULL,
     bid_at,
-    enter,
     enter_window,
     leave,
     meet,
@@ -42,8 +36,7 @@ from .trading import (
     slot_of,
 )
 
-DAY_MS = 86_400_000
-DONE, GAP, LIMIT_NEAR, STOP_FAILED = int(Stop.DONE), int(Stop.GAP), int(Stop.LIMIT_NEAR), int(Stop.STOP_FAILED)
+DONE, GAP, STOP_FAILED = int(Stop.DONE), int(Stop.GAP), int(Stop.STOP_FAILED)
 
 
 def run(market: Market, terms: Records, account: Account, candidates: Records) -> int:
@@ -64,10 +57,10 @@ def run(market: Market, terms: Records, account: Account, candidates: Records) -
             stopped = mark_open(market, terms, account, index)
         else:
             until = candidates[c].index if c < len(candidates) else len(market.times)
-            quiet = pass_over(market, terms, account, index, until)
+            passed = pass_over(market, terms, account, index, until)
             state.visited += 1
-            index += quiet
-            if quiet > 0:
+            index += passed
+            if passed > 0:
                 continue
             stopped = live_through(market, terms, account, candidates, index)
         end = c
@@ -103,42 +96,6 @@ def give_back(account: Account) -> None:
         account.books[s].held = account.books[s].saved_held
     for index in range(account.state.index, len(account.drawn)):
         account.drawn[index] = np.nan
-
-
-# --------------------------------------------------------------------------------------------------------------- marks
-def worth(market: Market, terms: Records, account: Account) -> float:
-    """Capital and cash, and what is held at the bid around the last price, in quote."""
-    total = float((terms.capital + account.state.cash) / ATOMS_PER_UNIT)
-    for k in range(account.state.live):
-        p = account.positions[k]
-        symbol = market.symbols[p.symbol]
-        total += p.held / ATOMS_PER_UNIT * price_of(symbol, bid_at(terms, account.books[p.symbol].last))
-    return total
-
-
-def mark(terms: Records, account: Account, equity: float) -> int:
-    """Keep a mark, and tell whether the breaker may want to act on it."""
-    state = account.state
-    state.last_mark = equity
-    state.peak = max(state.peak, equity)
-    return LIMIT_NEAR if is_limit_near(terms, equity, state.day_open, state.peak) else DONE
-
-
-def is_limit_near(terms: Records, equity: float, day_open: float, peak: float) -> bool:
-    """Is a limit of the breaker reached, or nearly?"""
-    return bool(
-        equity - day_open <= (NEAR - terms.max_daily_loss_frac) * day_open
-        or equity - peak <= (NEAR - terms.max_drawdown_frac) * peak
-    )
-
-
-def mark_open(market: Market, terms: Records, account: Account, index: int) -> int:
-    """The mark at the open after a bar, which may begin a day."""
-    equity = worth(market, terms, account)
-    day = (market.times[index] + BASE_MS) // DAY_MS
-    if day != account.state.day:
-        account.state.day, account.state.day_open = day, equity
-    return mark(terms, account, equity)
 
 
 # ----------------------------------------------------------------------------------------------------------------- bar
@@ -195,87 +152,6 @@ def show_open(market: Market, terms: Records, account: Account, index: int, know
         if stopped:
             return stopped
     return DONE
-
-
-def pass_over(market: Market, terms: Records, account: Account, index: int, until: int) -> int:
-    """Live through the bars [index, until) as far as nothing happens in them but marks and new best closes: how many.
-
-    All that they are asked is taken into local names once; `live_through` would look it up at every bar.
-    """
-    live, last = account.state.live, len(market.times) - 1
-    positions, symbols, books = account.positions, market.symbols, account.books
-    times, follows, present, drawn, state = market.times, market.follows, market.present, account.drawn, account.state
-    opens, highs, lows, closes, quotes = market.open, market.high, market.low, market.close, market.close_quote
-    quiets = account.quiets
-    if not follows[index - 1]:
-        return 0
-    for k in range(live):
-        quiets[k].low, quiets[k].high = quiet_bounds(market, terms, account, k)
-        p, symbol = positions[k], symbols[positions[k].symbol]
-        quiets[k].initial_stop, quiets[k].stop = price_of(symbol, p.initial_stop), price_of(symbol, p.stop)
-        quiets[k].quantity = p.held / ATOMS_PER_UNIT
-    cash = (terms.capital + account.state.cash) / ATOMS_PER_UNIT
-    peak, day_open, day = state.peak, state.day_open, account.state.day
-    begun = index
-    while index < until and index < last and follows[index]:
-        at_close, at_open, quiet = cash, cash, True
-        for k in range(live):
-            p = positions[k]
-            s = p.symbol
-            now = opens[s, index + 1]
-            quiet = (
-                present[s, index] and present[s, index + 1]
-                and min(lows[s, index], now) > quiets[k].low and max(highs[s, index], now) < quiets[k].high
-            )  # fmt: skip
-            if not quiet:
-                break
-            symbol = symbols[s]
-            action, _, best = manage_close(
-                1.0, p.entry_price, quiets[k].initial_stop, quiets[k].stop, p.best_close, quotes[s, index], p.atr,
-                (times[index] - p.bar_ms) // BASE_MS, terms.horizon_bars, terms.break_even_r, terms.trail_atr,
-                terms.min_stop_move_atr, symbol.fee_frac, symbol.market_frac, symbol.tick,
-            )  # fmt: skip
-            if action != HOLD:
-                quiet = False
-                break
-            quiets[k].best_close = best
-            at_close += quiets[k].quantity * price_of(symbol, bid_at(terms, closes[s, index]))
-            at_open += quiets[k].quantity * price_of(symbol, bid_at(terms, now))
-        if not quiet:
-            break
-        today = (times[index] + BASE_MS) // DAY_MS
-        reference = at_open if today != day else day_open
-        high = max(peak, at_close)
-        top = max(high, at_open)
-        if is_limit_near(terms, at_close, day_open, high) or is_limit_near(terms, at_open, reference, top):
-            break
-        peak, day, day_open = top, today, reference
-        drawn[index], state.last_mark = at_close, at_open
-        for k in range(live):
-            positions[k].best_close = quiets[k].best_close
-        index += 1
-    state.peak, state.day_open, account.state.day = peak, day_open, day
-    if index > begun:
-        for k in range(live):
-            books[positions[k].symbol].last = opens[positions[k].symbol, index]
-    return index - begun
-
-
-def quiet_bounds(market: Market, terms: Records, account: Account, k: int) -> tuple[int, int]:
-    """(low, high) in ticks: a price between them touches no leg of a position, nor where a stop is taken for failed."""
-    p = account.positions[k]
-    symbol = market.symbols[p.symbol]
-    one_r = p.entry_price - price_of(symbol, p.initial_stop)
-    failed = int((p.entry_price - min(terms.failed_stop_r, p.entry_price / one_r) * one_r) / symbol.tick)
-    # What counts is the bid, half a spread away; two ticks for the rounding.
-    low = max(p.stop, failed + half_spread(max(failed, 1), terms.half_spread_ppm, 0) + 2)
-    high = 1 << 62
-    for j in range(MAX_LOTS):
-        lot = account.lots[k, j]
-        if lot.lots > 0:
-            half = half_spread(lot.target, terms.half_spread_ppm, 0)
-            high = min(high, touch_level(lot.target, -1, half, terms.needs_trade_through))
-    return low, high
 
 
 def sort_symbols(account: Account) -> int:
@@ -364,4 +240,4 @@ def compiled_run() -> Any:
 
     here = sys.modules[__name__]
     shared = (matching_arithmetic, gates, sizing, risk, position_kernels)
-    return compiled_with(layout, trading, deciding, here, *shared)(run)
+    return compiled_with(layout, trading, entering, marks, quiet, deciding, here, *shared)(run)
