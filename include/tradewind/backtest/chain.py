@@ -29,7 +29,7 @@ from .funnel import Funnel
 from .holding import Holding
 from .marks import Marks
 from .settings import ReplaySettings
-from .signals import SymbolSeries
+from .signals import SymbolSeries, judged_at_once
 from .skipping import next_event
 from .tending import Tending
 from .timeline import Waiting, find_candidates
@@ -56,6 +56,9 @@ class Chain(Tending):
         self.opened = -1  # the index of the bar whose open the market has already shown
         self.visited = 0
         self.waiting = Waiting(find_candidates(self.series, params, settings, self.sides, self.timeline, self.funnel))
+        if settings.recorded is None:
+            for symbol, rows in self.waiting.rows_of(self.timeline).items():
+                self.series[symbol] = judged_at_once(self.series[symbol], rows)
 
     # ------------------------------------------------------------------------------------------------------------ loop
     def run(self, index: int = 0, *, until_calm: bool = False) -> int:

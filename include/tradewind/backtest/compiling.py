@@ -28,18 +28,25 @@ def compiled_with(*modules: ModuleType) -> Callable[[Function], Function]:
                 register_jitable(called)
         register_jitable(function)
         names = {function.__module__} | {module.__name__ for module in modules}
-        stamp = sources_sha256(tuple(sorted(names)))
-
-        @njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
-        def entry(*arguments: Any) -> Any:
-            # A value from outside that is used belongs to the key under which numba keeps what it has compiled.
-            assert len(stamp) > 0
-            return function(*arguments)
-
-        found: Function = entry
+        made = _entry(sources_sha256(tuple(sorted(names))))
+        # A name of its own, by which numba's cache keeps it apart; the function as a global, for as part of the key it
+        # would make another one in every process.
+        entry = FunctionType(made.__code__, {"__name__": __name__, "_function": function}, closure=made.__closure__)
+        entry.__qualname__ = f"{function.__module__}.{function.__qualname__}".replace(".", "_")
+        found: Function = njit(cache=True)(entry)
         return found
 
     return compiled
+
+
+def _entry(stamp: str) -> FunctionType:
+    def entry(*arguments: Any) -> Any:
+        # A value from outside that is used belongs to the key under which numba keeps what it has compiled.
+        assert len(stamp) > 0
+        return _function(*arguments)  # type: ignore[name-defined]  # noqa: F821  # `compiled_with` says which
+
+    assert isinstance(entry, FunctionType)
+    return entry
 
 
 def functions_of(module: ModuleType) -> list[FunctionType]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from tradewind.core.candles import empty_bars
 from tradewind.core.inputs import SymbolInputs
 from tradewind.core.market_numbers import MarketColumns, market_columns
 from tradewind.core.params import StrategyParams
-from tradewind.core.quality import QualityRules, judge_quality
+from tradewind.core.quality import QualityRules, judge_quality, surely_sound
 from tradewind.core.regime import (
     FAMILIES,
     REGIMES,
@@ -91,6 +91,7 @@ class SymbolSeries:
     measures: RegimeMeasures
     sentiment: tuple[SentimentState, ...] = ()  # ascending by as_of
     quality: QualityRules | None = None  # what live asks of the bars before an entry; None asks nothing
+    sound: frozenset[int] = frozenset()  # rows of which it is known that those bars are fit
 
     def __len__(self) -> int:
         return len(self.bars)
@@ -153,8 +154,10 @@ class SymbolSeries:
         """What live's check says of the bars up to this one. Hours are made of these bars, so they cannot differ."""
         if self.quality is None:
             return None
-        window = self.bars.slice(max(0, row + 1 - self.quality.window_bars), row + 1)
         open_ms = int(self.bars.open_time_ms[row])
+        if row in self.sound:
+            return StoredVerdict(moment(open_ms), moment(open_ms + BASE_MS), True, {})
+        window = self.bars.slice(max(0, row + 1 - self.quality.window_bars), row + 1)
         found = judge_quality(window, empty_bars(self.bars.symbol, "1h"), open_ms, self.quality)
         return StoredVerdict(moment(open_ms), moment(open_ms + BASE_MS), found.passed, found.findings)
 
@@ -162,6 +165,16 @@ class SymbolSeries:
         """The newest state known at `now`, as it was stored."""
         at = bisect_right(self.sentiment, now, key=lambda state: state.as_of)
         return self.sentiment[at - 1] if at else None
+
+
+Series = TypeVar("Series", bound=SymbolSeries)
+
+
+def judged_at_once(series: Series, rows: IntArray) -> Series:
+    """The series with the bars of many rows judged together: what is surely fit need not be asked one by one."""
+    if series.quality is None or len(rows) == 0:
+        return series
+    return replace(series, sound=frozenset(rows[surely_sound(series.bars, rows, series.quality)].tolist()))
 
 
 def symbol_series(

@@ -91,6 +91,14 @@ class Waiting:
         self.symbols_at = symbols_at
         self._indices = sorted(symbols_at)
 
+    def rows_of(self, timeline: Timeline) -> dict[str, IntArray]:
+        """By symbol the rows that are to be decided, ascending."""
+        found: dict[str, list[int]] = {}
+        for index in self._indices:
+            for symbol in self.symbols_at[index]:
+                found.setdefault(symbol, []).append(index)
+        return {symbol: timeline.rows[symbol][indices] for symbol, indices in found.items()}
+
     def next(self, index: int) -> int | None:
         """The first such index from `index` on."""
         at = bisect_left(self._indices, index)

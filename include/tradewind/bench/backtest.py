@@ -31,6 +31,7 @@ from tradewind.core.regime import FAMILIES
 from tradewind.core.resampling import BASE_MS
 from tradewind.core.timeframes import from_ms
 from tradewind.core.types import Bars
+from tradewind.errors import BadInput
 
 BENCH: Final = "backtest"
 RULE_BARS: Final = 75_856
@@ -137,7 +138,10 @@ def _reference(engine: str, bars: Bars, folder: Path, options: BenchOptions) -> 
 def _run_engine(python: Path, engine: str, file: Path, runs: int) -> dict[str, Any]:
     horizon = "96" if engine == "backtesting" else "0"
     command = [str(python), "-W", "ignore", engines_script.__file__, engine, str(file), horizon, str(runs)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    if done.returncode != 0:
+        words = (done.stderr.strip().splitlines() or ["no word of why"])[-1]
+        raise BadInput(f"--engines-python: {engine} does not run there: {words}")
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .candles import between, check
 from .resampling import resample
 from .timeframes import columns, timeframe_ms
-from .types import Bars, QualityVerdict
+from .types import Bars, IntArray, QualityVerdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,9 @@ def judge_quality(window: Bars, hourly: Bars, bar_ms: int, rules: QualityRules) 
         findings["stale"] = {"newest_open_ms": last, "bar_ms": bar_ms}
     if missing > rules.max_missing_bars:
         findings["incomplete"] = {"missing_bars": missing, "window_bars": rules.window_bars}
-    if len(check(seen).bars) != len(seen):
-        findings["broken_bounds"] = {"bars": len(seen) - len(check(seen).bars)}
+    broken = len(seen) - len(check(seen).bars)
+    if broken:
+        findings["broken_bounds"] = {"bars": broken}
     run = _longest_run(seen.volume == 0)
     if run > rules.max_zero_volume_run_bars:
         findings["zero_volume"] = {"run_bars": run}
@@ -51,6 +52,39 @@ def judge_quality(window: Bars, hourly: Bars, bar_ms: int, rules: QualityRules) 
     if differing:
         findings["hourly_differs"] = {"bars": differing}
     return QualityVerdict(window.symbol, not findings, findings)
+
+
+def surely_sound(bars: Bars, rows: IntArray, rules: QualityRules) -> NDArray[np.bool_]:
+    """For each of `rows` whether `judge_quality` of the bars up to it surely finds nothing, no hourly bars being kept.
+
+    The same questions asked of many windows at once; where the answer is False `judge_quality` has to be asked.
+    """
+    step, n = timeframe_ms(bars.timeframe), rules.window_bars
+    times = bars.open_time_ms
+    first = rows - n + 1
+    if len(rows) == 0 or not ((times[1:] > times[:-1]).all() and (times % step == 0).all()):
+        return np.zeros(len(rows), dtype=bool)
+    prices = np.stack([bars.open, bars.high, bars.low, bars.close])
+    with np.errstate(invalid="ignore"):
+        sane = np.isfinite(prices).all(axis=0) & np.isfinite(bars.volume) & (prices > 0).all(axis=0)
+        sane &= (bars.high >= np.maximum(bars.open, bars.close)) & (bars.low <= np.minimum(bars.open, bars.close))
+        sane &= bars.volume >= 0
+    traded = np.where(bars.volume == 0, -1, np.arange(len(bars)))
+    quiet_for = np.arange(len(bars)) - np.maximum.accumulate(traded)  # zero-volume bars in a row up to each
+    faults = np.concatenate(([0], np.cumsum(~sane | (quiet_for > rules.max_zero_volume_run_bars))))
+    begin = np.maximum(first, 0)
+    sound: NDArray[np.bool_] = (
+        (first >= 0) & (times[rows] - times[begin] == (n - 1) * step) & (faults[rows + 1] == faults[begin])
+    )
+    true_range = np.maximum(bars.high[1:], bars.close[:-1]) - np.minimum(bars.low[1:], bars.close[:-1])
+    for part in np.array_split(np.flatnonzero(sound), max(len(rows) // 2000, 1)):
+        span = first[part, None] + np.arange(n)
+        ranges, volumes = true_range[span[:, :-1]], bars.volume[span]
+        typical = np.median(ranges, axis=1, keepdims=True)
+        unborne = volumes[:, 1:] < rules.jump_volume_ratio * np.median(volumes, axis=1, keepdims=True)
+        jumps = (unborne & (ranges > rules.max_jump_atr * typical)).any(axis=1)
+        sound[part] = ~jumps
+    return sound
 
 
 def _longest_run(mask: NDArray[np.bool_]) -> int:
@@ -77,6 +111,8 @@ def _jump(bars: Bars, rules: QualityRules) -> dict[str, dict[str, float | int]]:
 
 def _differing_hours(window: Bars, hourly: Bars, rel_tol: float) -> int:
     """How many stored 1h bars differ from the ones made of the window, where both are there."""
+    if len(hourly) == 0:
+        return 0
     made = resample(window, "1h")
     _, ours, theirs = np.intersect1d(made.open_time_ms, hourly.open_time_ms, assume_unique=True, return_indices=True)
     differs = np.zeros(len(ours), bool)

@@ -9,7 +9,7 @@ import numpy as np
 
 from tradewind.backtest.booking import rules_of
 from tradewind.backtest.settings import ReplaySettings
-from tradewind.backtest.signals import SymbolSeries, moment, prefilter
+from tradewind.backtest.signals import SymbolSeries, judged_at_once, moment, prefilter
 from tradewind.backtest.spilling import MappedSeries
 from tradewind.backtest.ticks import TickedSeries
 from tradewind.backtest.timeline import Timeline
@@ -206,7 +206,7 @@ def terms_of(
 
 # ---------------------------------------------------------------------------------------------------------- candidates
 def candidates_of(
-    series: Mapping[str, SymbolSeries],
+    series: dict[str, TickedSeries],
     params: StrategyParams,
     settings: ReplaySettings,
     market: Market,
@@ -220,13 +220,14 @@ def candidates_of(
     """
     made = []
     least = min(params.least_probability(family) for family in FAMILIES)
-    for place, (symbol, own) in enumerate(series.items()):
+    for place, (symbol, own) in enumerate(list(series.items())):
         rows = timeline.rows[symbol]
         # Most bars are signalled by nothing: the others alone are asked the rest.
         hopeful = np.flatnonzero(own.forecast.p_long[rows[market.first :]] >= least) + market.first
         hopeful = hopeful[rows[hopeful] >= 0]
         chosen = hopeful[np.logical_and.reduce(list(prefilter(own, params, rows=rows[hopeful]).values()))]
         if asks_more(own, params, settings):
+            series[symbol] = own = judged_at_once(own, rows[chosen])
             kept = [index for index in chosen.tolist() if _passes(inputs_at(symbol, int(rows[index])))]
             chosen = np.array(kept, dtype=np.int64)
         made.append(_records(own, params, market, place, chosen, rows[chosen]))
