@@ -40,6 +40,19 @@ def test_a_rule_over_files_gives_numbers_and_a_report(tmp_path: Path) -> None:
     assert "ema_cross" in report.read_text()
 
 
+def test_a_quick_run_says_the_same_numbers_without_the_funnel(tmp_path: Path) -> None:
+    write(tmp_path, random_bars(count=5000, volatility=0.006))
+    asked = ("--rule", "ema_cross", "--candles", str(tmp_path), "--symbols", "SOL/USDT")
+    whole, quick = run(*asked), run(*asked, "--quick")
+    assert "compiled" in quick
+    assert "Filter funnel" not in quick
+    numbers = [line for line in whole.splitlines() if "│" in line][:10]
+    assert len(numbers) == 10
+    assert set(numbers) <= set(quick.splitlines())
+    with pytest.raises(BadInput, match="--quick keeps no orders"):
+        run(*asked, "--quick", "--json", str(tmp_path / "run.json"))
+
+
 def test_the_range_is_honoured(tmp_path: Path) -> None:
     write(tmp_path, random_bars(count=3000))
     numbers = tmp_path / "run.json"

@@ -43,6 +43,9 @@ def backtest(
     spill: Annotated[
         Path | None, typer.Option(help="Keep columns in files of this folder, not in memory: for hundreds of symbols.")
     ] = None,
+    quick: Annotated[
+        bool, typer.Option(help="Trades and their numbers alone, by the compiled loop: no orders, no filter funnel.")
+    ] = False,
     report: Annotated[Path | None, typer.Option(help="Write a report to this HTML file.")] = None,
     as_json: Annotated[Path | None, typer.Option("--json", help="Write every number to this file.")] = None,
 ) -> None:
@@ -56,6 +59,8 @@ def backtest(
     from tradewind.backtest.metrics import measure
     from tradewind.backtest.replay import ReplaySettings, replay
 
+    if quick and (report is not None or as_json is not None):
+        raise BadInput("--quick keeps no orders, which --report and --json write: leave it away")
     wanted = wanted_symbols(symbols)
     start_ms, end_ms = moment_ms(start, "--from", 0), moment_ms(end, "--to", _FAR_MS)
     with Progress(console=Console(stderr=True), transient=True) as progress, spill_folder(spill) as spilling:
@@ -68,13 +73,15 @@ def backtest(
         if models == "champion" and not rule:
             warn(made.labels[0])
         funding = _funding(made.series, funding_rate)
-        settings = ReplaySettings(capital_quote=Decimal(repr(capital)), models=made.spans, funding=funding)
+        settings = ReplaySettings(
+            capital_quote=Decimal(repr(capital)), models=made.spans, funding=funding, detailed=not quick
+        )
         step("trading")
         title = f"Backtest {', '.join(wanted)}"
         result = replay(made.series, made.params, start_ms, end_ms, settings, title=title, labels=made.labels)
         span = (result.run.start_ms, result.run.end_ms)
         performance = measure(result.run.trades, result.run.equity, capital, span_ms=span)
-    _print_summary(result, performance)
+    _print_summary(result, performance, with_funnel=not quick)
     if report is not None:
         from tradewind.backtest.report import write_report
 
@@ -149,7 +156,7 @@ def _funding(series: Mapping[str, SymbolSeries], given: str) -> FundingRates | N
     return assumed_rates(series, rate)
 
 
-def _print_summary(result: ReplayResult, performance: Any) -> None:
+def _print_summary(result: ReplayResult, performance: Any, *, with_funnel: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -157,10 +164,11 @@ def _print_summary(result: ReplayResult, performance: Any) -> None:
     for name, value in _numbers(performance).items():
         table.add_row(name, _words(value))
     Console().print(table)
-    funnel = Table("filter", "passed", "refused", "first to refuse", title="Filter funnel")
-    for row in result.run.funnel:
-        funnel.add_row(row.filter, str(row.passed), str(row.refused), str(row.first_refusals))
-    Console().print(funnel)
+    if with_funnel:
+        funnel = Table("filter", "passed", "refused", "first to refuse", title="Filter funnel")
+        for row in result.run.funnel:
+            funnel.add_row(row.filter, str(row.passed), str(row.refused), str(row.first_refusals))
+        Console().print(funnel)
     for note in result.run.notes:
         typer.echo(note)
 
