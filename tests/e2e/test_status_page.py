@@ -24,9 +24,10 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium"),
 ]
 SCREENSHOTS = PROJECT_DIR / ".tradewind" / "screenshots"
-NEWEST_JOB = """() => {
-  const job = document.querySelector('[data-panel="jobs"] li');
-  return [job.innerText, job.querySelector('progress')?.value ?? null];
+NEWEST_LOAD = """() => {
+  const rows = [...document.querySelectorAll('[data-panel="jobs"] li')];
+  const job = rows.find(row => row.innerText.includes('backfill history'));
+  return [job?.innerText ?? '', job?.querySelector('progress')?.value ?? null];
 }"""
 REFRESH = "document.dispatchEvent(new Event('visibilitychange'))"
 
@@ -153,7 +154,7 @@ def test_a_jobs_bar_moves(system: RunningSystem, page: Page) -> None:
     while (not seen or seen[-1] < 1) and time.monotonic() < deadline:
         page.evaluate(REFRESH)
         page.wait_for_timeout(250)
-        words, value = page.evaluate(NEWEST_JOB)
+        words, value = page.evaluate(NEWEST_LOAD)
         assert "backfill history" in words
         assert "failed" not in words, words
         if value is not None:

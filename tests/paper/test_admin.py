@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import time
+from http.client import HTTPConnection
+from urllib.parse import urlsplit
+
 import pytest
 
 from tests.support.http_server import Answer, serving
+from tests.support.paper_server import PaperServerProcess
 from tradewind.errors import BadInput, ExchangeUnreachable
 from tradewind.paper.admin import PaperAdmin
+
+
+def test_a_connection_that_was_quiet_for_some_seconds_is_still_there(paper_server: PaperServerProcess) -> None:
+    """It was closed after five seconds, the very time for which httpx keeps one: a call in that moment got no answer."""
+    address = urlsplit(paper_server.url)
+    connection = HTTPConnection(address.hostname or "", address.port, timeout=30)
+    for pause_s in (0.0, 6.0):
+        time.sleep(pause_s)
+        connection.request("GET", "/api/v3/ping")
+        assert connection.getresponse().read() == b"{}"
+    connection.close()
 
 
 def test_a_failure_of_the_exchange_is_not_called_bad_input() -> None:

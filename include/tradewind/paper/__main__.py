@@ -27,6 +27,8 @@ from tradewind.paper.store import KEPT_CLOSED_ORDERS, PaperStore
 from tradewind.settings import load_settings
 
 _GC_THRESHOLDS = (50_000, 20, 100)
+KEEP_ALIVE_S = 75
+"""Longer than clients keep an idle connection (httpx: 5 s): else one is used again in the moment it is closed."""
 
 
 def make_market(name: str, symbols: tuple[str, ...], seed: int, structure: float) -> Market:
@@ -105,6 +107,7 @@ def serve(options: argparse.Namespace) -> int:
     config = uvicorn.Config(
         app.app(), host=options.host, port=options.port, loop="uvloop", http=Protocol, lifespan="on",
         access_log=False, log_level="warning", server_header=False, timeout_graceful_shutdown=5,
+        timeout_keep_alive=KEEP_ALIVE_S,
     )  # fmt: skip
     server = uvicorn.Server(config)
     # A full collection walks every order in memory and makes all clients wait; what was imported never goes anyway.
