@@ -15,7 +15,7 @@ from tradewind.paper.admin import PaperAdmin
 
 
 def test_a_connection_that_was_quiet_for_some_seconds_is_still_there(paper_server: PaperServerProcess) -> None:
-    """It was closed after five seconds, the very time for which httpx keeps one: a call in that moment got no answer."""
+    """It was closed after five seconds, as long as httpx keeps one: a call in that moment got no answer."""
     address = urlsplit(paper_server.url)
     connection = HTTPConnection(address.hostname or "", address.port, timeout=30)
     for pause_s in (0.0, 6.0):
