@@ -26,6 +26,7 @@ from urllib.parse import unquote, urlsplit
 
 import psycopg
 from psycopg import sql
+from psycopg.rows import scalar_row
 
 from tradewind.adapters.migrations import read_migrations
 from tradewind.errors import BadInput, IdentityMismatch, MigrationError
@@ -36,7 +37,6 @@ from tradewind.stack.state import home_lock
 
 FORMAT = 1
 OURS, EXCHANGE, ACCOUNT, MANIFEST = "tradewind.dump", "exchange.dump", "exchange.json", "manifest.json"
-# What a person wants to see again after a restore.
 _COUNTED = ("candles", "decisions", "orders", "fills", "positions", "models")
 
 
@@ -137,9 +137,15 @@ def local_models(settings: Settings) -> Path | None:
 
 
 def outcome_of(settings: Settings, manifest: dict[str, Any], path: Path, migrations: tuple[str, ...] = ()) -> Outcome:
-    rows = {}
     with psycopg.connect(settings.database_url.get_secret_value(), connect_timeout=10) as connection:
-        for table in _COUNTED:
-            found = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table))).fetchone()
-            rows[table] = found[0] if found else 0
+        rows = count_rows(connection)
     return Outcome(manifest["created_at"], manifest["identity"], rows, path.stat().st_size, migrations)
+
+
+def count_rows(connection: psycopg.Connection[Any]) -> dict[str, int]:
+    """Rows of the tables that a person wants to see again after a restore."""
+    cursor = connection.cursor(row_factory=scalar_row)
+    return {
+        table: cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table))).fetchone() or 0
+        for table in _COUNTED
+    }

@@ -92,6 +92,11 @@ class EmbeddedPostgres:
         return self._wanted_dir.resolve()
 
     @property
+    def is_made(self) -> bool:
+        """Whether there is a cluster to start: the first start makes it."""
+        return (self.data_dir / "PG_VERSION").exists()
+
+    @property
     def mark(self) -> ProcessMark | None:
         """The running server, also one that another process of ours started; None when none runs."""
         try:
@@ -108,7 +113,7 @@ class EmbeddedPostgres:
         self._place()
         if self.mark is not None:
             raise AlreadyRunning(f"a PostgreSQL server already runs on {self.data_dir}: run ./tradewind down")
-        if not (self.data_dir / "PG_VERSION").exists():
+        if not self.is_made:
             self._initdb(binaries)
         options = _TUNING | (_DURABLE if self._durable else _VOLATILE) | {"port": str(self.port)}
         argv: list[str | Path] = [binaries / "postgres", "-D", self.data_dir]

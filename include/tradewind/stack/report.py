@@ -1,4 +1,4 @@
-"""What `./tradewind status` says: processes, ports, health and memory, and the trading state where the app answers."""
+"""What `./tradewind status` says: processes, ports, health and memory, what the ledger holds, and the trading state."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from tradewind.settings import Settings
 from tradewind.stack import services
+from tradewind.stack.on_record import on_record
 from tradewind.stack.processes import LOCALHOST, ProcessMark
 from tradewind.stack.state import READY, ProcessState, StackState, state_file
 from tradewind.stack.supervisor import Service
@@ -20,9 +21,10 @@ Report = dict[str, Any]
 
 
 def stack_report(settings: Settings) -> Report:
-    """The state of the stack of this home, measured now; `healthy` sums it up."""
+    """The state of the stack of this home, measured now; `healthy` sums it up. A stopped one still has its ledger."""
     state = StackState.load(state_file(settings.home_dir))
     report: Report = {"mode": settings.mode, "home": str(settings.home_dir), "running": False, "healthy": False}
+    report["ledger"] = on_record(settings)
     if state is None:
         return report
     nodes = services.build(settings, services.PARTS)
@@ -93,6 +95,7 @@ def print_report(report: Report) -> None:
     console = Console()
     if "services" not in report:
         console.print(f"No stack is up in {report['home']}: ./tradewind up starts it.", highlight=False)
+        _print_ledger(console, report["ledger"])
         return
     table = Table("service", "state", "pid", "port", "restarts", "MB", box=None, header_style="dim")
     for row in report["services"]:
@@ -109,6 +112,25 @@ def print_report(report: Report) -> None:
         console.print(f"{name:10s} {url}", highlight=False)
     if report["trading"]:
         _print_trading(console, report["trading"])
+
+
+def _print_ledger(console: Console, ledger: Report | None) -> None:
+    """What a stopped stack has on record: the positions are at the exchange, whether it runs or not."""
+    if ledger is None:
+        return
+    if "error" in ledger:
+        console.print(f"[red]{ledger['error']}[/]", highlight=False)
+        return
+    latch = ledger["latch"]
+    console.print(f"latch      {latch['mode']}{': ' if latch['reason'] else ''}{latch['reason']}", highlight=False)
+    for held in ledger["positions"]:
+        words = (
+            f"{held['symbol']} {held['side']} {held['quantity'].normalize():f}, stop {held['stop_price'].normalize():f}"
+        )
+        console.print(f"{held['status']:10s} {words}", highlight=False)
+    if not ledger["positions"]:
+        console.print("positions  none")
+    console.print(f"on record  {', '.join(f'{n} {name}' for name, n in ledger['rows'].items())}", highlight=False)
 
 
 def _print_trading(console: Console, state: Report) -> None:
