@@ -28,7 +28,7 @@ from tradewind.bench.rows import BenchOptions
 from tradewind.bench.trading_stack import TradingStack, trading_stack
 from tradewind.settings import PROJECT_DIR
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2 * 3600)]
 
 BARS = 96
 HOUR_BARS = 4

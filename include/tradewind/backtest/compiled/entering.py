@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tradewind.core.matching_arithmetic import PPM, commission, half_spread, walk_levels
+from tradewind.core.matching_arithmetic import PPM, commission
 from tradewind.core.matching_types import ATOMS_PER_UNIT
 
 from .layout import MAX_LOTS, STOPPED, Account, Market, Records, Stop
-from .trading import enter_window, legs_stand, price_fits, price_of
+from .trading import enter_window, legs_stand, price_fits, price_of, walk_whole
 
 DONE, NOT_PLACED = int(Stop.DONE), int(Stop.NOT_PLACED)
 
@@ -62,17 +62,8 @@ def buy_lot(
     s, last = p.symbol, account.books[p.symbol].last
     if lots * limit * symbol.atoms_per_ticklot > terms.capital + account.state.cash:
         return NOT_PLACED
-    half = half_spread(last, terms.half_spread_ppm, 0)
-    if limit < last + half:
-        return DONE
-    count = walk_levels(
-        last, 1, lots, limit, account.books[s].level, bought, half, terms.level_step_ppm, terms.slippage_ppm,
-        terms.levels, account.prices, account.filled,
-    )  # fmt: skip
-    total = 0
-    for f in range(count):
-        total += account.filled[f]
-    if total != lots:
+    count = walk_whole(account, terms, s, 1, lots, limit, bought)
+    if count == 0:
         return DONE
     locked = 0
     for other in range(MAX_LOTS):

@@ -90,16 +90,8 @@ def sell_at_market(
 ) -> int:
     """A market order for all of a lot, at the book around the last price."""
     s = account.positions[k].symbol
-    last = account.books[s].last
-    half = half_spread(last, terms.half_spread_ppm, 0)
-    count = walk_levels(
-        last, -1, lots, 0, account.books[s].level, account.books[s].sold, half, terms.level_step_ppm,
-        terms.slippage_ppm, terms.levels, account.prices, account.filled,
-    )  # fmt: skip
-    total = 0
-    for f in range(count):
-        total += account.filled[f]
-    if total != lots:
+    count = walk_whole(account, terms, s, -1, lots, 0, account.books[s].sold)
+    if count == 0:
         return PART_FILLED
     for f in range(count):
         book_exit(account, symbol, k, j, account.prices[f], account.filled[f], terms.taker_ppm)
@@ -107,6 +99,20 @@ def sell_at_market(
     account.lots[k, j].lots, account.lots[k, j].bare = 0, 0
     ends_at(account, k, at_ms, reason)
     return DONE
+
+
+def walk_whole(account: Account, terms: Records, s: int, side: int, lots: int, limit: int, taken: int) -> int:
+    """Levels of the book around the last price that fill an order whole, in `prices` and `filled`; 0: they do not."""
+    book = account.books[s]
+    half = half_spread(book.last, terms.half_spread_ppm, 0)
+    count = walk_levels(
+        book.last, side, lots, limit, book.level, taken, half, terms.level_step_ppm, terms.slippage_ppm, terms.levels,
+        account.prices, account.filled,
+    )  # fmt: skip
+    total = 0
+    for f in range(count):
+        total += account.filled[f]
+    return count if total == lots else 0
 
 
 def close_where_over(market: Market, account: Account, k: int) -> int:
