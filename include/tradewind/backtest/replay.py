@@ -102,16 +102,13 @@ def _result(chain: Chain, title: str, labels: Sequence[str]) -> ReplayResult:
     asked = [symbol for inputs in chain.decided for symbol in inputs.symbols]
     scored = sum(symbol.sentiment is not None and symbol.sentiment.status == "ok" for symbol in asked)
     coverage_frac = scored / max(len(asked), 1)
-    notes = [
+    done = (
         f"{len(chain.times)} bars of {len(chain.series)} symbols; {chain.visited} visited, "
-        f"{len(asked)} candidates decided in full",
-        f"a stored sentiment score was known for {coverage_frac:.0%} of them, the others were neutral",
-        "equity is marked at bar closes; after a breaker trip trading resumes at the next UTC midnight",
-    ]
+        f"{len(asked)} candidates decided in full"
+    )
+    notes = _notes(done, coverage_frac, held)
     if Side.SHORT in chain.sides:
         notes.append(f"futures with isolated margin; {_funding_note(chain)}")
-    if held:
-        notes.append(f"{held} positions are still open at the end: in the equity, not among the trades")
     holdings = list(chain.account.holdings.values())
     decisions = Lazy(lambda: [decision for inputs in chain.decided for decision in decide(inputs)])
     run = RunResult(
@@ -149,14 +146,11 @@ def _compiled_result(found: CompiledRun, title: str, labels: Sequence[str]) -> R
         settings = replace(found.settings, detailed=True)
         return replay(found.given, found.params, found.start_ms, found.end_ms, settings, title=title, labels=labels)
 
-    asked = len(found.candidates)
-    notes = [
+    coverage_frac = found.scored / max(len(found.candidates), 1)
+    done = (
         f"{len(found.times)} bars of {len(found.series)} symbols; {found.visited} visited by the compiled loop, "
-        f"{found.handed_back.total()} stretches handed to the engine",
-        "equity is marked at bar closes; after a breaker trip trading resumes at the next UTC midnight",
-    ]
-    if found.held:
-        notes.append(f"{found.held} positions are still open at the end: in the equity, not among the trades")
+        f"{found.handed_back.total()} stretches handed to the engine, {len(found.candidates)} candidates"
+    )
     run = RunResult(
         title=title,
         labels=list(labels),
@@ -169,7 +163,7 @@ def _compiled_result(found: CompiledRun, title: str, labels: Sequence[str]) -> R
         funnel=Lazy(lambda: detailed().run.funnel),
         decisions=Lazy(lambda: detailed().run.decisions),
         bars={symbol: own.bars for symbol, own in found.series.items()},
-        notes=notes,
+        notes=_notes(done, coverage_frac, found.held),
     )
     return ReplayResult(
         run=run,
@@ -180,8 +174,20 @@ def _compiled_result(found: CompiledRun, title: str, labels: Sequence[str]) -> R
         breaches=found.breaches,
         bars_seen=found.bars_seen,
         bars_visited=found.visited,
-        sentiment_coverage_frac=found.scored / max(asked, 1),
+        sentiment_coverage_frac=coverage_frac,
     )
+
+
+def _notes(done: str, coverage_frac: float, held: int) -> list[str]:
+    """What a reader must know besides the numbers; `held` positions are open at the end."""
+    notes = [
+        done,
+        f"a stored sentiment score was known for {coverage_frac:.0%} of them, the others were neutral",
+        "equity is marked at bar closes; after a breaker trip trading resumes at the next UTC midnight",
+    ]
+    if held:
+        notes.append(f"{held} positions are still open at the end: in the equity, not among the trades")
+    return notes
 
 
 def _funding_note(chain: Chain) -> str:
