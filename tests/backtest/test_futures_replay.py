@@ -115,7 +115,7 @@ def test_the_columns_say_what_the_filters_say_of_either_side(series: dict[str, S
 
 
 def _cycle_at(one: SymbolSeries, row: int, now_ms: int) -> Any:
-    symbol = one.inputs_at(row, moment(now_ms), timedelta(hours=2))
+    symbol = one.inputs_at(row, timedelta(hours=2))
     return cycle(symbol, bar=moment(now_ms - STEP_MS), now=moment(now_ms + 5000), allowed_sides=BOTH)
 
 

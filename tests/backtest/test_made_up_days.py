@@ -117,11 +117,11 @@ def test_a_model_trained_on_later_data_never_trades() -> None:
     assert result.decisions[0].reason.startswith("model: the model was trained on data later")
 
 
-def test_stored_sentiment_is_used_from_the_moment_it_was_scored() -> None:
+def test_stored_sentiment_is_used_at_the_first_close_after_it_was_scored() -> None:
     series = flat_series()
-    decided = BAR - timedelta(minutes=15 * 299)
-    before = SentimentState("SOL/USDT", decided + timedelta(seconds=4), -0.9, 5.0, "ok", "lexicon")
-    after = replace(before, as_of=decided + timedelta(seconds=6))
+    closed = BAR - timedelta(minutes=15 * 299)
+    before = SentimentState("SOL/USDT", closed - timedelta(seconds=1), -0.9, 5.0, "ok", "lexicon")
+    after = replace(before, as_of=closed)
     vetoed = run_flat(replace(series, sentiment=(before,)))
     assert vetoed.decisions[0].reason.startswith("sentiment: ")
     assert vetoed.sentiment_coverage_frac == 1.0

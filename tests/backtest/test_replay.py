@@ -224,7 +224,7 @@ def test_each_mask_is_its_filters_verdict(series: dict[str, SymbolSeries]) -> No
         bar = BAR - timedelta(minutes=15 * (4000 - row))
         now = bar + timedelta(minutes=15, seconds=5)
         inputs = cycle(
-            one.inputs_at(row, now, timedelta(hours=2)),
+            one.inputs_at(row, timedelta(hours=2)),
             bar=bar,
             now=now,
             model_trained_until=bar,

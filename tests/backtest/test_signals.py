@@ -87,6 +87,20 @@ def test_the_newest_score_known_at_a_moment() -> None:
     assert series.sentiment_at(BAR + timedelta(days=9)) == scores[4]
 
 
+def test_news_of_a_closes_own_moment_waits_for_the_next_bar() -> None:
+    """A cycle may read just before what is aggregated at its close is stored, or just after."""
+    column = np.zeros(len(BARS))
+    row = 5000
+    close = moment(int(BARS.open_time_ms[row])) + timedelta(minutes=15)
+    early, late = (
+        SentimentState("SOL/USDT", as_of, -0.5, 1.0, "ok", "lexicon")
+        for as_of in (close - timedelta(microseconds=1), close)
+    )
+    series = symbol_series(BARS, instrument(), Forecast(column, column, column, column, "v"), PARAMS, (early, late))
+    assert series.inputs_at(row, timedelta(hours=2)).sentiment == early
+    assert series.inputs_at(row + 1, timedelta(hours=2)).sentiment == late
+
+
 def test_a_replay_asks_of_the_bars_what_live_asks() -> None:
     """Bars without volume, which live would not have traded on, were traded on in a backtest."""
     volume = BARS.volume.copy()
@@ -98,7 +112,7 @@ def test_a_replay_asks_of_the_bars_what_live_asks() -> None:
     assert {row: verdict is not None and verdict.passed for row, verdict in fit.items()} == {
         4999: True, 5003: True, 5004: False, 5191: False, 5192: True,
     }  # fmt: skip
-    at_5004 = series.inputs_at(5004, BAR, timedelta(hours=1)).quality
+    at_5004 = series.inputs_at(5004, timedelta(hours=1)).quality
     assert at_5004 is not None
     assert (at_5004.bar, at_5004.findings) == (moment(int(BARS.open_time_ms[5004])), {"zero_volume": {"run_bars": 5}})
 

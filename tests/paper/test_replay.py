@@ -32,11 +32,15 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list
         high, low = max(opened, float(closes[i])) + 25.0, min(opened, float(closes[i])) - 25.0
         rows.append([START + i * STEP_MS, opened, round(high, 2), round(low, 2), float(closes[i]), 120.5])
     rows = [row for i, row in enumerate(rows) if i not in OUTAGE]
+    write(directory, rows)
+    return directory, rows
+
+
+def write(directory: Path, rows: list[list[float]]) -> None:
     names = ("open_time", "open", "high", "low", "close", "volume")
     columns = {name: [row[k] for row in rows] for k, name in enumerate(names)}
     columns["open_time"] = [int(t) for t in columns["open_time"]]
     pq.write_table(pa.table(columns), directory / "BTC_USDT-15m.parquet")
-    return directory, rows
 
 
 def everything(client: ccxt.binance, since: int) -> list[list[float]]:
@@ -68,6 +72,22 @@ def test_own_time_under_a_stepped_clock(recording: tuple[Path, list[list[float]]
         assert everything(client, START)[:150] == rows[:150]
         server.admin.set_clock(START + 205 * STEP_MS)  # in the outage: the last candle is the one before it
         assert everything(client, START)[-1] == rows[199]
+
+
+def test_an_order_meets_the_open_at_which_the_clock_stands(tmp_path: Path, empty_postgres_url: str) -> None:
+    """A bar that opened beyond a resting order showed that price, and filled the order only as the bar went on."""
+    flat = [50_000.0, 50_025.0, 49_975.0, 50_000.0, 120.5]
+    gapped = [50_500.0, 50_525.0, 50_475.0, 50_500.0, 120.5]
+    write(tmp_path, [[START + i * STEP_MS, *(gapped if i >= 20 else flat)] for i in range(40)])
+    with PaperServerProcess(empty_postgres_url, market=f"replay:{tmp_path}", own_time=True) as server:
+        server.admin.set_clock(START + 15 * STEP_MS)
+        client = server.client(server.create_account(BTC="1"))
+        order = client.create_order("BTC/USDT", "limit", "sell", 0.1, 50_300.0, {"timeInForce": "GTC"})
+        server.admin.step(4)
+        assert client.fetch_my_trades("BTC/USDT") == []
+        server.admin.step(1)
+        (trade,) = client.fetch_my_trades("BTC/USDT")
+        assert (trade["order"], trade["timestamp"], trade["price"]) == (order["id"], START + 20 * STEP_MS, 50_300.0)
 
 
 def test_shifted_to_end_now(recording: tuple[Path, list[list[float]]], empty_postgres_url: str) -> None:

@@ -84,22 +84,29 @@ def lived(tmp_path_factory: pytest.TempPathFactory, module_database: str) -> Ite
         rig.model_store = Models(from_ms(START_MS) - timedelta(days=2))
         rig.collect(LIVE_WINDOW_BARS)
         rig.make_ready()
-        rig.state_store.insert_sentiment(news())
         for number in range(BARS):
             server.admin.set_clock(START_MS + number * BASE_MS)
+            early, late = news(number)
+            rig.state_store.insert_sentiment(early)
             rig.live_one_bar()
+            rig.state_store.insert_sentiment(late)
         yield Lived(rig, candles)
         rig.close()
 
 
-def news() -> list[SentimentState]:
-    """Aggregates every three hours: some veto, some raise the bar, some are stale when they are read."""
-    rng = np.random.default_rng(3)
-    return [
-        SentimentState(symbol, from_ms(START_MS + hours * 3_600_000 + 60_000), float(score), 2.0, "ok", "lexicon")
-        for hours in range(0, BARS // 4, 3)
-        for symbol, score in zip(SYMBOLS, rng.uniform(-1, 1, len(SYMBOLS)).round(3), strict=True)
+def news(number: int) -> tuple[list[SentimentState], list[SentimentState]]:
+    """Aggregates of every twelfth bar's close: some veto, some raise the bar, some are stale when they are read.
+
+    They are stored just before that bar is decided, or just after: in a replay nobody knows which.
+    """
+    if number % 12:
+        return [], []
+    scores = np.random.default_rng(number).uniform(-1, 1, len(SYMBOLS)).round(3)
+    states = [
+        SentimentState(symbol, from_ms(START_MS + number * BASE_MS), float(score), 2.0, "ok", "lexicon")
+        for symbol, score in zip(SYMBOLS, scores, strict=True)
     ]
+    return (states, []) if number % 24 else ([], states)
 
 
 def compared(lived: Lived, **options: Any) -> dict[str, Any]:

@@ -77,9 +77,7 @@ class Circumstances:
         """What a live cycle would have known of these symbols (each with its row) at the close of a bar."""
         recorded = self.settings.recorded[bar_ms] if self.settings.recorded is not None else None
         now = moment(bar_ms + BASE_MS) + self._delay if recorded is None else recorded.now
-        symbol_inputs = tuple(
-            self.series[symbol].inputs_at(row, now, self._sentiment_max_age) for symbol, row in symbols
-        )
+        symbol_inputs = tuple(self.series[symbol].inputs_at(row, self._sentiment_max_age) for symbol, row in symbols)
         if recorded is not None:
             symbol_inputs = _judged_as(symbol_inputs, recorded)
         return CycleInputs(

@@ -31,7 +31,7 @@ from tradewind.core.regime import (
     regime_codes,
 )
 from tradewind.core.resampling import BASE_MS
-from tradewind.core.sentiment import known_at
+from tradewind.core.sentiment import known_at, known_until
 from tradewind.core.types import (
     Bars,
     FloatArray,
@@ -136,15 +136,16 @@ class SymbolSeries:
             features_sha256="",
         )
 
-    def inputs_at(self, row: int, now: datetime, sentiment_max_age: timedelta) -> SymbolInputs:
-        """What a live cycle that runs at `now` would have known of this symbol at the close of bar `row`."""
+    def inputs_at(self, row: int, sentiment_max_age: timedelta) -> SymbolInputs:
+        """What a live cycle would have known of this symbol at the close of bar `row`."""
+        until = known_until(moment(int(self.bars.open_time_ms[row]) + BASE_MS))
         regime = self.regime_at(row)
         prediction = self.prediction_at(row, regime.family if regime is not None else None)
         return SymbolInputs(
             symbol=self.bars.symbol,
             numbers=self.numbers.at(row),
             regime=regime,
-            sentiment=known_at(self.bars.symbol, self.sentiment_at(now), now, sentiment_max_age),
+            sentiment=known_at(self.bars.symbol, self.sentiment_at(until), until, sentiment_max_age),
             prediction=prediction,
             instrument=self.instrument,
             quality=self.quality_at(row),

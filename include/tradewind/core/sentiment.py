@@ -179,6 +179,15 @@ def _relevance(symbol: str, article: Article, rules: SentimentRules) -> float:
     return 0.0 if article.symbols else rules.market_news_frac
 
 
+def known_until(closed_at: datetime) -> datetime:
+    """The newest `as_of` that a decision on a bar closed then may use: before the close, never at it or after.
+
+    What is aggregated while a cycle reads may be stored just before it looks or just after, and nobody could tell a
+    replay which. What came before the close was stored long before any cycle of that bar reads.
+    """
+    return closed_at - timedelta(microseconds=1)
+
+
 def known_at(symbol: str, newest: SentimentState | None, now: datetime, max_age: timedelta) -> SentimentState:
     """What `now` may use of the newest aggregate stored by then: neutral, and saying so, when none or too old."""
     if newest is None:

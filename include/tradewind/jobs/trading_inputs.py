@@ -15,7 +15,8 @@ from tradewind.core.inputs import CycleInputs, SymbolInputs, pair_key
 from tradewind.core.market_numbers import market_numbers, return_correlation
 from tradewind.core.ports import Ports, PredictionModel
 from tradewind.core.regime import classify_regimes
-from tradewind.core.timeframes import timeframe_ms, to_ms
+from tradewind.core.sentiment import known_until
+from tradewind.core.timeframes import from_ms, timeframe_ms, to_ms
 from tradewind.core.types import Bars, FloatArray, Instrument, RegimeState, SentimentState
 from tradewind.errors import MissingData, ModelUnavailable
 from tradewind.jobs.equity import build_portfolio, ensure_baseline
@@ -44,7 +45,7 @@ def read_inputs(ports: Ports, bar: datetime) -> Read:
     end_ms = to_ms(bar) + timeframe_ms(params.decision_timeframe)
     bars = ports.market_store.read_last_bars(wanted, params.decision_timeframe, end_ms, LIVE_WINDOW_BARS)
     regimes = current_regimes(ports, {symbol: bars[symbol] for symbol in symbols}, bar)
-    sentiment = ports.state_store.sentiment_as_of(symbols, ports.clock.now())
+    sentiment = ports.state_store.sentiment_as_of(symbols, known_until(from_ms(end_ms)))
     quality = ports.market_store.newest_quality(symbols, bar)
     instruments = ports.exchange.instruments(symbols)
     if is_margined(instruments):

@@ -208,11 +208,24 @@ class PaperExchange:
 
     def advance(self, to_ms: int) -> None:
         """Walk the market up to `to_ms`: every resting order meets every base bar in between, in order of time."""
+        if self.processed_ms >= to_ms:
+            return
         while self.processed_ms < to_ms:
             upto = min(to_ms, self.processed_ms + _STEP_MS)
             self._walk(self.processed_ms, upto)
             self.futures.walk(self.processed_ms, upto)
             self.processed_ms = upto
+        if to_ms % self.view.base_ms == 0:
+            self._open_bar(to_ms)
+
+    def _open_bar(self, now_ms: int) -> None:
+        """Let resting orders meet the open of the bar that begins now: a clock that stands here shows that price."""
+        for desk in (self, self.futures):
+            for symbol in desk.engine.symbols_with_orders():
+                price = self.view.price(symbol, now_ms)
+                low, high = desk.engine.touch_bounds(symbol)
+                if price is not None and not low < price < high:
+                    desk.refresh(symbol, now_ms)
 
     def _walk(self, start_ms: int, end_ms: int) -> None:
         if not self._meets_an_order(start_ms, end_ms):

@@ -201,7 +201,7 @@ class CompiledRun:
         own = self.series[symbol]
         bar_ms = int(own.bars.open_time_ms[row])
         now = moment(bar_ms + BASE_MS) + timedelta(seconds=self.settings.decision_delay_s)
-        found = own.inputs_at(row, now, timedelta(seconds=self.params.sentiment_max_age_s))
+        found = own.inputs_at(row, timedelta(seconds=self.params.sentiment_max_age_s))
         self.scored += found.sentiment is not None and found.sentiment.status == "ok"
         capital = self.settings.capital_quote
         return CycleInputs(
