@@ -99,6 +99,8 @@ def airflow_environment(settings: Settings) -> dict[str, str]:
         "API__SECRET_KEY": settings.airflow_secret_key.get_secret_value(),
         "API_AUTH__JWT_SECRET": settings.airflow_jwt_secret.get_secret_value(),
         "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+        # Enough for what runs at a time and the two slots of the pool `bulk`; a fresh bar waits for the loop to end.
+        "SCHEDULER__MAX_DAGRUNS_PER_LOOP_TO_SCHEDULE": "8",
         "SCHEDULER__ENABLE_HEALTH_CHECK": "False",
         "SCHEDULER__CATCHUP_BY_DEFAULT": "False",
         # A task whose process was killed is noticed after this long; trading tasks are short and safe to repeat.
