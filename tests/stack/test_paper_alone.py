@@ -19,11 +19,16 @@ from tradewind.stack.processes import free_port
 ROOT = Path(__file__).parents[2]
 
 
+def hear_interrupts() -> None:
+    """What a shell starts in its background ignores Ctrl-C, and so would what the suite starts there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.timeout(180)
 def test_prints_a_line_serves_and_stops(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "include"), "TRADEWIND_HOME_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "tradewind.cli", "paper", "--port", str(free_port())]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, preexec_fn=hear_interrupts)
     try:
         assert process.stdout is not None
         printed = json.loads(process.stdout.readline())
