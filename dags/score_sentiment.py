@@ -2,7 +2,8 @@
 
 Feeds are fetched, articles deduplicated, new ones scored in [-1, 1] by Gemini, or by the local lexicon where there is
 no key (and labelled so), then aggregated per symbol and for the market with decay over time. A score counts from the
-moment it was made. Sentiment can veto an entry or ask more of it, never open one; stale or failed means neutral.
+moment it was made, and for the bars that close after it. Sentiment can veto an entry or ask more of it, never open one;
+stale or failed means neutral.
 
 ## What the buttons do
 

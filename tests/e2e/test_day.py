@@ -201,10 +201,12 @@ def _ask_the_status_app(system: TradingStack) -> None:
     ) as client:
         for path in ("/api/health", "/api/system-status", "/api/positions", "/api/orders", "/api/decisions") * 20:
             try:
-                if client.get(path).is_server_error:
-                    return  # its database is away
+                answer = client.get(path)
             except httpx.TransportError:
                 return
+            if answer.is_server_error or answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
+                return  # its database is away, or the bar was over sooner than usual
+            answer.raise_for_status()
 
 
 def _connections(system: TradingStack) -> int:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.futures import futures_account, futures_client
 from tests.support.paper_server import PaperServerProcess
 from tradewind.errors import BadInput
 
@@ -82,12 +83,15 @@ def test_an_order_meets_the_open_at_which_the_clock_stands(tmp_path: Path, empty
     with PaperServerProcess(empty_postgres_url, market=f"replay:{tmp_path}", own_time=True) as server:
         server.admin.set_clock(START + 15 * STEP_MS)
         client = server.client(server.create_account(BTC="1"))
-        order = client.create_order("BTC/USDT", "limit", "sell", 0.1, 50_300.0, {"timeInForce": "GTC"})
+        futures = futures_client(server, futures_account(server))
+        for desk, symbol in ((client, "BTC/USDT"), (futures, "BTC/USDT:USDT")):
+            desk.create_order(symbol, "limit", "sell", 0.1, 50_300.0, {"timeInForce": "GTC"})
         server.admin.step(4)
-        assert client.fetch_my_trades("BTC/USDT") == []
+        assert client.fetch_my_trades("BTC/USDT") == futures.fetch_my_trades("BTC/USDT:USDT") == []
         server.admin.step(1)
-        (trade,) = client.fetch_my_trades("BTC/USDT")
-        assert (trade["order"], trade["timestamp"], trade["price"]) == (order["id"], START + 20 * STEP_MS, 50_300.0)
+        for desk, symbol in ((client, "BTC/USDT"), (futures, "BTC/USDT:USDT")):
+            (trade,) = desk.fetch_my_trades(symbol)
+            assert (trade["timestamp"], trade["price"], trade["amount"]) == (START + 20 * STEP_MS, 50_300.0, 0.1)
 
 
 def test_shifted_to_end_now(recording: tuple[Path, list[list[float]]], empty_postgres_url: str) -> None:

@@ -183,7 +183,7 @@ def known_until(closed_at: datetime) -> datetime:
     """The newest `as_of` that a decision on a bar closed then may use: before the close, never at it or after.
 
     What is aggregated while a cycle reads may be stored just before it looks or just after, and nobody could tell a
-    replay which. What came before the close was stored long before any cycle of that bar reads.
+    replay which. What was aggregated before the close is stored by the time that bar is collected.
     """
     return closed_at - timedelta(microseconds=1)
 

@@ -24,7 +24,8 @@ def stack_report(settings: Settings) -> Report:
     """The state of the stack of this home, measured now; `healthy` sums it up. A stopped one still has its ledger."""
     state = StackState.load(state_file(settings.home_dir))
     report: Report = {"mode": settings.mode, "home": str(settings.home_dir), "running": False, "healthy": False}
-    report["ledger"] = on_record(settings)
+    if state is None or not state.supervisor.alive():
+        report["ledger"] = on_record(settings)  # of a running one the status app tells
     if state is None:
         return report
     nodes = services.build(settings, services.PARTS)
@@ -110,6 +111,8 @@ def print_report(report: Report) -> None:
     )
     for name, url in report["urls"].items():
         console.print(f"{name:10s} {url}", highlight=False)
+    if "ledger" in report:
+        _print_ledger(console, report["ledger"])
     if report["trading"]:
         _print_trading(console, report["trading"])
 
