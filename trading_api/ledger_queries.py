@@ -195,7 +195,7 @@ class LedgerQueries(Reader):
                f.fee, f.fee_asset, f.is_maker
         FROM fills f LEFT JOIN orders o USING (client_order_id)
         WHERE f.account = %(account)s AND {within("f.at")} AND (%(symbol)s::text IS NULL OR f.symbol = %(symbol)s)
-        ORDER BY f.at DESC, f.trade_id DESC {PAGE}"""  # noqa: S608
+        ORDER BY f.at DESC, length(f.trade_id) DESC, f.trade_id DESC {PAGE}"""  # noqa: S608
 
     def fills(self, window: Window) -> list[Row]:
         return self._rows(self.FILLS, **window.values(self.account))

@@ -290,6 +290,15 @@ def test_fills_once_and_totals_exact(store: PgTradingStore) -> None:
     assert [p.position_id for p in store.positions_with_fills_since(NOW)] == ["pos-1"]
 
 
+def test_trade_ids_are_numbers_not_text_where_fills_share_a_millisecond(store: PgTradingStore) -> None:
+    """10 came after 9, also where PostgreSQL sorts text: an entry's fill told what had closed its position."""
+    with store.position_lock("pos-1"):
+        store.open_position(position())
+        store.plan_orders([order()])
+    store.insert_fills([fill("10", is_buy=False), fill("9"), fill("100", is_buy=False)])
+    assert [one.trade_id for one in store.fills_of("pos-1")] == ["9", "10", "100"]
+
+
 def test_closed_trades_in_r(store: PgTradingStore) -> None:
     with store.position_lock("pos-1"):
         store.open_position(position())

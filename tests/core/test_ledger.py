@@ -12,6 +12,7 @@ from tests.support.trading import NOW, D, fill, instrument, order, position
 from tradewind.core.ledger import (
     apply_fills,
     closed_trade,
+    closing_fill,
     is_dust,
     lot_quantities,
     net_r,
@@ -55,6 +56,12 @@ def test_closing_realises_the_cash_that_moved() -> None:
     assert trade is not None
     assert trade.net_quote == after.realised_quote
     assert trade.net_r == pytest.approx(float(after.realised_quote) / 25)
+
+
+def test_an_entry_of_the_same_millisecond_closed_nothing_that_was_sold() -> None:
+    sold, bought = sell("0d3f"), buy("f00d")
+    assert closing_fill([sold, bought], [ENTRY, DONE_STOP]) == sold
+    assert closing_fill([bought], [ENTRY, DONE_STOP]) == bought, "dust: nothing was ever let go"
 
 
 def test_a_part_carries_its_share_of_the_cost() -> None:

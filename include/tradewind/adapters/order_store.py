@@ -205,10 +205,11 @@ class OrderStore(PositionStore):
 
     FILLS_OF: Final = """
         SELECT f.* FROM fills f JOIN orders o USING (client_order_id)
-        WHERE o.account = %s AND f.account = o.account AND o.position_id = %s ORDER BY f.at, f.trade_id"""
+        WHERE o.account = %s AND f.account = o.account AND o.position_id = %s
+        ORDER BY f.at, length(f.trade_id), f.trade_id"""
 
     def fills_of(self, position_id: str) -> list[Fill]:
-        """Every execution of a position's orders, in time."""
+        """Every execution of a position's orders, in time; those of one millisecond as the exchange numbered them."""
         return [Fill(**row) for row in self._database.rows(self.FILLS_OF, (self.account, position_id))]
 
     LAST_FILL_AT: Final = """

@@ -48,7 +48,8 @@ class PgParityStore(AccountStore):
         ORDER BY o.planned_at, o.client_order_id"""
     FILLS: Final = """
         SELECT f.* FROM fills f JOIN orders o USING (client_order_id) JOIN positions p USING (position_id)
-        WHERE f.account = %s AND p.strategy_version = %s AND p.bar >= %s AND p.bar < %s ORDER BY f.at, f.trade_id"""
+        WHERE f.account = %s AND p.strategy_version = %s AND p.bar >= %s AND p.bar < %s
+        ORDER BY f.at, length(f.trade_id), f.trade_id"""
 
     def ledger(self, since: datetime, until: datetime) -> Ledger:
         """Decisions on the bars opened in [since, until), and every order and fill that came of them."""

@@ -173,6 +173,15 @@ def apply_fills(
     return after_totals(position, totals, entering, leaving, ended_at, instrument, price, rates_quote)
 
 
+def closing_fill(fills: Sequence[Fill], orders: Iterable[Order]) -> Fill:
+    """The execution that ended a position: its last one, and where anything was let go, never one of an entry.
+
+    `fills` stand in time; those of one millisecond may stand in any order where the exchange's ids are no numbers.
+    """
+    entries = {order.client_order_id for order in orders if order.role is OrderRole.ENTRY}
+    return ([fill for fill in fills if fill.client_order_id not in entries] or fills)[-1]
+
+
 def after_totals(
     position: Position,
     totals: FillTotals,

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from tradewind.core.ledger import apply_fills, lot_quantities, net_r
+from tradewind.core.ledger import apply_fills, closing_fill, lot_quantities, net_r
 from tradewind.core.orders import is_final
 from tradewind.core.ports import Ports
 from tradewind.core.types import (
@@ -169,7 +169,8 @@ def _exit_reason(fills: Sequence[Fill], orders: Sequence[Order]) -> str:
     """What closed it: the role of the order whose fill came last, for an exit its reason."""
     if not fills:
         return "not_filled"
-    last = next((order for order in orders if order.client_order_id == fills[-1].client_order_id), None)
+    closing = closing_fill(fills, orders)
+    last = next((order for order in orders if order.client_order_id == closing.client_order_id), None)
     if last is None:
         return OrderRole.EXIT.value
     return last.reason if last.role is OrderRole.EXIT and last.reason else last.role.value
