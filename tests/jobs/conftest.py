@@ -1,4 +1,4 @@
-"""One paper exchange a session, an account and a database a test."""
+"""A paper exchange and a database a test: each meets the same bars, whatever ran before it and beside it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from tests.support.paper_server import PaperServerProcess
 from tests.support.trading_rig import Rig
 from tradewind.core.timeframes import to_ms
 
-BAR_MS = 15 * 60_000
 NOW_MS = to_ms(datetime(2024, 3, 5, 12, 0, 5, tzinfo=UTC))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def paper_server() -> Iterator[PaperServerProcess]:
     with PaperServerProcess() as server:
         server.admin.set_clock(NOW_MS)
@@ -27,9 +26,6 @@ def paper_server() -> Iterator[PaperServerProcess]:
 def make_rig(paper_server: PaperServerProcess, postgres_url: str) -> Iterator[Callable[..., Rig]]:
     """Rigs on one database; give `balances` for another account than 10,000 USDT, `paper_account` for the same."""
     made: list[Rig] = []
-    # An earlier test may have left the market between two bars: each begins five seconds after a close.
-    if since_close_ms := (paper_server.admin.clock().market_ms - NOW_MS) % BAR_MS:
-        paper_server.admin.step_ms(BAR_MS - since_close_ms)
 
     def make(balances: dict[str, str] | None = None, paper_account: Any = None, **options: Any) -> Rig:
         account = paper_account or paper_server.create_account(**(balances or {}))
@@ -37,7 +33,6 @@ def make_rig(paper_server: PaperServerProcess, postgres_url: str) -> Iterator[Ca
         return made[-1]
 
     yield make
-    paper_server.admin.clear_faults()
     for rig in made:
         rig.close()
 

@@ -36,7 +36,6 @@ def make_futures_rig(paper_server: PaperServerProcess, postgres_url: str) -> Ite
         return made[-1]
 
     yield make
-    paper_server.admin.clear_faults()
     for rig in made:
         rig.close()
 

@@ -39,7 +39,7 @@ class WithoutBrackets(CcxtTrading):
 
 
 def enter(rig: Rig, **options: object) -> Position:
-    rig.step()  # a bar of its own, whose volume no other test has used up
+    rig.step()  # a bar of its own, whose volume no other position of the test has used up
     rig.make_ready()
     intent = rig.decide(stop_frac=Decimal("0.05"), target_frac=Decimal("0.05"), **options)  # type: ignore[arg-type]
     assert place_brackets(rig, intent.intent_id)["outcome"] == "filled"

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from tests.jobs.conftest import NOW_MS
-from tests.support.paper_server import PaperServerProcess
 from tests.support.trading_rig import STEP, Rig, RuleModels
 from tradewind.core.decision import decide
 from tradewind.core.features import LIVE_WINDOW_BARS
@@ -38,14 +36,6 @@ OPEN_PARAMS = StrategyParams(
     trend_filter_ema_4h_bars=2,
     max_correlation=1.0,
 )
-
-
-@pytest.fixture(scope="module")
-def paper_server() -> Iterator[PaperServerProcess]:
-    """A market of this file's own: the shocks of other tests would decide which filters pass here."""
-    with PaperServerProcess() as server:
-        server.admin.set_clock(NOW_MS)
-        yield server
 
 
 @pytest.fixture
