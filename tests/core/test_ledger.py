@@ -12,7 +12,7 @@ from tests.support.trading import NOW, D, fill, instrument, order, position
 from tradewind.core.ledger import (
     apply_fills,
     closed_trade,
-    closing_fill,
+    closing_reason,
     is_dust,
     lot_quantities,
     net_r,
@@ -59,9 +59,16 @@ def test_closing_realises_the_cash_that_moved() -> None:
 
 
 def test_an_entry_of_the_same_millisecond_closed_nothing_that_was_sold() -> None:
-    sold, bought = sell("0d3f"), buy("f00d")
-    assert closing_fill([sold, bought], [ENTRY, DONE_STOP]) == sold
-    assert closing_fill([bought], [ENTRY, DONE_STOP]) == bought, "dust: nothing was ever let go"
+    orders = [ENTRY, DONE_STOP]
+    assert closing_reason([sell("0d3f"), buy("f00d")], orders) == "stop"
+    assert closing_reason([buy()], orders) == "entry", "dust: nothing was ever let go"
+    assert closing_reason([], orders) == "not_filled"
+
+
+def test_an_exit_is_told_by_its_reason() -> None:
+    left = replace(STOP, role=OrderRole.EXIT, reason="time_stop")
+    assert closing_reason([buy(), sell()], [ENTRY, left]) == "time_stop"
+    assert closing_reason([buy(), sell()], [ENTRY]) == "exit", "sold by an order that is not in the ledger"
 
 
 def test_a_part_carries_its_share_of_the_cost() -> None:

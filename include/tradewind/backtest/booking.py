@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from tradewind.core import matching_types as engine_types
-from tradewind.core.ledger import after_totals, apply_fills, closing_fill, lot_quantities, total
+from tradewind.core.ledger import after_totals, apply_fills, closing_reason, in_time, lot_quantities, total
 from tradewind.core.matching import Engine
 from tradewind.core.matching_book import BarTicks, MatchingSettings, best_ask, best_bid
 from tradewind.core.matching_rules import SymbolRules, amount, atoms
@@ -217,5 +217,5 @@ class Books:
         holding.cash_quote = totals.cash_quote
         ended = not holding.is_live and was is not holding.position.status
         if ended and not holding.position.exit_reason:
-            last = closing_fill(sorted(holding.fills, key=lambda fill: fill.at), holding.orders.values())
-            holding.position = changed(holding.position, exit_reason=holding.role_of(last.client_order_id).value)
+            fills = sorted(holding.fills, key=in_time)
+            holding.position = changed(holding.position, exit_reason=closing_reason(fills, holding.orders.values()))

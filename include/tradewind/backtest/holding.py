@@ -91,10 +91,6 @@ class Holding:
         record = self._records.get(client_id)
         return STATES[record.status] if record is not None else self._rows[client_id].state
 
-    def role_of(self, client_id: str) -> OrderRole:
-        """What one order was for."""
-        return self._rows[client_id].role
-
     def working(self) -> tuple[bool, bool]:
         """Whether an entry, and whether a stop, a target or an exit may still fill."""
         entering = leaving = False

@@ -8,11 +8,10 @@ result.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from operator import attrgetter
 from typing import Final
 
 from .brackets import ZERO, is_tradable
@@ -21,7 +20,12 @@ from .positions import r_distance, sign_of
 from .types import ClosedTrade, Fill, Instrument, Order, OrderRole, Position, PositionStatus, Side
 from .values import changed
 
-_BY_TIME: Final = attrgetter("at", "trade_id")
+NOT_FILLED: Final = "not_filled"
+
+
+def in_time(fill: Fill) -> tuple[datetime, int, str]:
+    """Sorts fills by time, and those of one millisecond as the exchange numbered them: its ids are mostly numbers."""
+    return fill.at, len(fill.trade_id), fill.trade_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ def distinct(fills: Iterable[Fill]) -> list[Fill]:
         known = found.setdefault(key, fill)
         if known is not fill and known != fill:
             raise ValueError(f"two different fills are called {fill.trade_id} in {fill.symbol}")
-    return sorted(found.values(), key=_BY_TIME) if len(found) > 1 else list(found.values())
+    return sorted(found.values(), key=in_time) if len(found) > 1 else list(found.values())
 
 
 def total(fills: Iterable[Fill], side: Side, instrument: Instrument) -> FillTotals:
@@ -173,13 +177,20 @@ def apply_fills(
     return after_totals(position, totals, entering, leaving, ended_at, instrument, price, rates_quote)
 
 
-def closing_fill(fills: Sequence[Fill], orders: Iterable[Order]) -> Fill:
-    """The execution that ended a position: its last one, and where anything was let go, never one of an entry.
+def closing_reason(fills: Sequence[Fill], orders: Collection[Order]) -> str:
+    """What ended a position: the role of the order that executed last, for an exit its reason; never an entry where
+    anything was let go.
 
     `fills` stand in time; those of one millisecond may stand in any order where the exchange's ids are no numbers.
     """
-    entries = {order.client_order_id for order in orders if order.role is OrderRole.ENTRY}
-    return ([fill for fill in fills if fill.client_order_id not in entries] or fills)[-1]
+    if not fills:
+        return NOT_FILLED
+    by_id = {order.client_order_id: order for order in orders}
+    made = [by_id.get(fill.client_order_id) for fill in fills]
+    last = ([order for order in made if order is None or order.role is not OrderRole.ENTRY] or made)[-1]
+    if last is None:
+        return OrderRole.EXIT.value
+    return last.reason if last.role is OrderRole.EXIT and last.reason else last.role.value
 
 
 def after_totals(
@@ -198,7 +209,7 @@ def after_totals(
     status, closed_at, exit_reason = position.status, position.closed_at, position.exit_reason
     if totals.entry_quantity == 0:
         if ended_at is not None:
-            status, closed_at, exit_reason = PositionStatus.CLOSED, closed_at or ended_at, exit_reason or "not_filled"
+            status, closed_at, exit_reason = PositionStatus.CLOSED, closed_at or ended_at, exit_reason or NOT_FILLED
     elif not entering and totals.held <= 0:
         status, closed_at = PositionStatus.CLOSED, totals.last_at
     elif not entering and not leaving and not is_tradable(_on_step(totals.held, instrument), price, instrument):

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from .codec import encode
 from .inputs import BAR
+from .ledger import in_time
 from .types import Decision, Fill, Order, OrderRole
 
 RELATIVE: Final = 1e-6
@@ -212,7 +213,7 @@ def _by_order(fills: Sequence[Fill], cutoff: datetime) -> dict[tuple[str, int], 
     """Fills by (order, how many of its fills came before)."""
     found: dict[tuple[str, int], Fill] = {}
     counts: dict[str, int] = {}
-    for fill in sorted(fills, key=lambda fill: (fill.at, len(fill.trade_id), fill.trade_id)):
+    for fill in sorted(fills, key=in_time):
         if fill.at < cutoff:
             number = counts[fill.client_order_id] = counts.get(fill.client_order_id, -1) + 1
             found[(fill.client_order_id, number)] = fill

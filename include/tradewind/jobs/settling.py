@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from tradewind.core.ledger import apply_fills, closing_fill, lot_quantities, net_r
+from tradewind.core.ledger import apply_fills, closing_reason, lot_quantities, net_r
 from tradewind.core.orders import is_final
 from tradewind.core.ports import Ports
 from tradewind.core.types import (
@@ -22,7 +22,6 @@ from tradewind.core.types import (
     Fill,
     Instrument,
     Order,
-    OrderRole,
     OrderState,
     Position,
     PositionStatus,
@@ -145,7 +144,7 @@ def _apply(ports: Ports, position_id: str, orders: Sequence[Order], instrument: 
     rates = _fee_rates(ports, fills, instrument)
     after = apply_fills(before, fills, orders, instrument, book.bid, rates)
     if after.status in OVER and not after.exit_reason:
-        after = replace(after, exit_reason=_exit_reason(fills, orders))
+        after = replace(after, exit_reason=closing_reason(fills, orders))
     if after != before:
         event = after.status.value if after.status is not before.status else "filled"
         store.save_position(after, event, ports.clock.now(), quantity=after.quantity, reason=after.exit_reason)
@@ -163,17 +162,6 @@ def _fee_rates(ports: Ports, fills: Sequence[Fill], instrument: Instrument) -> d
     symbols = {asset: f"{asset}/{instrument.quote}" for asset in assets}
     books = ports.exchange.book_tops(sorted(symbols.values()))
     return {asset: books[symbol].bid for asset, symbol in symbols.items() if symbol in books}
-
-
-def _exit_reason(fills: Sequence[Fill], orders: Sequence[Order]) -> str:
-    """What closed it: the role of the order whose fill came last, for an exit its reason."""
-    if not fills:
-        return "not_filled"
-    closing = closing_fill(fills, orders)
-    last = next((order for order in orders if order.client_order_id == closing.client_order_id), None)
-    if last is None:
-        return OrderRole.EXIT.value
-    return last.reason if last.role is OrderRole.EXIT and last.reason else last.role.value
 
 
 def _say_closed(ports: Ports, position: Position) -> None:

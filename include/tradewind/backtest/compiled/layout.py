@@ -96,7 +96,7 @@ POSITION: Final = np.dtype(
     ],
     align=True,
 )
-REASONS: Final = ("stop", "target", "time_stop", "exit")
+REASONS: Final = ("stop", "target", "time_stop", "stop_through")
 STOPPED, TARGETED, TIMED_OUT, LEFT = range(4)
 
 LOT: Final = np.dtype(

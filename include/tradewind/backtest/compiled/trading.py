@@ -78,11 +78,9 @@ def book_exit(account: Account, symbol: Records, k: int, j: int, price: int, lot
 
 
 def ends_at(account: Account, k: int, at_ms: int, reason: int) -> None:
-    """The first fill of the latest moment says why a position ended."""
+    """The last fill says why a position ended."""
     p = account.positions[k]
-    if p.exit_ms != at_ms:
-        p.reason = reason
-    p.exit_ms = at_ms
+    p.exit_ms, p.reason = at_ms, reason
 
 
 def sell_at_market(
