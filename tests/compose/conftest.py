@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import yaml
 
 from tests.compose.engine import Engine, missing
 from tests.compose.images import make_stand_ins
-from tradewind.demo.run import start_of_market
+from tradewind.demo.run import MARKET_START
 from tradewind.settings import PROJECT_DIR
 from tradewind.stack.compose_secrets import init_compose_secrets
 from tradewind.stack.stack import with_secrets
@@ -138,7 +137,7 @@ def stack(engine: Engine, compose_file: dict[str, Any]) -> Iterator[ComposeStack
         # Everything else keeps the defaults that the compose file gives it.
         environment = {
             "TRADEWIND_HOME_DIR": home,
-            "TRADEWIND_MARKET_START": start_of_market(datetime.now(UTC)).isoformat(),
+            "TRADEWIND_MARKET_START": MARKET_START.isoformat(),
         }
         stack = ComposeStack(engine, environment, Path(home))
         stack.compose("down", "--volumes", "--remove-orphans", "--timeout", "5", check=False)

@@ -1,7 +1,8 @@
 """The run of the demo: its parts, its clock, its progress on the terminal, and its stages in order.
 
-The market is stepped, so that days pass in minutes. Its clock starts `LEAD_BARS` before the present and never reaches
-it: the DAGs that Airflow starts by the wall's clock meanwhile find their interval still open on this market and wait.
+The market is stepped, so that days pass in minutes, and always begins at `MARKET_START`, so that a seed tells the same
+story whenever it is run. It stays in the past: the DAGs that Airflow starts by the wall's clock meanwhile find their
+interval still open on this market and wait.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from tradewind.wiring import Wiring
 BAR = timedelta(minutes=15)
 WALK_BARS = 1_000  # at most this many bars through the jobs alone before an intent
 CYCLE_BARS = 200  # and this many through the DAGs, twice a position's longest life
-LEAD_BARS = 2 * (WALK_BARS + CYCLE_BARS)
+MONTHS = 12
+MARKET_START = datetime(2026, 1, 1, tzinfo=UTC)
+MARKET_SETTINGS = ("market_seed", "market_structure_frac", "symbols")
 
 
 class DemoFailed(TradewindError):
@@ -40,7 +43,7 @@ class DemoOptions:
     cycles: int = 8
     crash: bool = True
     keep: bool = False
-    months: int = 12
+    months: int = MONTHS
     json_path: Path | None = None
 
 
@@ -59,9 +62,13 @@ class DemoRun:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
-    def has_structure(self) -> bool:
-        """Whether the market holds anything to find: without, no champion and no order is the right end."""
-        return self.settings.market_structure_frac > 0
+    def is_shipped(self) -> bool:
+        """Whether this is the market on which a model is known to earn its place.
+
+        On any other the gates may well refuse, and then no champion and no order is the right end.
+        """
+        shipped = all(getattr(self.settings, n) == Settings.model_fields[n].default for n in MARKET_SETTINGS)
+        return shipped and self.start == MARKET_START and self.options.months == MONTHS
 
     @contextmanager
     def stage(self, name: str, title: str) -> Iterator[None]:
@@ -111,9 +118,3 @@ class DemoRun:
             text = json.dumps({**self.summary, "seconds": self.seconds}, indent=2, default=str)
             self.options.json_path.parent.mkdir(parents=True, exist_ok=True)
             self.options.json_path.write_text(text + "\n", encoding="utf-8")
-
-
-def start_of_market(now: datetime) -> datetime:
-    """Where the stepped clock begins: on a bar's close, far enough back that the demo never overtakes the wall."""
-    floor = datetime.fromtimestamp(now.timestamp() // BAR.total_seconds() * BAR.total_seconds(), UTC)
-    return floor - LEAD_BARS * BAR

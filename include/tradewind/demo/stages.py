@@ -14,7 +14,7 @@ from tradewind.stack import daemon, services
 from tradewind.wiring import Wiring
 
 from . import data_stages, model_stage, summary_stage, walk_stages
-from .run import DemoFailed, DemoOptions, DemoRun, start_of_market
+from .run import MARKET_START, DemoFailed, DemoOptions, DemoRun
 
 
 def run_demo(options: DemoOptions, *, seed: int, structure_frac: float) -> None:
@@ -34,7 +34,7 @@ def run_demo(options: DemoOptions, *, seed: int, structure_frac: float) -> None:
         market="synthetic",
         market_seed=seed,
         market_structure_frac=structure_frac,
-        market_start=start_of_market(now),
+        market_start=MARKET_START,
         account_id=f"demo-{now:%Y%m%dT%H%M%S}",
         history_months=options.months,
     )
@@ -46,7 +46,7 @@ def run_demo(options: DemoOptions, *, seed: int, structure_frac: float) -> None:
         wiring = Wiring(settings)
         admin = PaperAdmin(settings.exchange_url, settings.exchange_admin_token.get_secret_value())
         with closing(wiring), closing(services.airflow_client(settings)) as airflow, closing(admin):
-            demo = DemoRun(options, settings, wiring, airflow, admin, console, start_of_market(now))
+            demo = DemoRun(options, settings, wiring, airflow, admin, console, MARKET_START)
             demo.seconds["boot"] = round(booted_s, 1)
             _run_stages(demo)
     finally:
@@ -92,7 +92,7 @@ def _run_stages(demo: DemoRun) -> None:
         demo.write_json()
     summary_stage.print_summary(demo)
     if not has_champion:
-        demo.console.print("No champion stood, so no order was sent: on a market with nothing to find, that is right.")
+        demo.console.print("No champion stood, so no order was sent: where nothing proved itself, that is right.")
 
 
 def _addresses(settings: Settings) -> str:
