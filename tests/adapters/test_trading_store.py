@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -28,26 +27,13 @@ from tradewind.core.types import (
     Prediction,
     RegimeFamily,
     Side,
-    TradingMode,
     Verdict,
 )
-from tradewind.errors import LedgerMismatch, LockNotAcquired, StoreUnavailable, TradingHalted
+from tradewind.errors import LedgerMismatch, LockNotAcquired, StoreUnavailable
 
 NOW = datetime(2025, 3, 1, 12, 0, 3, 123456, tzinfo=UTC)
 BAR = datetime(2025, 3, 1, 11, 45, tzinfo=UTC)
 PARAMS = StrategyParams()
-
-
-@pytest.fixture
-def database(postgres_url: str) -> Iterator[Database]:
-    database = Database(postgres_url)
-    yield database
-    database.close()
-
-
-@pytest.fixture
-def store(database: Database) -> PgTradingStore:
-    return PgTradingStore(database, "main", PARAMS.strategy_version)
 
 
 def order(client_order_id: str = "twe1", **changes: object) -> Order:
@@ -315,29 +301,6 @@ def test_closed_trades_in_r(store: PgTradingStore) -> None:
     assert store.closed_trades(NOW + timedelta(seconds=1)) == []
 
 
-def test_latch_only_tightens(store: PgTradingStore) -> None:
-    assert store.latch().mode is TradingMode.ACTIVE
-    store.set_latch(TradingMode.REDUCE_ONLY, "a person", NOW, actor="kim")
-    halted = store.set_latch(TradingMode.HALTED, "breaker", NOW, actor="watch")
-    assert store.set_latch(TradingMode.REDUCE_ONLY, "again", NOW, actor="kim") == halted
-    assert store.set_latch(TradingMode.ACTIVE, "please", NOW, actor="kim") == halted
-    assert store.set_latch(TradingMode.HALTED, "twice", NOW, actor="kim").reason == "breaker"
-    opened = store.open_latch("checked", NOW, actor="kim")
-    assert (opened.mode, opened.sequence) == (TradingMode.ACTIVE, 3)
-    assert [row["mode"] for row in store.latch_history()] == ["reduce_only", "halted", "active"]
-
-
-def test_flattening_counts_attempts_and_stays_verified(store: PgTradingStore) -> None:
-    later = NOW + timedelta(seconds=5)
-    store.start_flattening(1, NOW)
-    assert store.record_flattening(1, NOW, {"left": ["BTC/USDT"]}, flat=False).attempts == 1
-    done = store.record_flattening(1, later, {}, flat=True)
-    assert (done.attempts, done.verified_flat_at, done.started_at) == (2, later, NOW)
-    again = store.record_flattening(1, later + timedelta(seconds=1), {}, flat=False)
-    assert again.verified_flat_at == later
-    assert store.flattening(2) is None
-
-
 def test_unprotected_span_is_measured_once(store: PgTradingStore) -> None:
     with store.position_lock("pos-1"):
         store.open_position(position())
@@ -347,36 +310,6 @@ def test_unprotected_span_is_measured_once(store: PgTradingStore) -> None:
     assert store.end_unprotected("pos-1", NOW) is None
     (span,) = store.unprotected_spans("pos-1")
     assert (span.cause, span.seconds) == ("replacement", 1.5)
-
-
-def test_baseline_is_taken_once(store: PgTradingStore) -> None:
-    assert store.baseline() is None
-    assert store.take_baseline({"ETH": Decimal(2), "USDT": Decimal(10000)}, NOW)["ETH"] == 2
-    assert store.take_baseline({"ETH": Decimal(7)}, NOW) == {"ETH": Decimal(2), "USDT": Decimal(10000)}
-
-
-def test_equity_references(store: PgTradingStore) -> None:
-    yesterday = NOW - timedelta(days=1)
-    store.record_equity("mark", yesterday, Decimal(11000))
-    store.record_equity("day_open", NOW.replace(hour=0), Decimal(10000))
-    store.record_equity("day_open", NOW.replace(hour=0), Decimal(1))
-    assert store.day_open_equity(NOW) == 10000
-    assert store.day_open_equity(NOW + timedelta(days=1)) is None
-    assert store.last_equity_before(NOW.replace(hour=0)) == 11000
-    assert store.peak_equity() == 11000
-    store.record_equity("day_open", NOW, Decimal(9600), resumed_by="kim")
-    assert store.day_open_equity(NOW) == 9600
-    assert store.peak_equity() == 9600
-    assert store.resumed_at() == NOW
-
-
-def test_accounts_do_not_see_each_other(store: PgTradingStore, database: Database) -> None:
-    other = PgTradingStore(database, "other", PARAMS.strategy_version)
-    store.set_latch(TradingMode.HALTED, "mine", NOW, actor="kim")
-    store.beat("watch", NOW)
-    assert other.latch().mode is TradingMode.ACTIVE
-    assert other.heartbeats() == {}
-    assert store.heartbeats() == {"watch": NOW}
 
 
 def test_the_right_to_send_is_given_once(store: PgTradingStore) -> None:
@@ -399,11 +332,3 @@ def test_a_closed_position_leaves_no_open_span(store: PgTradingStore) -> None:
     (span,) = store.unprotected_spans("pos-1")
     assert span.seconds is not None
     assert span.seconds >= 0
-
-
-def test_a_latch_that_was_closed_anew_stays_closed(store: PgTradingStore) -> None:
-    looked_at = store.set_latch(TradingMode.REDUCE_ONLY, "halt", NOW, actor="ann")
-    store.set_latch(TradingMode.HALTED, "breach", NOW, actor="watch")
-    with pytest.raises(TradingHalted):
-        store.open_latch("resumed", NOW, actor="ann", sequence=looked_at.sequence)
-    assert store.latch().mode is TradingMode.HALTED

@@ -168,6 +168,7 @@ def test_a_day_leaves_nothing_behind(request: pytest.FixtureRequest, capsys: pyt
     assert {name: words for name, words in found["broken"].items() if words} == {}
     assert found["counted"]["fills"] > 0
     assert (locks, idle) == (0, 0)
+    assert all(watched.connections[-HOUR_BARS:]), "somebody is always connected: the count saw nobody"
     for role, (first, end) in watched.connections_held().items():
         # Tasks come and go; what each of ten restarts left behind would be ten.
         assert end <= first + 2, f"{role} holds {end:g} connections, {first} at most in the first two hours"
