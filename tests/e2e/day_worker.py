@@ -32,6 +32,7 @@ class Day:
 
     def __init__(self, ports: Wiring, admin: PaperAdmin) -> None:
         self.ports, self.admin = ports, admin
+        self.minute_ms = admin.clock().market_ms
         self.checks = self.retried = 0
 
     def repeat(self, job: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -46,7 +47,9 @@ class Day:
     def live_one_bar(self) -> dict[str, Any]:
         """Fifteen minutes with a position check each; the last one closes a bar, which is collected and decided."""
         for _ in range(MINUTES):
-            self.repeat(self.admin.step_ms, 60_000)
+            # To a named minute: repeated after an answer that was lost, it goes no further.
+            self.minute_ms += 60_000
+            self.repeat(self.admin.set_clock, self.minute_ms)
             assert isinstance(self.ports.clock, PaperClock)
             self.ports.clock.forget()
             self.repeat(positions.manage_positions, self.ports)
