@@ -60,8 +60,10 @@ def test_a_stopped_deployment_tells_its_ledger(home: Path, capsys: pytest.Captur
     assert (ledger["latch"]["mode"], ledger["latch"]["reason"]) == ("reduce_only", "maintenance")
     assert [(held["symbol"], held["status"]) for held in ledger["positions"]] == [("BTC/USDT", "open")]
     assert (ledger["rows"]["positions"], ledger["rows"]["orders"], ledger["last_decided_bar"]) == (1, 0, None)
+    assert ledger["other_accounts"] == []
     print_report(report)
     said = capsys.readouterr().out
+    assert "account    rig" in said
     assert "latch      reduce_only: maintenance" in said
     assert "BTC/USDT long 0.01, stop 59000" in said
 
@@ -73,6 +75,19 @@ def test_the_command_tells_it_as_json_and_that_nothing_runs(home: Path, capsys: 
     told: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert told["running"] is False
     assert told["ledger"]["latch"]["mode"] == "reduce_only"
+
+
+def test_the_wrong_account_is_told_of_the_others(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stopped_deployment():
+        monkeypatch.setenv("TRADEWIND_ACCOUNT_ID", "mistaken")
+        report = stack_report(stack.with_secrets())
+    ledger = report["ledger"]
+    assert (ledger["account"], ledger["latch"]["mode"], ledger["positions"]) == ("mistaken", "active", [])
+    assert ledger["other_accounts"] == [{"account": "rig", "latch": "reduce_only", "positions": 1}]
+    print_report(report)
+    assert "elsewhere  rig: latch reduce_only, positions 1 (TRADEWIND_ACCOUNT_ID=rig" in capsys.readouterr().out
 
 
 def test_nothing_is_made_to_look_at_it(home: Path) -> None:

@@ -16,11 +16,20 @@ _LATCH: Final = "SELECT mode, reason, since FROM latches WHERE account = %(accou
 _HELD: Final = """
     SELECT symbol, side, status, quantity, entry_price, stop_price, target_price, opened_at FROM positions
     WHERE account = %(account)s AND status IN ('opening', 'open', 'closing') ORDER BY opened_at, symbol"""
+# A demo trades on an account of its own; whoever asks for the wrong one must not read "no positions" and believe it.
+_OTHERS: Final = """
+    SELECT account, coalesce(latches.mode, 'active') AS latch, coalesce(held.positions, 0) AS positions
+    FROM latches FULL JOIN (
+        SELECT account, count(*) FILTER (WHERE status IN ('opening', 'open', 'closing')) AS positions
+        FROM positions GROUP BY account
+    ) held USING (account)
+    WHERE account <> %(account)s ORDER BY account"""
 _DECIDED: Final = "SELECT max(bar) AS bar FROM decisions WHERE account = %(account)s"
 
 
 def on_record(settings: Settings) -> dict[str, Any] | None:
-    """The latch, what is held, the newest decided bar (UTC) and the rows of each table; None before the first start.
+    """The account's latch, what it holds, its newest decided bar (UTC); latch and number of positions of each other
+    account; the rows of each table, whosever they are. None before the first start.
 
     An embedded server that is down is started for this while, unless the stack of this home is up without it. What
     cannot be read is told as `error`: whoever asks is looking for what is wrong.
@@ -38,6 +47,7 @@ def on_record(settings: Settings) -> dict[str, Any] | None:
                 "latch": latch or {"mode": "active", "reason": "", "since": None},
                 "positions": connection.execute(_HELD, values).fetchall(),
                 "last_decided_bar": decided["bar"] if decided else None,
+                "other_accounts": connection.execute(_OTHERS, values).fetchall(),
                 "rows": count_rows(connection),
             }
     except (AlreadyRunning, StackFailed) as error:

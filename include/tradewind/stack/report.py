@@ -125,6 +125,7 @@ def _print_ledger(console: Console, ledger: Report | None) -> None:
         console.print(f"[red]{ledger['error']}[/]", highlight=False)
         return
     latch = ledger["latch"]
+    console.print(f"account    {ledger['account']}", highlight=False)
     console.print(f"latch      {latch['mode']}{': ' if latch['reason'] else ''}{latch['reason']}", highlight=False)
     for held in ledger["positions"]:
         words = (
@@ -133,6 +134,13 @@ def _print_ledger(console: Console, ledger: Report | None) -> None:
         console.print(f"{held['status']:10s} {words}", highlight=False)
     if not ledger["positions"]:
         console.print("positions  none")
+    for other in ledger["other_accounts"]:
+        words = f"latch {other['latch']}, positions {other['positions'] or 'none'}"
+        console.print(
+            f"elsewhere  {other['account']}: {words} (TRADEWIND_ACCOUNT_ID={other['account']} tells more)",
+            highlight=False,
+            soft_wrap=True,
+        )
     console.print(f"on record  {', '.join(f'{n} {name}' for name, n in ledger['rows'].items())}", highlight=False)
 
 
