@@ -17,6 +17,7 @@ import pytest
 import redis
 from psycopg import sql
 
+from tradewind.adapters.database import Database
 from tradewind.adapters.migrations import migrate
 from tradewind.stack.postgres import EmbeddedPostgres
 from tradewind.stack.processes import ProcessMark, end_sessions, free_port
@@ -141,6 +142,14 @@ def postgres_url(postgres_server: EmbeddedPostgres, _template: str) -> Iterator[
     _create(postgres_server, name, _template)
     yield postgres_server.url(name)
     _drop(postgres_server, name)
+
+
+@pytest.fixture
+def database(postgres_url: str) -> Iterator[Database]:
+    """That database through a pool, as its owner."""
+    database = Database(postgres_url)
+    yield database
+    database.close()
 
 
 @pytest.fixture

@@ -17,13 +17,6 @@ from tradewind.adapters.database import Database
 
 
 @pytest.fixture
-def database(postgres_url: str) -> Iterator[Database]:
-    database = Database(postgres_url)
-    yield database
-    database.close()
-
-
-@pytest.fixture
 def channel() -> Iterator[tuple[str, list[dict[str, str]]]]:
     """A webhook that apprise posts JSON to: its apprise URL, and what it received."""
     received: list[dict[str, str]] = []

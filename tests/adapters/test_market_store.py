@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -36,13 +35,6 @@ def assert_same(left: Bars, right: Bars) -> None:
     for mine, other in zip(columns(left), columns(right), strict=True):
         np.testing.assert_array_equal(mine, other)
         assert mine.dtype == other.dtype
-
-
-@pytest.fixture
-def database(postgres_url: str) -> Iterator[Database]:
-    database = Database(postgres_url)
-    yield database
-    database.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -42,13 +41,6 @@ def wide(seed: int = 0) -> Sample:
 @pytest.fixture(scope="module")
 def families() -> dict[RegimeFamily, FamilyModel]:
     return {family: fit_family(family, wide(), SETTINGS) for family in RegimeFamily}
-
-
-@pytest.fixture
-def database(postgres_url: str) -> Iterator[Database]:
-    opened = Database(postgres_url)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

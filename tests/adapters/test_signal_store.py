@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -27,10 +26,8 @@ QUARTER = timedelta(minutes=15)
 
 
 @pytest.fixture
-def store(postgres_url: str) -> Iterator[PgSignalStore]:
-    database = Database(postgres_url)
-    yield PgSignalStore(database)
-    database.close()
+def store(database: Database) -> PgSignalStore:
+    return PgSignalStore(database)
 
 
 def regime(symbol: str, bar: datetime, kind: Regime = Regime.RANGING_QUIET) -> RegimeState:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-import pytest
 from psycopg.types.json import Jsonb
 
 from tradewind.adapters.database import Database
@@ -14,13 +12,6 @@ from tradewind.adapters.upkeep_store import PgUpkeep
 NOW = datetime(2024, 3, 5, 12, tzinfo=UTC)
 KEPT = timedelta(days=400)
 _MARK = "INSERT INTO equity (account, at, kind, equity_quote, detail) VALUES ('a', %s, %s, %s, '{}')"
-
-
-@pytest.fixture
-def database(postgres_url: str) -> Iterator[Database]:
-    database = Database(postgres_url)
-    yield database
-    database.close()
 
 
 def test_of_old_marks_the_highest_lowest_and_last_of_each_quarter_stay(database: Database) -> None:

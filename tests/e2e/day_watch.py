@@ -113,14 +113,12 @@ class Watched:
         return median(values[HOUR_BARS : 2 * HOUR_BARS]), median(values[-HOUR_BARS:])
 
     def __str__(self) -> str:
-        lines = [f"{'':16}{'MiB in 2nd hour':>20}{'last hour':>12}{'grown':>9}{'handles':>16}{'threads':>12}"]
+        lines = [f"{'':16}{'MiB in 2nd hour':>20}{'last hour':>12}{'grown':>9}{'handles, at rest':>18}{'threads':>12}"]
         for name in sorted(self.samples):
             first, last = self.growth(name, "written_mib")
-            handles, threads = (self.growth(name, what) for what in ("handles", "threads"))
-            lines.append(
-                f"{name:16}{first:>20.1f}{last:>12.1f}{last / first - 1:>9.1%}"
-                f"{f'{handles[0]:.0f} → {handles[1]:.0f}':>16}{f'{threads[0]:.0f} → {threads[1]:.0f}':>12}"
-            )
+            kept = f"{self.growth(name, 'handles')[0]:.0f} → {self.handles_at_rest.get(name, 0)}"
+            threads = "{:.0f} → {:.0f}".format(*self.growth(name, "threads"))
+            lines.append(f"{name:16}{first:>20.1f}{last:>12.1f}{last / first - 1:>9.1%}{kept:>18}{threads:>12}")
         return "\n".join([*lines, self._connections_in_words()])
 
     def rest(self) -> float:
@@ -133,10 +131,12 @@ class Watched:
                 self.resting.append(counts)
             if self.resting and all(held.rest <= held.bound for held in self.connections_held()):
                 break
+        assert self.resting, "the count saw nobody at rest: does PostgreSQL answer?"
         self.handles_at_rest = {name: _sample(family).handles for name, family in families.items()}
         return time.monotonic() - started_s
 
     def connections_held(self) -> list[Held]:
+        """By holder. At rest the least counts: tasks still come and go, what was leaked is there at every look."""
         holders = {holder for counts in [*self.connections, *self.resting] for holder in counts}
         before = self.connections[: HOUR_BARS + 1]  # the first kill comes after it
         return [

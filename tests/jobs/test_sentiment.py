@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -67,13 +67,6 @@ class SpentScorer:
 
     def score(self, articles: Sequence[Article]) -> dict[str, float]:
         raise NewsBudgetSpent("Gemini's budget of 1 USD a day is spent")
-
-
-@pytest.fixture
-def database(postgres_url: str) -> Iterator[Database]:
-    database = Database(postgres_url)
-    yield database
-    database.close()
 
 
 def rss(*titles: str) -> Answer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -24,10 +23,8 @@ SETTINGS = StudySettings(("SOL/USDT",), BAR_MS - 7000 * STEP_MS, BAR_MS, folds=4
 
 
 @pytest.fixture
-def store(postgres_url: str) -> Iterator[PgStudyStore]:
-    database = Database(postgres_url)
-    yield PgStudyStore(database)
-    database.close()
+def store(database: Database) -> PgStudyStore:
+    return PgStudyStore(database)
 
 
 @pytest.fixture(scope="module")

@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
 from tradewind.adapters.database import Database
 from tradewind.adapters.market_store import PgMarketStore
 from tradewind.stack.job_following import DIED, fail_silent_jobs
-
-
-@pytest.fixture
-def database(postgres_url: str) -> Iterator[Database]:
-    database = Database(postgres_url)
-    yield database
-    database.close()
 
 
 def running(store: PgMarketStore, job_id: str) -> None:

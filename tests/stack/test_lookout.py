@@ -52,13 +52,6 @@ def settings(postgres_url: str, valkey_url: str, around: Outside, listener: sock
 
 
 @pytest.fixture
-def database(postgres_url: str) -> Iterator[Database]:
-    database = Database(postgres_url)
-    yield database
-    database.close()
-
-
-@pytest.fixture
 def lookout(settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lookout]:
     monkeypatch.setattr(module, "_BAD_FOR_S", 0.0)
     seed_week(database, settings.account_id)

@@ -35,18 +35,19 @@ def home(server_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 @contextmanager
 def stopped_deployment() -> Iterator[Settings]:
-    """Made, with one open position and a latch, and its server stopped again."""
+    """Made, with one open position and a latch, an account that has left its own, and its server stopped again."""
     settings = stack.with_secrets()
     with server_of(settings) as server:
         databases.make(settings, server)
         databases.ensure(settings, server)
         with psycopg.connect(settings.database_url.get_secret_value()) as connection:
             connection.execute("SELECT tighten_latch('rig', 'reduce_only', 'maintenance', 'me', now())")
-            connection.execute(
+            connection.cursor().executemany(
                 "INSERT INTO positions (position_id, account, strategy_version, symbol, side, family, status, bar, "
                 "quantity, entry_quantity, entry_price, initial_stop_price, stop_price, target_price, atr_quote, "
-                "realised_quote, fees_quote) VALUES ('p', 'rig', 'v', 'BTC/USDT', 'long', 'trending', 'open', now(), "
-                "0.0100, 0.01, 60000, 59000, 59000, 62000, 400, 0, 1)"
+                "realised_quote, fees_quote) VALUES (%s, %s, 'v', 'BTC/USDT', 'long', 'trending', %s, now(), "
+                "%s, 0.01, 60000, 59000, 59000, 62000, 400, 0, 1)",
+                [("p", "rig", "open", "0.0100"), ("q", "flat", "closed", "0")],
             )
     yield settings
 
@@ -59,8 +60,8 @@ def test_a_stopped_deployment_tells_its_ledger(home: Path, capsys: pytest.Captur
     assert (report["running"], report["healthy"]) == (False, False)
     assert (ledger["latch"]["mode"], ledger["latch"]["reason"]) == ("reduce_only", "maintenance")
     assert [(held["symbol"], held["status"]) for held in ledger["positions"]] == [("BTC/USDT", "open")]
-    assert (ledger["rows"]["positions"], ledger["rows"]["orders"], ledger["last_decided_bar"]) == (1, 0, None)
-    assert ledger["other_accounts"] == []
+    assert (ledger["rows"]["positions"], ledger["rows"]["orders"], ledger["last_decided_bar"]) == (2, 0, None)
+    assert ledger["other_accounts"] == [{"account": "flat", "latch": "active", "positions": 0}]
     print_report(report)
     said = capsys.readouterr().out
     assert "account    rig" in said
@@ -85,7 +86,10 @@ def test_the_wrong_account_is_told_of_the_others(
         report = stack_report(stack.with_secrets())
     ledger = report["ledger"]
     assert (ledger["account"], ledger["latch"]["mode"], ledger["positions"]) == ("mistaken", "active", [])
-    assert ledger["other_accounts"] == [{"account": "rig", "latch": "reduce_only", "positions": 1}]
+    assert ledger["other_accounts"] == [
+        {"account": "flat", "latch": "active", "positions": 0},
+        {"account": "rig", "latch": "reduce_only", "positions": 1},
+    ]
     print_report(report)
     assert "elsewhere  rig: latch reduce_only, positions 1 (TRADEWIND_ACCOUNT_ID=rig" in capsys.readouterr().out
 

@@ -73,11 +73,3 @@ def app(settings: Settings, wiring: Wiring) -> APIFlask:
 @pytest.fixture
 def client(app: APIFlask) -> FlaskClient:
     return app.test_client()
-
-
-@pytest.fixture
-def database(postgres_url: str) -> Iterator[Database]:
-    """The owner's view, for what a test puts there and looks up."""
-    database = Database(postgres_url)
-    yield database
-    database.close()
