@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from psycopg import sql
 
 from tests.jobs.conftest import NOW_MS
+from tests.support.homes import lent
 from tests.support.paper_server import PaperServerProcess
 from tests.support.trading_rig import Rig
 from tradewind import stack
@@ -32,7 +32,6 @@ from tradewind.settings import Settings
 from tradewind.stack import databases, dumps
 from tradewind.stack.backup import backup
 from tradewind.stack.postgres import EmbeddedPostgres
-from tradewind.stack.processes import free_port
 from tradewind.stack.restore import restore
 from tradewind.stack.state import home_lock
 
@@ -44,13 +43,7 @@ CHANGED = {"latches", "latch_history", "audit", "models"}
 @pytest.fixture
 def here(postgres_server: EmbeddedPostgres, tmp_path: Path) -> dict[str, Any]:
     """Overrides of a home whose embedded server is the session's."""
-    password = urlsplit(postgres_server.url()).password
-    return {
-        "home_dir": tmp_path / "home",
-        "account_id": "rig",
-        "postgres_port": postgres_server.port,
-        "postgres_password": password,
-    }
+    return {**lent(postgres_server, tmp_path / "home"), "account_id": "rig"}
 
 
 @pytest.fixture
@@ -64,7 +57,7 @@ def settings(postgres_server: EmbeddedPostgres, here: dict[str, Any]) -> Setting
 @pytest.fixture(scope="module")
 def empty_server(server_dir: Path) -> Iterator[EmbeddedPostgres]:
     """Another server, on which nothing was ever made."""
-    server = EmbeddedPostgres(server_dir / "second", free_port(), password=secrets.token_hex(8), durable=False)
+    server = EmbeddedPostgres(server_dir / "second", password=secrets.token_hex(8), durable=False)
     server.start()
     yield server
     server.stop()

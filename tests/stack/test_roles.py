@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from psycopg.errors import InsufficientPrivilege
 
+from tests.support.homes import lent
 from tradewind import stack
 from tradewind.settings import Settings
 from tradewind.stack import databases
@@ -18,7 +19,7 @@ from tradewind.stack.postgres import EmbeddedPostgres
 
 @pytest.fixture
 def settings(postgres_server: EmbeddedPostgres, tmp_path: Path) -> Settings:
-    settings = stack.with_secrets(home_dir=tmp_path, postgres_port=postgres_server.port)
+    settings = stack.with_secrets(**lent(postgres_server, tmp_path))
     databases.recreate(settings, postgres_server)
     databases.ensure(settings, postgres_server)
     return settings

@@ -25,7 +25,7 @@ from tradewind.adapters.migrations import migrate
 from tradewind.errors import StackFailed
 from tradewind.settings import Settings
 from tradewind.stack.postgres import EmbeddedPostgres
-from tradewind.stack.processes import last_words
+from tradewind.stack.processes import PRIVATE_UMASK, last_words, open_log
 
 # Held while databases are made, so that two starts against one server do not collide.
 _LOCK_KEY = 7_234_110_543
@@ -124,12 +124,12 @@ def _make_template(
 
 
 def _airflow_migrate(url: str, environment: Mapping[str, str], log: Path) -> None:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
+    with open_log(log) as output:
         done = subprocess.run(
             [sys.executable, "-m", "airflow", "db", "migrate"],
             env={**environment, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": sqlalchemy_url(url)},
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, check=False, start_new_session=True,
+            umask=PRIVATE_UMASK,
         )  # fmt: skip
     if done.returncode != 0:
         raise StackFailed(f"airflow db migrate failed: {last_words(log)} (see {log})")
@@ -145,8 +145,10 @@ def _airflow_revision(url: str) -> str | None:
 
 
 def sqlalchemy_url(url: str) -> str:
-    """A libpq URL as SQLAlchemy wants it."""
-    return url.replace("postgresql://", "postgresql+psycopg2://", 1).replace("postgres://", "postgresql+psycopg2://", 1)
+    """A libpq URL as SQLAlchemy wants it, for psycopg2 and asyncpg: the second knows nothing of `require_auth`."""
+    address, _, query = url.partition("://")[2].partition("?")
+    options = [option for option in query.split("&") if option and not option.startswith("require_auth=")]
+    return f"postgresql+psycopg2://{address}" + (f"?{'&'.join(options)}" if options else "")
 
 
 @contextmanager
