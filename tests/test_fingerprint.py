@@ -10,9 +10,6 @@ import pytest
 
 from tradewind import fingerprint
 
-# What this code's formulas were called when imports still counted; champions with it in their manifest are served.
-WITH_IMPORTS = "3397fd0e1cf6b37d5cfa3eb531a3e1c5b05d31ce6c6692dbbe42724e98c043c5"
-
 
 @pytest.fixture
 def formulas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
@@ -53,10 +50,10 @@ def test_anything_else_counts(formulas: Path, line: str) -> None:
     before = hashed()
     formulas.write_text(formulas.read_text() + line)
     assert hashed() != before
-    assert not fingerprint.are_our_formulas(WITH_IMPORTS)
+    assert not fingerprint.are_our_formulas(fingerprint._WITH_IMPORTS)
 
 
 def test_a_champion_of_before_is_one_of_these_formulas() -> None:
-    assert fingerprint.are_our_formulas(WITH_IMPORTS)
+    assert fingerprint.are_our_formulas(fingerprint._WITH_IMPORTS)
     assert fingerprint.are_our_formulas(fingerprint.formulas_sha256())
     assert not fingerprint.are_our_formulas("00" * 32)
