@@ -27,6 +27,11 @@ from tradewind.settings import Settings
 from tradewind.stack.postgres import EmbeddedPostgres
 from tradewind.stack.processes import PRIVATE_UMASK, last_words, open_log
 
+# How long the writer's and the status app's sessions wait for a lock, and hold theirs while they do nothing.
+_LIMITS = (
+    {"lock_timeout": "30s", "idle_in_transaction_session_timeout": "120s"},
+    {"lock_timeout": "5s", "idle_in_transaction_session_timeout": "30s"},
+)
 # Held while databases are made, so that two starts against one server do not collide.
 _LOCK_KEY = 7_234_110_543
 
@@ -62,6 +67,12 @@ def make(settings: Settings, server: EmbeddedPostgres | None) -> None:
     with _administrator(administrator) as connection:
         for url in [*wanted, *restricted, settings.airflow_database_url]:
             _ensure_role(connection, url)
+        for role in dict.fromkeys(map(_user, [settings.database_url, *restricted])):
+            _let_in_last(connection, role)
+        for url, limits in zip(restricted, _LIMITS, strict=True):
+            for name, value in limits.items():
+                limit = sql.SQL("ALTER ROLE {} SET {} TO {}")
+                connection.execute(limit.format(sql.Identifier(_user(url)), sql.Identifier(name), sql.Literal(value)))
         # For notebooks and dashboards; whoever wants to use it gives it a password.
         if connection.execute("SELECT to_regrole('tradewind_reader') IS NULL").fetchone() == (True,):
             connection.execute("CREATE ROLE tradewind_reader")
@@ -70,6 +81,12 @@ def make(settings: Settings, server: EmbeddedPostgres | None) -> None:
         for url in restricted:
             connect = sql.SQL("GRANT CONNECT, TEMPORARY ON DATABASE {} TO {}")
             connection.execute(connect.format(sql.Identifier(_name(url)), sql.Identifier(_user(url))))
+
+
+def _let_in_last(connection: psycopg.Connection, role: str) -> None:
+    """Give a role that stops trading, or repairs, the connections that the server keeps back from all others."""
+    if connection.execute("SELECT to_regrole('pg_use_reserved_connections') IS NOT NULL").fetchone() == (True,):
+        connection.execute(sql.SQL("GRANT pg_use_reserved_connections TO {}").format(sql.Identifier(role)))
 
 
 def recreate(settings: Settings, server: EmbeddedPostgres) -> None:
