@@ -223,7 +223,7 @@ class CcxtFuturesReads(CcxtTradingBase[CcxtFuturesClient]):
         answer = self._client.read("fapiprivatev3_get_account")
         markets = {str(market["id"]): market for market in self._known_markets()}
         # An empty wallet is not listed at all.
-        wallet = next((row for row in answer["assets"] if row["asset"] == self._quote_asset), {})
+        wallet: Mapping[str, Any] = next((w for w in answer["assets"] if w["asset"] == self._quote_asset), {})
         total, found = Decimal(wallet.get("walletBalance") or 0), {}
         for row in answer["positions"]:
             quantity = Decimal(row["positionAmt"])
