@@ -9,7 +9,6 @@ from decimal import Decimal
 from tradewind.core.brackets import decimal_of
 from tradewind.core.futures_sizing import allowed_sides
 from tradewind.core.ledger import closed_trade
-from tradewind.core.matching_rules import atoms
 from tradewind.core.params import StrategyParams
 from tradewind.core.positions import (
     FAILED_STOP,
@@ -81,7 +80,8 @@ class Tending:
     def begin_anew(self, cash_quote: Decimal, base: Mapping[str, int], recent: Iterable[ClosedTrade]) -> None:
         """Nothing is held, trading has moved `cash_quote`, and of each base asset these atoms are left."""
         self.closed_cash = cash_quote
-        self.account.have({**base, self.account.quote_asset: atoms(self.settings.capital_quote + cash_quote)})
+        quote = self.account.engine.atoms(self.settings.capital_quote + cash_quote)
+        self.account.have({**base, self.account.quote_asset: quote})
         self.recent.clear()
         self.recent.extend(recent)
 
