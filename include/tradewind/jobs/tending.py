@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Final
 
-from tradewind.core.brackets import decimal_of, floor_to_step, is_tradable
+from tradewind.core.brackets import floor_to_step, is_tradable
 from tradewind.core.orders import AT_EXCHANGE, LIVE, UNDECIDED
+from tradewind.core.params import PositionRules
 from tradewind.core.ports import Ports
-from tradewind.core.positions import FAILED_STOP, Costs, ExitNow, MoveStop, bars_held, manage_on_close, stop_failed
+from tradewind.core.positions import FAILED_STOP, stop_failed
 from tradewind.core.protection import target_passed
-from tradewind.core.timeframes import from_ms, last_closed_open_ms, timeframe_ms, to_ms
+from tradewind.core.timeframes import last_closed_open_ms, to_ms
 from tradewind.core.types import (
     BookTop,
     ExchangeOrder,
@@ -35,6 +35,7 @@ from tradewind.core.types import (
 )
 from tradewind.errors import ReconcileError, RetryError, StopError
 from tradewind.jobs.protection import converge_protection, exit_position
+from tradewind.jobs.rules import apply_bar_rules, rules_of
 from tradewind.jobs.settling import Situation, ingest_fills, refresh
 
 # Sends are answered within this, or their task is dead or waiting.
@@ -95,16 +96,18 @@ def follow_bar(ports: Ports) -> list[str]:
 def _behind(ports: Ports) -> set[str]:
     """Held positions that no rule of the newest closed and stored bar has seen."""
     positions = [p for p in ports.trading_store.live_positions() if p.quantity > 0 and p.status is PositionStatus.OPEN]
-    if not positions:
-        return set()
-    timeframe = ports.params.decision_timeframe
-    newest_ms = last_closed_open_ms(to_ms(ports.clock.now()), timeframe)
-    stored_ms = ports.market_store.last_open_ms(sorted({p.symbol for p in positions}), timeframe)
-    return {
-        p.position_id
-        for p in positions
-        if to_ms(p.managed_bar or p.bar) < newest_ms <= stored_ms.get(p.symbol, 0)
-    }  # fmt: skip
+    rules, now_ms = rules_of(ports, positions), to_ms(ports.clock.now())
+    found = set()
+    for timeframe in {own.decision_timeframe for own in rules.values()}:
+        newest_ms = last_closed_open_ms(now_ms, timeframe)
+        own = [p for p in positions if rules[p.position_id].decision_timeframe == timeframe]
+        stored_ms = ports.market_store.last_open_ms(sorted({p.symbol for p in own}), timeframe)
+        found |= {
+            p.position_id
+            for p in own
+            if to_ms(p.managed_bar or p.bar) < newest_ms <= stored_ms.get(p.symbol, 0)
+        }  # fmt: skip
+    return found
 
 
 def tend_position(
@@ -130,13 +133,14 @@ def tend_position(
         if situation.position.quantity <= 0:
             return True  # the entry may still fill
         leaves_at = book.bid if situation.position.side is Side.LONG else book.ask
-        if stop_failed(situation.position, leaves_at, ports.params):
-            _say_stop_failed(ports, situation)
+        rules = rules_of(ports, [situation.position])[position_id]
+        if stop_failed(situation.position, leaves_at, rules):
+            _say_stop_failed(ports, situation, rules)
             exit_position(ports, situation, FAILED_STOP)
             return True
         exit_reason = None
         if apply_rules:
-            situation, exit_reason = apply_bar_rules(ports, situation)
+            situation, exit_reason = apply_bar_rules(ports, situation, rules)
         if exit_reason is not None:
             exit_position(ports, situation, exit_reason)
         else:
@@ -210,12 +214,12 @@ def _is_overdue(ports: Ports, live: Sequence[Order]) -> bool:
     return any(order.sent_at is not None and order.sent_at < deadline for order in live if order.state in UNDECIDED)
 
 
-def _say_stop_failed(ports: Ports, situation: Situation) -> None:
+def _say_stop_failed(ports: Ports, situation: Situation, rules: PositionRules) -> None:
     position = situation.position
     ports.alerts.raise_alert(
         "critical",
         f"stop-failed-{position.position_id}",
-        f"{position.symbol} is {ports.params.failed_stop_r:.0f} R under water: its stop did not work",
+        f"{position.symbol} is {rules.failed_stop_r:.0f} R under water: its stop did not work",
         f"Bid {situation.book.bid}, stop {position.stop_price}, entry {position.entry_price}. Left at market.",
     )
 
@@ -230,48 +234,6 @@ def is_anybody_at_work(ports: Ports) -> bool:
             if not held:
                 return True
     return False
-
-
-# ----------------------------------------------------------------------------------------------------------- bar rules
-def apply_bar_rules(ports: Ports, situation: Situation) -> tuple[Situation, str | None]:
-    """Apply the position rule to every closed bar not yet looked at; returns the situation and a reason to leave.
-
-    The wanted stop is saved here; `converge_protection` makes it rest.
-    """
-    position, params = situation.position, ports.params
-    timeframe = params.decision_timeframe
-    step_ms = timeframe_ms(timeframe)
-    newest_ms = last_closed_open_ms(to_ms(ports.clock.now()), timeframe)
-    looked_at_ms = to_ms(position.managed_bar if position.managed_bar is not None else position.bar)
-    count = (newest_ms - looked_at_ms) // step_ms
-    if count <= 0:
-        return situation, None
-    bars = ports.market_store.read_last_bars([position.symbol], timeframe, newest_ms + step_ms, int(count))
-    costs = Costs.of(params, float(situation.instrument.taker_fee_frac))
-    reason: str | None = None
-    series = bars[position.symbol]
-    for open_ms, close in zip(series.open_time_ms.tolist(), series.close.tolist(), strict=True):
-        if open_ms <= looked_at_ms or reason is not None:
-            continue
-        held = bars_held(position, open_ms, step_ms)
-        tick = situation.instrument.tick_size
-        action = manage_on_close(position, decimal_of(close), held, params, costs, tick)
-        position = replace(position, best_close=action.best_close, managed_bar=from_ms(open_ms))
-        if isinstance(action, MoveStop):
-            position = replace(position, stop_price=action.price)
-        elif isinstance(action, ExitNow):
-            reason = action.reason
-    if position != situation.position:
-        moved = position.stop_price != situation.position.stop_price
-        ports.trading_store.save_position(
-            position,
-            "stop_moved" if moved else "managed",
-            ports.clock.now(),
-            bar=position.managed_bar,
-            stop_price=position.stop_price,
-            best_close=position.best_close,
-        )
-    return replace(situation, position=position), reason
 
 
 # -------------------------------------------------------------------------------------------------------- the exchange
