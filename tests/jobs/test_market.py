@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -105,9 +104,8 @@ def test_the_wait_for_a_bar_has_an_end(rig: MarketRig) -> None:
 def test_one_symbol_holds_up_the_others_for_seconds_only(rig: MarketRig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collecting, "_STRAGGLERS_S", 0.6)
     rig.server.admin.add_fault("error_before", path=KLINES, symbol="ETHUSDT", status=500)
-    started = time.monotonic()
-    result = collect_candles(rig.ports, "15m", None, None, deadline_s=30.0)
-    assert time.monotonic() - started < 10
+    # Were the deadline waited for, the suite's own time-out would end this test.
+    result = collect_candles(rig.ports, "15m", None, None, deadline_s=3600.0)
     assert list(result["failed"]) == ["ETH/USDT"]
     assert result["bars"] == {"BTC/USDT": 1}
 
