@@ -24,12 +24,7 @@ def troubled(paper_server: PaperServerProcess) -> Iterator[PaperServerProcess]:
     paper_server.admin.set_clock(NOW_MS)
     yield paper_server
     paper_server.admin.clear_faults()
-    for symbol in ("BTC/USDT", "ETH/USDT"):
-        paper_server.admin.set_status(symbol, "TRADING")
-        paper_server.admin.bend_book(symbol, None)
-        paper_server.admin.change_rules(symbol)
-        paper_server.admin.limit_range(symbol, None)
-        paper_server.admin.hang_triggers(symbol, hangs=False)
+    paper_server.admin.calm()
 
 
 @pytest.fixture

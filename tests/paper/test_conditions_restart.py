@@ -51,6 +51,10 @@ def test_conditions_survive_a_kill(paper_exchange: PaperServerProcess) -> None:
     paper_exchange.kill()
     paper_exchange.start()
     assert seen() == before
+    admin.delist("ETH/USDT")
+    admin.calm()
+    assert [s["status"] for s in trader.public("/api/v3/exchangeInfo").json()["symbols"]] == ["TRADING"] * 2
+    assert futures.fapiprivate_get_algoorder({"clientAlgoId": "hung"})["algoStatus"] == "TRIGGERING"
     assert admin.hang_triggers("BTC/USDT", hangs=False, releases=True) == ["hung"]
     assert futures.fapiprivate_get_algoorder({"clientAlgoId": "hung"})["algoStatus"] == "FINISHED"
 

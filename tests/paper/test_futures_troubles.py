@@ -30,7 +30,8 @@ def client(troubled: PaperServerProcess, account: PaperAccount) -> ccxt.binanceu
 
 
 def protect(client: ccxt.binanceusdm, client_id: str = "stop") -> dict[str, Any]:
-    """A position with a stop 1 % under it."""
+    """A position with a stop 1 % under it, far from its liquidation."""
+    client.set_leverage(2, BTC)
     client.create_order(BTC, "market", "buy", 0.1)
     price = Decimal(client.fapipublic_get_premiumindex({"symbol": "BTCUSDT"})["markPrice"])
     stop = {"symbol": "BTCUSDT", "side": "SELL", "type": "STOP_MARKET", "algoType": "CONDITIONAL", "quantity": "0.1"}

@@ -143,6 +143,10 @@ class PaperAdmin:
         """
         self.command("delist", symbol=symbol, vanishes=vanishes)
 
+    def calm(self) -> None:
+        """Let every market trade again as it was made, a delisted one too; orders that were ended stay so."""
+        self.command("calm")
+
     def bend_book(self, symbol: str, shape: str | None) -> None:
         """Make the book empty, zero, no_bids, no_asks or crossed until it is bent back by None."""
         self.command("book", symbol=symbol, shape=shape)

@@ -88,6 +88,14 @@ class Conditions:
             self.statuses[symbol] = status
         self.apply()
 
+    def calm(self) -> None:
+        """Every market as it was made: listed and trading, with its own book and rules. What it did stays done."""
+        for symbol in list(self.rules):
+            self.change_rules(symbol, {})
+        for kept in (self.statuses, self.books, self.ranges, self.delisted, self.hanging):
+            kept.clear()
+        self.apply()
+
     def bend(self, symbol: str, shape: str | None) -> None:
         """Give the book a lasting shape, or (None) its own back. Raises BadInput for another shape."""
         if shape is not None and shape not in LASTING:

@@ -78,6 +78,14 @@ def _delist(exchange: PaperExchange, body: Body, now_ms: int) -> Body:
     return {"delisted": sorted(exchange.conditions.delisted)}
 
 
+def _calm(exchange: PaperExchange, _: Body, now_ms: int) -> Body:
+    """{}: every market trades again as it was made, a delisted one too; orders that were ended stay so."""
+    exchange.conditions.calm()
+    exchange.keep_conditions()
+    exchange.show_prices(exchange.engine.rules, now_ms)
+    return {}
+
+
 def _book(exchange: PaperExchange, body: Body, now_ms: int) -> Body:
     """{"symbol", "shape": "empty" | "zero" | "no_bids" | "no_asks" | "crossed" | null}: until it is changed."""
     symbol = _symbol(exchange, body)
@@ -236,6 +244,7 @@ def _income(exchange: PaperExchange, body: Body, now_ms: int) -> Body:
 COMMANDS: Final[Mapping[str, Command]] = {
     "status": _status,
     "delist": _delist,
+    "calm": _calm,
     "book": _book,
     "rules": _rules,
     "price_range": _price_range,
