@@ -127,9 +127,7 @@ def amount(atom_count: int, decimals: int = ATOM_DECIMALS) -> Decimal:
 def fee_ppm_of(rules: SymbolRules, account: Account, *, maker: bool) -> int:
     """What a trade costs in parts per million: the market's own fee where it has one, else the account's."""
     own = rules.maker_fee_ppm if maker else rules.taker_fee_ppm
-    if own is not None:
-        return own
-    return account.maker_fee_ppm if maker else account.taker_fee_ppm
+    return account.fees_ppm(rules.symbol)[0 if maker else 1] if own is None else own
 
 
 def check_filters(rules: SymbolRules, order: NewOrder, average_ticks: int) -> None:
