@@ -23,10 +23,11 @@ from tradewind.core.brackets import (
 from tradewind.core.decision import decide
 from tradewind.core.orders import client_order_id, is_ours
 from tradewind.core.params import Geometry
-from tradewind.core.types import Intent, OrderRole, OrderState, Side
+from tradewind.core.types import BookTop, Intent, OrderRole, OrderState, Side
 
 SOL = instrument()
 GEOMETRY = Geometry(2.5, 2.0)
+BOOK = BookTop("SOL/USDT", D("100"), D("100.01"), NOW)
 
 
 def intent() -> Intent:
@@ -68,7 +69,7 @@ def test_what_can_be_sold_is_net_of_the_commission() -> None:
 
 
 def test_two_lots_where_each_is_over_the_minimum() -> None:
-    lots = split_lots(D("1"), Side.LONG, D("100"), D("97.5"), GEOMETRY, PARAMS, SOL)
+    lots = split_lots(D("1"), Side.LONG, D("100"), D("100.1"), D("97.5"), GEOMETRY, PARAMS, SOL)
     assert [(lot.lot, lot.quantity, lot.target_price) for lot in lots] == [
         (0, D("0.500"), D("102.50")),
         (1, D("0.500"), D("105.00")),
@@ -77,13 +78,15 @@ def test_two_lots_where_each_is_over_the_minimum() -> None:
 
 def test_one_lot_where_a_half_would_be_under_it_at_the_stop() -> None:
     # Half of 0.104 is worth 5.2 at the entry, but less than 5 at the stop after the commission.
-    lots = split_lots(D("0.104"), Side.LONG, D("100"), D("95"), GEOMETRY, PARAMS, SOL)
+    lots = split_lots(D("0.104"), Side.LONG, D("100"), D("100.1"), D("95"), GEOMETRY, PARAMS, SOL)
     assert [(lot.lot, lot.quantity, lot.target_price) for lot in lots] == [(0, D("0.104"), D("110.00"))]
 
 
 @given(quantity=st.decimals("0.001", "5000", places=3), frac=st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]))
 def test_lots_always_add_up_and_each_is_tradable_or_alone(quantity: D, frac: float) -> None:
-    lots = split_lots(quantity, Side.LONG, D("100"), D("97"), GEOMETRY, replace(PARAMS, partial_frac=frac), SOL)
+    lots = split_lots(
+        quantity, Side.LONG, D("100"), D("100.1"), D("97"), GEOMETRY, replace(PARAMS, partial_frac=frac), SOL
+    )
     assert sum(lot.quantity for lot in lots) == quantity
     assert lots[-1].target_price == D("106.00")
     if len(lots) == 2:
@@ -116,14 +119,14 @@ def test_the_rows_of_an_entry() -> None:
 
 def test_protection_is_floored_and_named_by_its_generation() -> None:
     held = position()
-    pair = plan_protection(held, 1, D("4.9955"), D("99"), D("105"), 2, SOL, NOW, "moved")
+    pair = plan_protection(held, 1, D("4.9955"), D("99"), D("105"), 2, BOOK, SOL, NOW, "moved")
     assert pair is not None
     stop, target = pair
     assert stop.quantity == target.quantity == D("4.995")
     assert (stop.stop_price, target.price) == (D("99"), D("105"))
     assert stop.list_client_id == target.list_client_id
     assert stop.client_order_id == client_order_id("test", "1-x", "SOL/USDT", BAR, 1, OrderRole.STOP, 2)
-    assert plan_protection(held, 1, D("0.0504"), D("99"), D("105"), 2, SOL, NOW) is None  # 4.95 at the stop
+    assert plan_protection(held, 1, D("0.0504"), D("99"), D("105"), 2, BOOK, SOL, NOW) is None  # 4.95 at the stop
 
 
 def test_an_exit_of_dust_is_not_planned() -> None:

@@ -171,7 +171,7 @@ class Rig:
         target = floor_to_step(book.ask * (1 + target_frac), tick)
         quantity = floor_to_step(notional / limit, instrument.step_size)
         geometry = self.params.trending
-        lots = split_lots(quantity, Side.LONG, book.ask, stop, geometry, self.params, instrument)
+        lots = split_lots(quantity, Side.LONG, book.ask, limit, stop, geometry, self.params, instrument)
         if not two_lots or len(lots) == 1:
             lots = (replace(lots[-1], lot=0, quantity=quantity, target_price=target),)
         identity = intent_id(self.account, self.params.strategy_version, symbol, bar)

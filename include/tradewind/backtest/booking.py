@@ -38,7 +38,7 @@ def rules_of(instrument: Instrument) -> SymbolRules:
         step=step,
         min_lots=max(int(instrument.min_quantity / step), 1),
         max_lots=int(instrument.max_quantity / step),
-        max_market_lots=int(instrument.max_quantity / step),
+        max_market_lots=int(instrument.max_market_quantity / step),
         min_notional=instrument.min_notional_quote,
         max_notional=Decimal(10**12),
         max_algo_orders=200,

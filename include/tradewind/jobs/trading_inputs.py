@@ -21,7 +21,7 @@ from tradewind.core.types import Bars, FloatArray, Instrument, RegimeState, Sent
 from tradewind.errors import MissingData, ModelUnavailable
 from tradewind.jobs.equity import build_portfolio, ensure_baseline
 from tradewind.jobs.payments import ingest_payments, is_margined
-from tradewind.jobs.permission import permission_now
+from tradewind.jobs.permission import own_contract, permission_now
 
 BAR: Final = timedelta(minutes=15)
 LEADER: Final = "leader"
@@ -58,6 +58,8 @@ def read_inputs(ports: Ports, bar: datetime) -> Read:
         row, missing = _feature_row(ports, bars[symbol], bars[params.leader_symbol], bar)
         if symbol not in quality:
             missing = (*missing, "data quality")
+        if symbol in instruments and (own := own_contract(ports, instruments[symbol])) is not None:
+            missing = (*missing, f"a contract that nothing else is in ({own})")
         if row is not None:
             features[symbol] = (bar, row)
         known = _symbol_inputs(ports, bars[symbol], regimes, sentiment, instruments, missing)

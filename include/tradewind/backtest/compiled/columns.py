@@ -63,7 +63,7 @@ def _is_simple(series: SymbolSeries) -> bool:
         i.taker_fee_frac * _PPM,
         i.maker_fee_frac * _PPM,
         i.min_quantity / i.step_size,
-        i.max_quantity / i.step_size,
+        i.max_market_quantity / i.step_size,
     )
     return (
         not isinstance(series, MappedSeries)
@@ -147,7 +147,7 @@ def _symbols(series: Mapping[str, SymbolSeries], params: StrategyParams) -> Reco
         num, den = i.tick_size.as_integer_ratio()
         out[place] = (
             rules.quote_atoms_per_ticklot, rules.base_atoms_per_lot, num, den, float(i.tick_size), float(i.step_size),
-            rules.min_lots, rules.max_lots, rules.min_notional_atoms, int(i.bracket is BracketSupport.OPOCO),
+            rules.min_lots, rules.max_market_lots, rules.min_notional_atoms, int(i.bracket is BracketSupport.OPOCO),
             costs.fee_frac, costs.market_frac,
         )  # fmt: skip
     return out
