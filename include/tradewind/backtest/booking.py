@@ -206,14 +206,13 @@ class Books:
     def _rebuild(self, holding: Holding) -> None:
         position, instrument = holding.position, self.instruments[holding.position.symbol]
         holding.disturb()
-        bid = self.bid(position.symbol)
         was = position.status
         if not holding.fills:
-            holding.position = apply_fills(position, (), list(holding.orders.values()), instrument, bid)
+            holding.position = apply_fills(position, (), list(holding.orders.values()), instrument)
             return
         holding.totals = totals = total(holding.fills, position.side, instrument)
         entering, leaving = holding.working()
-        holding.position = after_totals(position, totals, entering, leaving, None, instrument, bid)
+        holding.position = after_totals(position, totals, entering, leaving, None, instrument)
         holding.cash_quote = totals.cash_quote
         ended = not holding.is_live and was is not holding.position.status
         if ended and not holding.position.exit_reason:

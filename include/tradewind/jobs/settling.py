@@ -142,7 +142,7 @@ def _apply(ports: Ports, position_id: str, orders: Sequence[Order], instrument: 
         raise LedgerMismatch(f"orders of {position_id} have no position row")
     fills = store.fills_of(position_id)
     rates = _fee_rates(ports, fills, instrument)
-    after = apply_fills(before, fills, orders, instrument, book.bid, rates)
+    after = apply_fills(before, fills, orders, instrument, rates)
     if after.status in OVER and not after.exit_reason:
         after = replace(after, exit_reason=closing_reason(fills, orders))
     if after != before:

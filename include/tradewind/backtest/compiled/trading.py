@@ -114,17 +114,14 @@ def walk_whole(account: Account, terms: Records, s: int, side: int, lots: int, l
 
 
 def close_where_over(market: Market, account: Account, k: int) -> int:
-    """Take a position without legs out of the live ones."""
+    """Take a position without legs out of the live ones, where what is left of it is dust at the entry's price."""
     for j in range(MAX_LOTS):
         if account.lots[k, j].lots > 0:
             return DONE
     p = account.positions[k]
     symbol = market.symbols[p.symbol]
     left = p.held // symbol.base_per_lot
-    if (
-        left >= symbol.min_lots
-        and left * account.books[p.symbol].last * symbol.atoms_per_ticklot * 2 >= symbol.min_notional
-    ):
+    if left >= symbol.min_lots and left * (p.entry_atoms / p.entry_lots) * 2 >= symbol.min_notional:
         return RESIDUE
     state = account.state
     if state.closed == len(account.closed) or state.ended_end == len(account.ended):
