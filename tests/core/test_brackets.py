@@ -14,16 +14,20 @@ from tradewind.core.brackets import (
     held_after_fee,
     initial_stop_price,
     next_generation,
+    on_tick,
     plan_entry,
     plan_exit,
     plan_protection,
+    slices,
     split_lots,
     target_price,
 )
 from tradewind.core.decision import decide
+from tradewind.core.futures import make_brackets
 from tradewind.core.orders import client_order_id, is_ours
 from tradewind.core.params import Geometry
-from tradewind.core.types import BookTop, Intent, OrderRole, OrderState, Side
+from tradewind.core.protection import is_through
+from tradewind.core.types import BookTop, Intent, MarginRules, OrderRole, OrderState, Side
 
 SOL = instrument()
 GEOMETRY = Geometry(2.5, 2.0)
@@ -80,6 +84,13 @@ def test_one_lot_where_a_half_would_be_under_it_at_the_stop() -> None:
     # Half of 0.104 is worth 5.2 at the entry, but less than 5 at the stop after the commission.
     lots = split_lots(D("0.104"), Side.LONG, D("100"), D("100.1"), D("95"), GEOMETRY, PARAMS, SOL)
     assert [(lot.lot, lot.quantity, lot.target_price) for lot in lots] == [(0, D("0.104"), D("110.00"))]
+
+
+def test_one_lot_where_a_half_would_be_under_it_at_the_limit_of_a_short() -> None:
+    rules = instrument(min_notional_quote=D(100), margin=MarginRules(3, make_brackets([("0", "0.01", 50)])))
+    for quantity, count in (("2.001", 1), ("2.004", 2)):  # halves of 1.000 and 1.002, worth 99.90 and 100.09
+        lots = split_lots(D(quantity), Side.SHORT, D("100"), D("99.9"), D("102.5"), GEOMETRY, PARAMS, rules)
+        assert len(lots) == count
 
 
 @given(quantity=st.decimals("0.001", "5000", places=3), frac=st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]))
@@ -143,3 +154,36 @@ def test_an_exit_of_dust_is_not_planned() -> None:
 def test_generations_are_never_used_twice(existing: list[int], expected: int) -> None:
     rows = [order(generation=generation, lot=1) for generation in existing] + [order(generation=9, lot=0)]
     assert next_generation(rows, 1) == expected
+
+
+@given(
+    stop=st.decimals("90", "99.98", places=2),
+    target=st.decimals("100.02", "120", places=2),
+    tick=st.sampled_from(["0.01", "0.05", "0.1", "0.3", "1"]),
+    side=st.sampled_from(list(Side)),
+)
+def test_a_coarser_tick_moves_stop_and_target_by_less_than_one_and_through_nothing(
+    stop: D, target: D, tick: str, side: Side
+) -> None:
+    rules = instrument(tick_size=D(tick))
+    book = BookTop("SOL/USDT", D("99.99"), D("100.01"), NOW)
+    if side is Side.SHORT:
+        stop, target = 200 - stop, 200 - target
+    new_stop, new_target = on_tick(side, stop, target, book, rules)
+    assert new_stop % D(tick) == new_target % D(tick) == 0
+    assert abs(new_stop - stop) < D(tick)
+    assert 0 <= (new_target - target) * (1 if side is Side.LONG else -1) < D(tick), "away from the price"
+    assert not is_through(side, new_stop, new_target, book)
+    nearer = (new_stop - stop) * (1 if side is Side.LONG else -1)
+    assert nearer >= 0 or is_through(side, new_stop + (D(tick) if side is Side.LONG else -D(tick)), new_target, book)
+
+
+@given(steps=st.integers(0, 100_000), most=st.decimals("0.001", "30", places=4))
+def test_slices_are_even_on_the_step_and_add_up(steps: int, most: D) -> None:
+    rules = instrument(max_market_quantity=most)
+    quantity = steps * rules.step_size
+    parts = slices(quantity, rules)
+    assert sum(parts) == quantity
+    assert all(0 < part <= most and part % rules.step_size == 0 for part in parts)
+    assert not parts or max(parts) - min(parts) <= rules.step_size
+    assert len(parts) == -(-steps // int(most / rules.step_size))

@@ -21,7 +21,7 @@ from tradewind.core.matching_lists import NewOrderList
 from tradewind.core.matching_rules import amount
 from tradewind.core.matching_types import ListKind, Refusal
 from tradewind.core.orders import is_final
-from tradewind.core.protection import Move, covered, is_dust, is_fine, next_step, pooled, spare
+from tradewind.core.protection import Move, covered, holds_nothing, is_fine, next_step, pooled, spare
 from tradewind.core.types import (
     Balance,
     BracketSupport,
@@ -214,9 +214,10 @@ class SimulatedAccount(Books):
 
     def _spare(self, holding: Holding) -> Decimal:
         """What dust of earlier positions lies beside it."""
-        instrument = self.instruments[holding.position.symbol]
-        balance = Balance(instrument.base, self._total(holding), ZERO)
-        return spare(balance, self.baseline.get(instrument.base, ZERO), holding.position.quantity, instrument)
+        instrument, total = self.instruments[holding.position.symbol], self._total(holding)
+        baseline = self.baseline.get(instrument.base, ZERO)
+        balance = Balance(instrument.base, total, ZERO)
+        return spare(balance, baseline, total - baseline, holding.position.quantity, instrument)
 
     def _leave_lot(self, holding: Holding, lot: int, at_ms: int, reason: str) -> None:
         """Sell a lot at market; what a thin book leaves is sent again, a few times."""
@@ -226,7 +227,7 @@ class SimulatedAccount(Books):
             wanted = floor_to_step(min(self._held(holding, lot), self._share(holding)), instrument.step_size)
             if (
                 not holding.is_live
-                or is_dust(self._held(holding, lot), holding.position, instrument)
+                or holds_nothing(self._held(holding, lot), holding.position, instrument)
                 or not is_tradable(wanted, self.bid(symbol), instrument)
             ):
                 break

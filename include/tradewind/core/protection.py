@@ -18,6 +18,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from .brackets import ZERO, floor_to_step, is_tradable, on_tick
+from .ledger import is_dust
 from .orders import AT_EXCHANGE, UNDECIDED
 from .prices import is_price
 from .types import Balance, BookTop, Instrument, Order, OrderRole, Position, Side
@@ -58,8 +59,8 @@ def pooled(lots: Mapping[int, Decimal], position: Position, instrument: Instrume
     one: an order for all of it can be placed, and one for a part cannot.
     """
     total = sum(lots.values(), ZERO)
-    alone = any(not is_dust(held, position, instrument) for held in lots.values())
-    if len(lots) < 2 or alone or is_dust(total, position, instrument):
+    alone = any(not holds_nothing(held, position, instrument) for held in lots.values())
+    if len(lots) < 2 or alone or holds_nothing(total, position, instrument):
         return {lot: max(held, ZERO) for lot, held in lots.items()}
     largest = max(lots, key=lambda lot: lots[lot])
     return {lot: total if lot == largest else ZERO for lot in lots}
@@ -117,14 +118,17 @@ def sellable(
     return max(min(quantity, reachable), ZERO)
 
 
-def spare(balance: Balance | None, baseline: Decimal, held: Decimal, instrument: Instrument) -> Decimal:
-    """What the account has of an asset beside its baseline and the `held` of all live positions: dust of earlier ones.
+def spare(
+    balance: Balance | None, baseline: Decimal, bought: Decimal, held: Decimal, instrument: Instrument
+) -> Decimal:
+    """What is ours of an asset beside the `held` of all live positions: dust of those that are over.
 
-    A stop may sell that too: where the exchange sizes it itself, it takes an entry's commission from such dust.
+    `bought` is what all our fills have left of it. A stop may sell that dust too: where the exchange sizes it itself,
+    it takes an entry's commission from there. Whatever else lies in the account is somebody's.
     """
     if balance is None or instrument.margin is not None:
         return ZERO
-    return max(balance.total - max(baseline, ZERO) - held, ZERO)
+    return max(min(bought, balance.total - max(baseline, ZERO)) - held, ZERO)
 
 
 def _locked(orders: Iterable[Order], lot: int) -> Decimal:
@@ -137,10 +141,9 @@ def _locked(orders: Iterable[Order], lot: int) -> Decimal:
 
 
 # -------------------------------------------------------------------------------------------------------------- judge
-def is_dust(quantity: Decimal, position: Position, instrument: Instrument) -> bool:
-    """Is it too little for any order, at the price that was paid and at the stop's? Prices of today do not count."""
-    price = max(position.entry_price or ZERO, position.stop_price)
-    return not is_tradable(_on_step(quantity, instrument), price, instrument)
+def holds_nothing(held: Decimal, position: Position, instrument: Instrument) -> bool:
+    """Is nothing held, or what the ledger calls dust? No order could hold it, whatever the price of today."""
+    return held <= 0 or is_dust(held, position.entry_price, instrument)
 
 
 def is_fine(
@@ -154,7 +157,7 @@ def is_fine(
     """One stop at the wanted price for all that is `wanted` (less what could not be traded), and for at most `over`
     more; nothing for dust, and anything for what is more than dust and too little for a stop.
     """
-    if is_dust(wanted, position, instrument):
+    if holds_nothing(wanted, position, instrument):
         return not resting(orders, lot)
     if not is_tradable(_on_step(wanted, instrument), position.stop_price, instrument):
         return True
@@ -185,7 +188,7 @@ def next_step(
     """
     amount, wanted = _on_step(held, instrument), _on_step(min(held, share), instrument)
     rests = resting(orders, lot)
-    if is_dust(amount, position, instrument):
+    if holds_nothing(amount, position, instrument):
         return Step(Move.CLEAR if rests else Move.KEEP)
     if is_fine(orders, lot, min(held, share), position, instrument, over):
         return Step(Move.KEEP)

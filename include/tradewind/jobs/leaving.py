@@ -16,7 +16,7 @@ from tradewind.core.brackets import floor_to_step, is_tradable, next_generation,
 from tradewind.core.orders import AT_EXCHANGE, UNDECIDED
 from tradewind.core.ports import Ports
 from tradewind.core.prices import is_price
-from tradewind.core.protection import is_dust, no_price, pooled, resting, sellable, spare, unresolved
+from tradewind.core.protection import holds_nothing, no_price, pooled, resting, sellable, spare, unresolved
 from tradewind.core.types import MarketStatus, Order, OrderState, Side
 from tradewind.errors import OrderRejected, OutcomeUnknown, RetryError
 from tradewind.jobs.orders import ask, observe, submit
@@ -69,7 +69,7 @@ def leave_lot(ports: Ports, situation: Situation, lot: int, reason: str, look: L
             situation = after_cancel(ports, situation, rests)
             wanted = min(wanted, _uncommitted(situation, lot))
         situation, is_sold = _sell(ports, situation, lot, wanted, reason)
-        if situation.instrument.margin is not None and _is_dust(situation, lot):
+        if situation.instrument.margin is not None and _is_empty(situation, lot):
             cancel_resting(ports, rests)  # what could not be cancelled is for the next run: it can only reduce
             situation = after_cancel(ports, situation, rests)
         if not is_sold:
@@ -82,8 +82,8 @@ def held_of(situation: Situation, lot: int) -> Decimal:
     return pooled(situation.lots, situation.position, situation.instrument)[lot]
 
 
-def _is_dust(situation: Situation, lot: int) -> bool:
-    return is_dust(held_of(situation, lot), situation.position, situation.instrument)
+def _is_empty(situation: Situation, lot: int) -> bool:
+    return holds_nothing(held_of(situation, lot), situation.position, situation.instrument)
 
 
 def _uncommitted(situation: Situation, lot: int) -> Decimal:
@@ -101,7 +101,7 @@ def _may_be_sold(ports: Ports, situation: Situation, lot: int) -> Decimal:
 def _takes(situation: Situation, lot: int, wanted: Decimal, look: Look) -> bool:
     """Does the exchange take an exit of this quantity? Asked before anything is cancelled for it."""
     instrument, book = situation.instrument, situation.book
-    if _is_dust(situation, lot) or wanted < instrument.min_quantity:
+    if _is_empty(situation, lot) or wanted < instrument.min_quantity:
         return False
     if instrument.margin is not None:
         return True
@@ -176,7 +176,9 @@ def shares(ports: Ports, situation: Situation) -> tuple[Decimal, Decimal]:
         ZERO,
     )
     share = sellable(position, situation.orders, balance, baseline, others, instrument)
-    return share, spare(balance, baseline, position.quantity + others, instrument)
+    total = ports.trading_store.ledger_totals().get(position.symbol)
+    bought = total.base_quantity if total is not None else ZERO
+    return share, spare(balance, baseline, bought, position.quantity + others, instrument)
 
 
 # -------------------------------------------------------------------------------------------------------------- cancel
