@@ -109,9 +109,9 @@ def test_a_stop_for_more_than_the_exchange_takes_is_not_placed() -> None:
 
 def test_dust_alone_is_cleared_and_never_by_a_price() -> None:
     for seen in (book(), book("0.01"), *NO_PRICES):
-        assert step(pair("0.04"), held=D("0.04"), share=D("0.04"), book=seen) == Step(Move.CLEAR)
-        assert step(pair(), held=D(0), share=D(0), book=seen) == Step(Move.CLEAR)
-        assert step(pair("0.06"), held=D("0.06"), share=D("0.06"), book=seen).move is Move.KEEP
+        for held, move in (("0.04", Move.CLEAR), ("0", Move.CLEAR), ("0.06", Move.KEEP)):
+            own = position(quantity=D(held))
+            assert step(pair("0.06"), held=D(held), share=D(held), position=own, book=seen).move is move
 
 
 def test_more_than_dust_and_too_little_for_a_stop_keeps_what_rests() -> None:
@@ -256,6 +256,17 @@ def test_rests_of_two_lots_that_are_dust_alone_leave_together() -> None:
     assert pooled({0: D("0.01"), 1: D("0.03")}, own, SOL) == {0: D("0.01"), 1: D("0.03")}, "dust in all"
     assert pooled({0: D("0.03"), 1: D("0.09")}, own, SOL) == {0: D("0.03"), 1: D("0.09")}, "each on its own"
     assert pooled({0: D("0.03"), 1: D("-0.03")}, own, SOL) == {0: D("0.03"), 1: 0}
+    rests = pair("0.03")
+    assert pooled({0: D("0.03"), 1: D("0.04")}, own, SOL, rests) == {0: D("0.03"), 1: D("0.04")}, "a stop rests"
+
+
+def test_a_minimum_that_grew_takes_no_stop_away() -> None:
+    """Lots that could be entered yesterday are dust alone today: their stops rest, and together they are none."""
+    own = position(quantity=D("0.12"))
+    grown = instrument(min_notional_quote=D(10))
+    assert step(pair("0.06"), held=D("0.06"), share=D("0.06"), position=own, instrument=grown) == Step(Move.KEEP)
+    moved = replace(own, stop_price=D("99"))
+    assert step(pair("0.06"), held=D("0.06"), share=D("0.06"), position=moved, instrument=grown) == Step(Move.KEEP)
 
 
 @given(st.dictionaries(st.integers(0, 3), quantities, min_size=1, max_size=4))

@@ -5,6 +5,7 @@ The rows are the live chain's: `core.brackets` plans them, `core.ledger` makes p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 
@@ -21,7 +22,7 @@ from tradewind.core.matching_lists import NewOrderList
 from tradewind.core.matching_rules import amount
 from tradewind.core.matching_types import ListKind, Refusal
 from tradewind.core.orders import is_final
-from tradewind.core.protection import Move, covered, holds_nothing, is_fine, next_step, pooled, spare
+from tradewind.core.protection import Move, covered, holds_nothing, is_fine, leave_together, next_step, pooled, spare
 from tradewind.core.types import (
     Balance,
     BracketSupport,
@@ -129,7 +130,8 @@ class SimulatedAccount(Books):
         instrument, book = self.instruments[symbol], self.book(symbol, moment(at_ms))
         share, over = self._share(holding), self._spare(holding)
         for lot in sorted(self._lots(holding)):
-            held, orders = self._held(holding, lot), list(holding.orders.values())
+            orders = list(holding.orders.values())
+            held = self._held(holding, orders)[lot]
             step = next_step(
                 orders, lot, held, share, holding.position, self._target(holding, lot), book, instrument, over
             )
@@ -158,7 +160,7 @@ class SimulatedAccount(Books):
         if not may_exit:
             return
         self._leave_lot(holding, lot, at_ms, "stop_through")
-        rest = floor_to_step(min(self._held(holding, lot), wanted), instrument.step_size)
+        rest = floor_to_step(min(self._held(holding)[lot], wanted), instrument.step_size)
         if holding.is_live and is_tradable(rest, holding.position.stop_price, instrument):
             self._replace_lot(holding, lot, rest, at_ms, reason, may_exit=False)
 
@@ -193,16 +195,14 @@ class SimulatedAccount(Books):
     # --------------------------------------------------------------------------------------------------------- details
     def _all_fine(self, holding: Holding) -> bool:
         if not holding.is_fine:
-            lots, orders = self._pooled(holding), list(holding.orders.values())
+            orders = list(holding.orders.values())
             position, instrument = holding.position, self.instruments[holding.position.symbol]
+            lots = self._held(holding, orders)
             holding.is_fine = all(is_fine(orders, lot, held, position, instrument) for lot, held in lots.items())
         return holding.is_fine
 
-    def _pooled(self, holding: Holding) -> dict[int, Decimal]:
-        return pooled(self._lots(holding), holding.position, self.instruments[holding.position.symbol])
-
-    def _held(self, holding: Holding, lot: int) -> Decimal:
-        return self._pooled(holding)[lot]
+    def _held(self, holding: Holding, orders: Sequence[Order] = ()) -> dict[int, Decimal]:
+        return pooled(self._lots(holding), holding.position, self.instruments[holding.position.symbol], orders)
 
     def _total(self, holding: Holding) -> Decimal:
         base = self.instruments[holding.position.symbol].base
@@ -224,14 +224,16 @@ class SimulatedAccount(Books):
         symbol = holding.position.symbol
         instrument = self.instruments[symbol]
         for _ in range(EXIT_ROUNDS):
-            wanted = floor_to_step(min(self._held(holding, lot), self._share(holding)), instrument.step_size)
+            wanted = floor_to_step(min(self._held(holding)[lot], self._share(holding)), instrument.step_size)
             if (
                 not holding.is_live
-                or holds_nothing(self._held(holding, lot), holding.position, instrument)
+                or holds_nothing(self._held(holding)[lot], holding.position, instrument)
                 or not is_tradable(wanted, self.bid(symbol), instrument)
             ):
                 break
-            self._cancel_lot(holding, lot, at_ms)
+            lots = self._lots(holding)
+            for own in lots if leave_together(lots, holding.position, instrument) else (lot,):
+                self._cancel_lot(holding, own, at_ms)
             if not self._sell(holding, lot, wanted, at_ms, reason):
                 break
 

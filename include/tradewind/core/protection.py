@@ -54,16 +54,23 @@ def covered(orders: Iterable[Order], lot: int) -> Decimal:
     return sum((stop.quantity - stop.filled_quantity for stop in resting(orders, lot, OrderRole.STOP)), ZERO)
 
 
-def pooled(lots: Mapping[int, Decimal], position: Position, instrument: Instrument) -> dict[int, Decimal]:
-    """What each lot holds (below zero: nothing), where lots that are dust alone and not together count as the largest
-    one: an order for all of it can be placed, and one for a part cannot.
+def leave_together(lots: Mapping[int, Decimal], position: Position, instrument: Instrument) -> bool:
+    """Is each lot dust alone, and all of them together are not? Then an order for all can be placed, and none for one."""
+    alone = all(holds_nothing(held, position, instrument) for held in lots.values())
+    return len(lots) > 1 and alone and not holds_nothing(sum(lots.values(), ZERO), position, instrument)
+
+
+def pooled(
+    lots: Mapping[int, Decimal], position: Position, instrument: Instrument, orders: Sequence[Order] = ()
+) -> dict[int, Decimal]:
+    """What each lot holds (nothing where more was sold than bought); all of it counts as the largest one's where lots
+    can only leave together. With `orders` each keeps its own as long as the stop of one of them rests.
     """
-    total = sum(lots.values(), ZERO)
-    alone = any(not holds_nothing(held, position, instrument) for held in lots.values())
-    if len(lots) < 2 or alone or holds_nothing(total, position, instrument):
+    rests = any(resting(orders, lot, OrderRole.STOP) for lot in lots)
+    if rests or not leave_together(lots, position, instrument):
         return {lot: max(held, ZERO) for lot, held in lots.items()}
     largest = max(lots, key=lambda lot: lots[lot])
-    return {lot: total if lot == largest else ZERO for lot in lots}
+    return {lot: sum(lots.values(), ZERO) if lot == largest else ZERO for lot in lots}
 
 
 def bare(orders: Sequence[Order], lots: Mapping[int, Decimal], position: Position, instrument: Instrument) -> bool:
@@ -146,6 +153,15 @@ def holds_nothing(held: Decimal, position: Position, instrument: Instrument) -> 
     return held <= 0 or is_dust(held, position.entry_price, instrument)
 
 
+def _is_over(orders: Sequence[Order], lot: int, held: Decimal, position: Position, instrument: Instrument) -> bool:
+    """Is there nothing left to protect? A lot whose stop rests is not dust because a minimum has grown."""
+    if _on_step(held, instrument) <= 0:
+        return True
+    if resting(orders, lot, OrderRole.STOP) and not holds_nothing(position.quantity, position, instrument):
+        return False
+    return holds_nothing(held, position, instrument)
+
+
 def is_fine(
     orders: Sequence[Order],
     lot: int,
@@ -157,7 +173,7 @@ def is_fine(
     """One stop at the wanted price for all that is `wanted` (less what could not be traded), and for at most `over`
     more; nothing for dust, and anything for what is more than dust and too little for a stop.
     """
-    if holds_nothing(wanted, position, instrument):
+    if _is_over(orders, lot, wanted, position, instrument):
         return not resting(orders, lot)
     if not is_tradable(_on_step(wanted, instrument), position.stop_price, instrument):
         return True
@@ -188,7 +204,7 @@ def next_step(
     """
     amount, wanted = _on_step(held, instrument), _on_step(min(held, share), instrument)
     rests = resting(orders, lot)
-    if holds_nothing(amount, position, instrument):
+    if _is_over(orders, lot, amount, position, instrument):
         return Step(Move.CLEAR if rests else Move.KEEP)
     if is_fine(orders, lot, min(held, share), position, instrument, over):
         return Step(Move.KEEP)

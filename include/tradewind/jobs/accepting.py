@@ -94,7 +94,9 @@ def adopt_purchase(
     if instrument is None or symbol not in ports.symbols:
         raise BadInput(f"{symbol} is not traded here: name one of {', '.join(ports.symbols)}")
     if (status := ports.exchange.market_status(symbol)) is not MarketStatus.TRADING:
-        raise BadInput(f"{symbol} is {status.value} at the exchange, and no stop can be placed: adopt it once it trades")
+        raise BadInput(
+            f"{symbol} is {status.value} at the exchange, and no stop can be placed: adopt it once it trades"
+        )
     store = ports.trading_store
     surplus = unexplained(ports).get(instrument.base, ZERO)
     side = Side.SHORT if surplus < 0 and instrument.margin is not None else Side.LONG

@@ -7,7 +7,7 @@ not that can be cancelled, and what is left of the pair is cancelled after it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Final
@@ -16,8 +16,17 @@ from tradewind.core.brackets import floor_to_step, is_tradable, next_generation,
 from tradewind.core.orders import AT_EXCHANGE, UNDECIDED
 from tradewind.core.ports import Ports
 from tradewind.core.prices import is_price
-from tradewind.core.protection import holds_nothing, no_price, pooled, resting, sellable, spare, unresolved
-from tradewind.core.types import MarketStatus, Order, OrderState, Side
+from tradewind.core.protection import (
+    holds_nothing,
+    leave_together,
+    no_price,
+    pooled,
+    resting,
+    sellable,
+    spare,
+    unresolved,
+)
+from tradewind.core.types import Instrument, MarketStatus, Order, OrderState, Position, Side
 from tradewind.errors import OrderRejected, OutcomeUnknown, RetryError
 from tradewind.jobs.orders import ask, observe, submit
 from tradewind.jobs.settling import Situation, refresh
@@ -60,7 +69,8 @@ def leave_lot(ports: Ports, situation: Situation, lot: int, reason: str, look: L
         wanted = _may_be_sold(ports, situation, lot)
         if not _takes(situation, lot, wanted, look) or not look.may_trade():
             break
-        rests = resting(situation.orders, lot)
+        lots = situation.lots if leave_together(*_rules(situation)) else (lot,)
+        rests = [order for own in lots for order in resting(situation.orders, own)]
         if situation.instrument.margin is None:
             position_id = situation.position.position_id
             ports.trading_store.start_unprotected(position_id, f"exit: {reason}"[:80], ports.wall.now())
@@ -79,7 +89,11 @@ def leave_lot(ports: Ports, situation: Situation, lot: int, reason: str, look: L
 
 def held_of(situation: Situation, lot: int) -> Decimal:
     """What a lot holds, small rests of others counted with it where they can only leave together."""
-    return pooled(situation.lots, situation.position, situation.instrument)[lot]
+    return pooled(*_rules(situation))[lot]
+
+
+def _rules(situation: Situation) -> tuple[Mapping[int, Decimal], Position, Instrument]:
+    return situation.lots, situation.position, situation.instrument
 
 
 def _is_empty(situation: Situation, lot: int) -> bool:

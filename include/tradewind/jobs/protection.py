@@ -45,7 +45,6 @@ from tradewind.jobs.leaving import (
     after_cancel,
     again,
     cancel_resting,
-    held_of,
     leave_lot,
     reread,
     shares,
@@ -78,7 +77,7 @@ def _converge(ports: Ports, situation: Situation, look: Look) -> Situation:
     elif not _is_fine(situation):
         share, over = shares(ports, situation)
         for lot in sorted(situation.lots):
-            held = held_of(situation, lot)
+            held = _held(situation)[lot]
             step = _step(ports, situation, lot, held, share, over)
             share = max(share - held, ZERO)
             over = max(over - max(covered(situation.orders, lot) - held, ZERO), ZERO)
@@ -88,8 +87,12 @@ def _converge(ports: Ports, situation: Situation, look: Look) -> Situation:
 
 
 def _is_fine(situation: Situation) -> bool:
-    lots = pooled(situation.lots, *_rules(situation))
-    return all(is_fine(situation.orders, lot, held, *_rules(situation)) for lot, held in lots.items())
+    return all(is_fine(situation.orders, lot, held, *_rules(situation)) for lot, held in _held(situation).items())
+
+
+def _held(situation: Situation) -> dict[int, Decimal]:
+    """What a stop is wanted for, by lot."""
+    return pooled(situation.lots, *_rules(situation), situation.orders)
 
 
 def _rules(situation: Situation) -> tuple[Position, Instrument]:
@@ -165,13 +168,13 @@ def _replace_lot(
     if (rests or _was_refused(situation, lot)) and not look.may_trade():
         return situation
     if not overlaps:
-        held = held_of(situation, lot)
+        held = _held(situation)[lot]
         cause = "replacement" if rests else "unprotected"
         ports.trading_store.start_unprotected(position.position_id, cause, ports.wall.now())
         if not cancel_resting(ports, rests):
             return situation  # nobody knows whether the old pair still rests: the next run looks again
         situation = after_cancel(ports, situation, rests)
-        wanted = min(wanted, wanted - (held - held_of(situation, lot)))
+        wanted = min(wanted, wanted - (held - _held(situation)[lot]))
         if situation.is_over or not is_tradable(wanted, position.stop_price, situation.instrument):
             return situation
     situation, is_placed = _place(ports, situation, lot, wanted, "replacement" if rests else "healed", deadline)
@@ -192,7 +195,7 @@ def _replace_lot(
     if situation.is_over:
         return situation
     # What a thin book left of that exit gets one more attempt at a pair, and else waits for the next run.
-    rest = floor_to_step(min(held_of(situation, lot), wanted), situation.instrument.step_size)
+    rest = floor_to_step(min(_held(situation)[lot], wanted), situation.instrument.step_size)
     if resting(situation.orders, lot) or not is_tradable(rest, position.stop_price, situation.instrument):
         return situation
     return _replace_lot(ports, situation, lot, rest, look, may_exit=False)
@@ -308,8 +311,7 @@ def exit_position(ports: Ports, situation: Situation, reason: str) -> Situation:
 def _keep_span(ports: Ports, situation: Situation, look: Look) -> None:
     """A span goes on while there is something that a stop could hold and none does; else it is over."""
     position = situation.position
-    lots = pooled(situation.lots, *_rules(situation))
-    if not situation.is_over and bare(situation.orders, lots, position, situation.instrument):
+    if not situation.is_over and bare(situation.orders, _held(situation), position, situation.instrument):
         ports.trading_store.start_unprotected(position.position_id, "unprotected", ports.wall.now())
         if look.problems:
             ports.alerts.raise_alert(
