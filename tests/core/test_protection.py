@@ -22,6 +22,7 @@ from tradewind.core.protection import (
     pooled,
     sellable,
     spare,
+    to_protect,
     unresolved,
 )
 from tradewind.core.types import Balance, BookTop, Instrument, MarginRules, Order, OrderRole, OrderState, Side
@@ -256,8 +257,16 @@ def test_rests_of_two_lots_that_are_dust_alone_leave_together() -> None:
     assert pooled({0: D("0.01"), 1: D("0.03")}, own, SOL) == {0: D("0.01"), 1: D("0.03")}, "dust in all"
     assert pooled({0: D("0.03"), 1: D("0.09")}, own, SOL) == {0: D("0.03"), 1: D("0.09")}, "each on its own"
     assert pooled({0: D("0.03"), 1: D("-0.03")}, own, SOL) == {0: D("0.03"), 1: 0}
-    rests = pair("0.03")
-    assert pooled({0: D("0.03"), 1: D("0.04")}, own, SOL, rests) == {0: D("0.03"), 1: D("0.04")}, "a stop rests"
+
+
+def test_a_stop_is_wanted_for_what_no_exit_at_the_exchange_is_about_to_sell() -> None:
+    lots, own = {0: D("0.03"), 1: D("0.04")}, position(quantity=D("0.07"))
+    assert to_protect(lots, own, SOL, []) == {0: 0, 1: D("0.07")}
+    assert to_protect(lots, own, SOL, pair("0.03")) == lots, "a stop rests: each keeps its own"
+    leaving = order("twx" + "0" * 32, role=OrderRole.EXIT, lot=0, quantity=D(6), filled_quantity=D(2))
+    for state, wanted in ((OrderState.PARTIAL, "5.99"), (OrderState.WORKING, "5.99"), (OrderState.UNKNOWN, "9.99")):
+        orders = [replace(leaving, state=state)]
+        assert to_protect({0: HELD}, position(), SOL, orders) == {0: D(wanted)}, "what may not have arrived is no exit"
 
 
 def test_a_minimum_that_grew_takes_no_stop_away() -> None:

@@ -22,10 +22,21 @@ from tradewind.core.matching_lists import NewOrderList
 from tradewind.core.matching_rules import amount
 from tradewind.core.matching_types import ListKind, Refusal
 from tradewind.core.orders import is_final
-from tradewind.core.protection import Move, covered, holds_nothing, is_fine, leave_together, next_step, pooled, spare
+from tradewind.core.protection import (
+    Move,
+    covered,
+    holds_nothing,
+    is_fine,
+    leave_together,
+    next_step,
+    pooled,
+    spare,
+    to_protect,
+)
 from tradewind.core.types import (
     Balance,
     BracketSupport,
+    Instrument,
     Intent,
     Order,
     OrderState,
@@ -131,7 +142,7 @@ class SimulatedAccount(Books):
         share, over = self._share(holding), self._spare(holding)
         for lot in sorted(self._lots(holding)):
             orders = list(holding.orders.values())
-            held = self._held(holding, orders)[lot]
+            held = self._wanted(holding, orders)[lot]
             step = next_step(
                 orders, lot, held, share, holding.position, self._target(holding, lot), book, instrument, over
             )
@@ -196,13 +207,18 @@ class SimulatedAccount(Books):
     def _all_fine(self, holding: Holding) -> bool:
         if not holding.is_fine:
             orders = list(holding.orders.values())
-            position, instrument = holding.position, self.instruments[holding.position.symbol]
-            lots = self._held(holding, orders)
-            holding.is_fine = all(is_fine(orders, lot, held, position, instrument) for lot, held in lots.items())
+            wanted = self._wanted(holding, orders)
+            holding.is_fine = all(is_fine(orders, lot, held, *self._rules(holding)) for lot, held in wanted.items())
         return holding.is_fine
 
-    def _held(self, holding: Holding, orders: Sequence[Order] = ()) -> dict[int, Decimal]:
-        return pooled(self._lots(holding), holding.position, self.instruments[holding.position.symbol], orders)
+    def _held(self, holding: Holding) -> dict[int, Decimal]:
+        return pooled(self._lots(holding), *self._rules(holding))
+
+    def _wanted(self, holding: Holding, orders: Sequence[Order]) -> dict[int, Decimal]:
+        return to_protect(self._lots(holding), *self._rules(holding), orders)
+
+    def _rules(self, holding: Holding) -> tuple[Position, Instrument]:
+        return holding.position, self.instruments[holding.position.symbol]
 
     def _total(self, holding: Holding) -> Decimal:
         base = self.instruments[holding.position.symbol].base

@@ -12,7 +12,7 @@ takes protection away: too small is a matter of the quantity, at the prices that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -21,7 +21,7 @@ from .brackets import ZERO, floor_to_step, is_tradable, on_tick
 from .ledger import is_dust
 from .orders import AT_EXCHANGE, UNDECIDED
 from .prices import is_price
-from .types import Balance, BookTop, Instrument, Order, OrderRole, Position, Side
+from .types import Balance, BookTop, Instrument, Order, OrderRole, OrderState, Position, Side
 
 
 class Move(StrEnum):
@@ -55,22 +55,30 @@ def covered(orders: Iterable[Order], lot: int) -> Decimal:
 
 
 def leave_together(lots: Mapping[int, Decimal], position: Position, instrument: Instrument) -> bool:
-    """Is each lot dust alone, and all of them together are not? Then an order for all can be placed, and none for one."""
+    """Is each lot dust alone, and all of them together are not? Then only an order for all can be placed."""
     alone = all(holds_nothing(held, position, instrument) for held in lots.values())
     return len(lots) > 1 and alone and not holds_nothing(sum(lots.values(), ZERO), position, instrument)
 
 
-def pooled(
-    lots: Mapping[int, Decimal], position: Position, instrument: Instrument, orders: Sequence[Order] = ()
-) -> dict[int, Decimal]:
+def pooled(lots: Mapping[int, Decimal], position: Position, instrument: Instrument) -> dict[int, Decimal]:
     """What each lot holds (nothing where more was sold than bought); all of it counts as the largest one's where lots
-    can only leave together. With `orders` each keeps its own as long as the stop of one of them rests.
+    can only leave together.
     """
-    rests = any(resting(orders, lot, OrderRole.STOP) for lot in lots)
-    if rests or not leave_together(lots, position, instrument):
+    if not leave_together(lots, position, instrument):
         return {lot: max(held, ZERO) for lot, held in lots.items()}
     largest = max(lots, key=lambda lot: lots[lot])
     return {lot: sum(lots.values(), ZERO) if lot == largest else ZERO for lot in lots}
+
+
+def to_protect(
+    lots: Mapping[int, Decimal], position: Position, instrument: Instrument, orders: Sequence[Order]
+) -> dict[int, Decimal]:
+    """What a stop is wanted for, by lot: less what an exit that is at the exchange is about to sell. Each lot keeps its
+    own as long as the stop of one of them rests.
+    """
+    rests = any(resting(orders, lot, OrderRole.STOP) for lot in lots)
+    held = {lot: max(own, ZERO) for lot, own in lots.items()} if rests else pooled(lots, position, instrument)
+    return {lot: max(own - unresolved(orders, lot, AT_EXCHANGE), ZERO) for lot, own in held.items()}
 
 
 def bare(orders: Sequence[Order], lots: Mapping[int, Decimal], position: Position, instrument: Instrument) -> bool:
@@ -81,15 +89,15 @@ def bare(orders: Sequence[Order], lots: Mapping[int, Decimal], position: Positio
     )
 
 
-def unresolved(orders: Iterable[Order], lot: int | None = None) -> Decimal:
+def unresolved(
+    orders: Iterable[Order], lot: int | None = None, states: Collection[OrderState] = AT_EXCHANGE | UNDECIDED
+) -> Decimal:
     """What exits of a lot (of all lots: None) that are not known to be over may still sell."""
     return sum(
         (
             order.quantity - order.filled_quantity
             for order in orders
-            if order.role is OrderRole.EXIT
-            and order.state in AT_EXCHANGE | UNDECIDED
-            and (lot is None or order.lot == lot)
+            if order.role is OrderRole.EXIT and order.state in states and (lot is None or order.lot == lot)
         ),
         ZERO,
     )

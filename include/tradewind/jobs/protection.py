@@ -33,9 +33,9 @@ from tradewind.core.protection import (
     covered,
     is_fine,
     next_step,
-    pooled,
     resting,
     target_passed,
+    to_protect,
 )
 from tradewind.core.types import Instrument, Order, OrderRole, OrderState, Position, PositionStatus
 from tradewind.errors import ProtectionPending
@@ -91,8 +91,7 @@ def _is_fine(situation: Situation) -> bool:
 
 
 def _held(situation: Situation) -> dict[int, Decimal]:
-    """What a stop is wanted for, by lot."""
-    return pooled(situation.lots, *_rules(situation), situation.orders)
+    return to_protect(situation.lots, *_rules(situation), situation.orders)
 
 
 def _rules(situation: Situation) -> tuple[Position, Instrument]:
