@@ -216,6 +216,9 @@ def test_while_an_exit_may_have_sold_the_baseline_is_not_touched() -> None:
     assert share_of("5.99", baseline=D(2), orders=[exit_]) == D("3.99")
     assert share_of("11.99", baseline=D(2), orders=[exit_]) == HELD
     assert share_of("11.99", baseline=D(2), orders=[replace(exit_, state=OrderState.FILLED)]) == HELD
+    # So may a pair that was sent and not answered: its stop and its target would sell the same.
+    sent = [replace(own, state=OrderState.UNKNOWN) for own in pair("6")]
+    assert share_of("5.99", baseline=D(2), orders=sent) == D("3.99")
 
 
 def test_coins_that_a_persons_order_has_locked_are_not_there() -> None:

@@ -156,11 +156,7 @@ def split_lots(
 # -------------------------------------------------------------------------------------------------------------- orders
 def _order(
     *,
-    account: str,
-    strategy_version: str,
-    position_id: str,
-    symbol: str,
-    bar: datetime,
+    owner: Intent | Position,
     role: OrderRole,
     is_buy: bool,
     lot: int,
@@ -173,11 +169,12 @@ def _order(
     now: datetime,
     reason: str = "",
 ) -> Order:
+    names = (owner.account, owner.strategy_version, owner.symbol, owner.bar)
     return Order(
-        client_order_id=client_order_id(account, strategy_version, symbol, bar, lot, role, generation),
-        account=account,
-        position_id=position_id,
-        symbol=symbol,
+        client_order_id=client_order_id(*names, lot, role, generation),
+        account=owner.account,
+        position_id=owner.intent_id if isinstance(owner, Intent) else owner.position_id,
+        symbol=owner.symbol,
         role=role,
         is_buy=is_buy,
         lot=lot,
@@ -214,11 +211,7 @@ def plan_entry(intent: Intent, instrument: Instrument, now: datetime) -> list[Br
             *((*leg[:2], held, *leg[2:]) for leg in _protective_legs(intent.stop_price, lot.target_price, instrument)),
         ):
             legs[role] = _order(
-                account=intent.account,
-                strategy_version=intent.strategy_version,
-                position_id=intent.intent_id,
-                symbol=intent.symbol,
-                bar=intent.bar,
+                owner=intent,
                 role=role,
                 is_buy=is_buy if role is OrderRole.ENTRY else not is_buy,
                 lot=lot.lot,
@@ -264,11 +257,7 @@ def plan_protection(
         )
     pair = [
         _order(
-            account=position.account,
-            strategy_version=position.strategy_version,
-            position_id=position.position_id,
-            symbol=position.symbol,
-            bar=position.bar,
+            owner=position,
             role=role,
             is_buy=position.side is Side.SHORT,
             lot=lot,
@@ -318,11 +307,7 @@ def plan_exit(
     if not is_tradable(amount, price, instrument):
         return None
     return _order(
-        account=position.account,
-        strategy_version=position.strategy_version,
-        position_id=position.position_id,
-        symbol=position.symbol,
-        bar=position.bar,
+        owner=position,
         role=OrderRole.EXIT,
         is_buy=position.side is Side.SHORT,
         lot=lot,

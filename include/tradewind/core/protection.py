@@ -16,12 +16,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+from typing import Final
 
 from .brackets import ZERO, floor_to_step, is_tradable, on_tick
 from .ledger import is_dust
 from .orders import AT_EXCHANGE, UNDECIDED
 from .prices import is_price
 from .types import Balance, BookTop, Instrument, Order, OrderRole, OrderState, Position, Side
+
+_LEGS: Final = (OrderRole.STOP, OrderRole.TARGET)
 
 
 class Move(StrEnum):
@@ -45,7 +48,7 @@ class Step:
 # --------------------------------------------------------------------------------------------------------- what rests
 def resting(orders: Iterable[Order], lot: int, role: OrderRole | None = None) -> list[Order]:
     """The lot's stops and targets (or those of one role) that rest at the exchange."""
-    roles = (OrderRole.STOP, OrderRole.TARGET) if role is None else (role,)
+    roles = _LEGS if role is None else (role,)
     return [order for order in orders if order.lot == lot and order.state in AT_EXCHANGE and order.role in roles]
 
 
@@ -115,7 +118,7 @@ def sellable(
     """How much of a position can be sold or protected: what fills prove to be ours, as far as it is there.
 
     The position comes before the `baseline` (what the account held before us, in base units): coins that are missing
-    are the baseline's first. Only while an exit of ours may still turn out to have sold them are they taken for its
+    are the baseline's first. Only while an order of ours may still turn out to have sold them are they taken for its
     doing. `others` is what the account's other live positions hold of the same asset: what is missing of all of them is
     missing of each in proportion. On spot coins that a person's own orders lock are not there. On futures the
     contract's net quantity is what can be reduced.
@@ -124,9 +127,8 @@ def sellable(
     total = balance.total if balance is not None else ZERO
     if instrument.margin is not None:
         return max(min(quantity, total if position.side is Side.LONG else -total), ZERO)
-    locked = sum((_locked(orders, lot) for lot in {order.lot for order in orders}), ZERO)
-    reachable = min(total, locked + (balance.free if balance is not None else ZERO))
-    if (doubtful := unresolved(orders)) > 0:
+    reachable = min(total, _left(orders, AT_EXCHANGE) + (balance.free if balance is not None else ZERO))
+    if (doubtful := unresolved(orders) + _left(orders, UNDECIDED)) > 0:
         quantity = max(quantity - doubtful, min(quantity, total - baseline))
     if quantity + others > total > 0:
         reachable = min(reachable, total * quantity / (quantity + others))
@@ -146,12 +148,13 @@ def spare(
     return max(min(bought, balance.total - max(baseline, ZERO)) - held, ZERO)
 
 
-def _locked(orders: Iterable[Order], lot: int) -> Decimal:
-    """The coins that what rests for a lot has locked; a stop and a target of one list lock the same."""
+def _left(orders: Iterable[Order], states: Collection[OrderState]) -> Decimal:
+    """What stops and targets in these states would still sell; those of one list sell the same coins."""
     by_list: dict[str, Decimal] = {}
-    for order in resting(orders, lot):
-        name = order.list_client_id or order.client_order_id
-        by_list[name] = max(by_list.get(name, ZERO), order.quantity - order.filled_quantity)
+    for order in orders:
+        if order.role in _LEGS and order.state in states:
+            name = order.list_client_id or order.client_order_id
+            by_list[name] = max(by_list.get(name, ZERO), order.quantity - order.filled_quantity)
     return sum(by_list.values(), ZERO)
 
 
