@@ -29,7 +29,7 @@ from tradewind.core.features import FEATURE_NAMES, features_hash
 from tradewind.core.types import RegimeFamily
 from tradewind.core.validation import Gate
 from tradewind.errors import BadInput, ModelUnavailable
-from tradewind.fingerprint import formulas_sha256
+from tradewind.fingerprint import are_our_formulas
 
 _INSERT_MODEL = """
     INSERT INTO models (version, state, manifest, artifact_url, trained_from, trained_until, created_at)
@@ -110,7 +110,7 @@ class PgModelStore:
             raise ModelUnavailable(
                 f"model {version} was trained on other features than this code computes: train again"
             )
-        if manifest.get("formulas_sha256", formulas_sha256()) != formulas_sha256():
+        if "formulas_sha256" in manifest and not are_our_formulas(manifest["formulas_sha256"]):
             raise ModelUnavailable(
                 f"model {version} was trained on features of the same names, computed otherwise: train again"
             )

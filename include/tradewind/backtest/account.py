@@ -19,7 +19,6 @@ from tradewind.core.brackets import (
     slices,
 )
 from tradewind.core.matching_lists import NewOrderList
-from tradewind.core.matching_rules import amount
 from tradewind.core.matching_types import ListKind, Refusal
 from tradewind.core.orders import is_final
 from tradewind.core.protection import (
@@ -222,7 +221,7 @@ class SimulatedAccount(Books):
 
     def _total(self, holding: Holding) -> Decimal:
         base = self.instruments[holding.position.symbol].base
-        return amount(self.engine.book.accounts[self.account_id].balance(base).total)
+        return self.engine.amount(self.engine.book.accounts[self.account_id].balance(base).total)
 
     def _share(self, holding: Holding) -> Decimal:
         """How much of the position the account really holds."""

@@ -128,7 +128,8 @@ def _takes(situation: Situation, lot: int, wanted: Decimal, look: Look) -> bool:
         look.say(
             f"{wanted} {instrument.base} are worth less than the exchange's least order "
             f"({instrument.min_notional_quote} {instrument.quote}) at {_leaves_at(situation)}: what rests is left. "
-            "They were bought for more and are no dust: wait for a better price, or ./tradewind write-off"
+            "They were bought for more and are no dust: wait for a better price, or "
+            f"./tradewind write-off {situation.position.position_id} --reason TEXT"
         )
     return False
 

@@ -17,6 +17,7 @@ from tradewind.core.reconcile import ExchangeView, LedgerView, Reconciliation, r
 from tradewind.core.types import Fill, Instrument, Position
 from tradewind.errors import RetryError, StopError
 from tradewind.jobs.equity import ensure_baseline, quote_asset
+from tradewind.jobs.isolation import each_symbol
 from tradewind.jobs.payments import ingest_payments, is_margined
 
 # A fill between two readings looks like a difference: it is believed only when it stands in the next reading too.
@@ -52,7 +53,9 @@ def _compare_once(
     if margined:
         ingest_payments(ports)
     balances = ports.exchange.balances()
-    open_orders = ports.exchange.open_orders(sorted(instruments))
+    answers, silent = each_symbol(ports.exchange.open_orders, sorted(instruments))
+    instruments = {symbol: rules for symbol, rules in instruments.items() if symbol not in silent}
+    open_orders = [order for answer in answers for order in answer]
     positions, totals = store.live_positions(), store.ledger_totals()
     exchange = ExchangeView(open_orders, foreign_fills, balances, ports.clock.now())
     ledger = LedgerView(

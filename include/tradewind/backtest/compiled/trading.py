@@ -92,7 +92,7 @@ def sell_at_market(
     if count == 0:
         return PART_FILLED
     for f in range(count):
-        book_exit(account, symbol, k, j, account.prices[f], account.filled[f], terms.taker_ppm)
+        book_exit(account, symbol, k, j, account.prices[f], account.filled[f], symbol.taker_ppm)
     account.books[s].sold += lots
     account.lots[k, j].lots, account.lots[k, j].bare = 0, 0
     ends_at(account, k, at_ms, reason)
@@ -182,7 +182,7 @@ def take_target(account: Account, terms: Records, symbol: Records, k: int, j: in
     got = min(lot.lots, book.level - made)
     if got <= 0:
         return
-    book_exit(account, symbol, k, j, lot.target, got, terms.maker_ppm)
+    book_exit(account, symbol, k, j, lot.target, got, symbol.maker_ppm)
     lot.made, lot.made_in = made + got, book.window
     lot.lots -= got
     lot.bare = 1 if lot.lots > 0 else 0
