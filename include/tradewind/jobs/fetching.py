@@ -26,6 +26,12 @@ _LONGEST_WAIT_S = 60.0
 _TOGETHER_S = 0.2
 
 
+def collected_symbols(ports: Ports) -> tuple[str, ...]:
+    """The configured symbols, and those of open positions: a rule needs bars until its position is closed."""
+    held = {position.symbol for position in ports.trading_store.live_positions()}
+    return (*ports.symbols, *sorted(held - set(ports.symbols)))
+
+
 def fetch_closed(
     ports: Ports, symbol: str, timeframe: str, start_ms: int, end_ms: int, *, bulk: bool = False
 ) -> tuple[Bars, int]:
