@@ -11,12 +11,14 @@ import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from dotenv import dotenv_values
 from pydantic import AwareDatetime, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from tradewind.addresses import cache_socket, cache_url, postgres_url, socket_dir, with_scram
+from tradewind.env_file import env_file_problem
 from tradewind.errors import BadSetting
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
@@ -45,6 +47,8 @@ STACK_ONLY = frozenset(
         "api_session_key",
     }
 )
+# The embedded PostgreSQL and Valkey listen on no port any more.
+_RETIRED = (f"{PREFIX}POSTGRES_PORT", f"{PREFIX}CACHE_PORT")
 _PLACEHOLDERS = ("changeme", "change-me", "example", "default", "password", "secret", "your-", "xxx")
 _SHORTEST_LIVE_SECRET = 16
 
@@ -143,9 +147,7 @@ class Settings(BaseSettings):
     api_session_key: SecretStr = Field(NO_SECRET, examples=["<made by ./tradewind secrets init>"])
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", examples=["INFO"])
 
-    # Ports of the embedded stack, all on 127.0.0.1.
-    postgres_port: Port = Field(5543, examples=["5543"])
-    cache_port: Port = Field(6390, examples=["6390"])
+    # Ports of the embedded stack, all on 127.0.0.1; PostgreSQL and Valkey have none.
     exchange_port: Port = Field(8100, examples=["8100"])
     airflow_port: Port = Field(8080, examples=["8080"])
     status_port: Port = Field(8090, examples=["8090"])
@@ -243,7 +245,8 @@ class Settings(BaseSettings):
 
     def _secret_file(self, name: str) -> str | None:
         path = self.secrets_dir / (PREFIX + name.upper()).lower()
-        return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+        text = path.read_text(encoding="utf-8").strip() if path.is_file() else None
+        return with_scram(text) if text and name.endswith("database_url") else text
 
     def _check_symbols(self) -> None:
         if not self.symbols:
@@ -269,6 +272,9 @@ class Settings(BaseSettings):
             problem = "is 'public', but the demo's market must not depend on the internet"
             raise BadSetting("TRADEWIND_MARKET", problem, "TRADEWIND_MODE=paper")
         local_exchange = f"http://127.0.0.1:{self.exchange_port}" if self.is_paper_exchange else ""
+        for name in sorted(self.model_fields_set):
+            if name.endswith("database_url"):
+                object.__setattr__(self, name, SecretStr(with_scram(getattr(self, name).get_secret_value())))
         derived: dict[str, Any] = {
             "market": default_market,
             "account_id": self.mode,
@@ -280,7 +286,7 @@ class Settings(BaseSettings):
             "status_database_url": self._restricted_database("status", self.status_database_password),
             "status_page_url": f"http://127.0.0.1:{self.status_port}",
             "cache_url": SecretStr(
-                f"redis://:{quote(self.cache_password.get_secret_value(), safe='')}@127.0.0.1:{self.cache_port}/0"
+                cache_url(cache_socket(socket_dir(self.home_dir / "valkey")), self.cache_password.get_secret_value())
             ),
             "paper_database_url": self._sibling_database("tradewind_paper", self.paper_database_password),
             "airflow_database_url": self._sibling_database("airflow", self.airflow_database_password),
@@ -291,17 +297,16 @@ class Settings(BaseSettings):
             if name not in self.model_fields_set or not getattr(self, name):
                 object.__setattr__(self, name, value)
 
-    def _embedded_database(self, name: str, password: SecretStr) -> SecretStr:
+    def _embedded_database(self, name: str, password: SecretStr, role: str = "") -> SecretStr:
         """A database of this mode; its role, named without the mode, owns nothing else."""
-        secret = quote(password.get_secret_value(), safe="")
-        return SecretStr(f"postgresql://{name}:{secret}@127.0.0.1:{self.postgres_port}/{name}_{self.mode}")
+        directory = socket_dir(self.home_dir / "postgres")
+        return SecretStr(postgres_url(directory, role or name, password.get_secret_value(), f"{name}_{self.mode}"))
 
     def _restricted_database(self, role: str, password: SecretStr) -> SecretStr:
         """Our own database through another role; on an external server, unless it is given, the owner's."""
         if not self.uses_embedded_database:
             return self.database_url
-        secret = quote(password.get_secret_value(), safe="")
-        return SecretStr(f"postgresql://tradewind_{role}:{secret}@127.0.0.1:{self.postgres_port}/tradewind_{self.mode}")
+        return self._embedded_database("tradewind", password, f"tradewind_{role}")
 
     def _sibling_database(self, name: str, password: SecretStr) -> SecretStr:
         """On the same server as ours, wherever that is."""
@@ -359,13 +364,22 @@ def load_settings(**overrides: Any) -> Settings:
         raise _bad_setting(error) from None
 
 
+def exposed_env_file() -> str:
+    """Why others may read or change this project's `.env`, and what to do; empty when they may not."""
+    path = PROJECT_DIR / ".env"
+    given = {name for name, value in dotenv_values(path).items() if value}
+    secret_types = (SecretStr, tuple[SecretStr, ...])
+    held = {PREFIX + name.upper() for name, field in Settings.model_fields.items() if field.annotation in secret_types}
+    return env_file_problem(path, given & held)
+
+
 def _refuse_unknown(environment: dict[str, str]) -> None:
     """A misspelt limit must not silently become the default."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for name in sorted(environment):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             close = difflib.get_close_matches(name.upper(), known, n=1)
-            hint = f"did you mean {close[0]}?" if close else "remove it"
+            hint = f"did you mean {close[0]}?" if close and name.upper() not in _RETIRED else "remove it"
             raise BadSetting(name, f"is no setting of Tradewind; {hint}", _example("mode"))
 
 

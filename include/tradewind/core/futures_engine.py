@@ -13,6 +13,7 @@ from .matching_arithmetic import PPM
 from .matching_book import BarPath, BarTicks, best_bid, walk_book
 from .matching_lists import check_composition
 from .matching_prevention import prevention_mode
+from .matching_rules import fee_ppm_of
 from .matching_types import NewOrder, Order, OrderKind, OrderSide, OrderStatus, Refusal, RejectReason, TimeInForce
 
 __all__ = ["CLOSE_POSITION", "REDUCE_ONLY", "FuturesEngine", "is_reducing"]
@@ -126,8 +127,9 @@ class FuturesEngine(FuturesState):
         trade_id = self._next_trade_id.get(order.symbol, 1)
         price_ticks = quote_atoms // (lots * rules.quote_atoms_per_ticklot)
         realised = account.trade(order.symbol, order.side * lots, price_ticks, rules, now_ms)
-        fees = self.book.accounts[order.account_id]
-        fee_ppm = 0 if dict(order.tags).get(_SETTLEMENT) else fees.fees_ppm(order.symbol)[0 if maker else 1]
+        account_fees = self.book.accounts[order.account_id]
+        is_settlement = dict(order.tags).get(_SETTLEMENT)
+        fee_ppm = 0 if is_settlement else fee_ppm_of(rules, account_fees, maker=maker)
         commission = quote_atoms * fee_ppm // PPM
         account.wallet_atoms -= commission
         self.results[(order.symbol, trade_id)] = realised

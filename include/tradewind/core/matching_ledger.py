@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from tradewind.core.matching_arithmetic import PPM
 from tradewind.core.matching_arithmetic import commission as commission_of
-from tradewind.core.matching_rules import SymbolRules
+from tradewind.core.matching_rules import SymbolRules, fee_ppm_of
 from tradewind.core.matching_types import Account, Balance, OrderSide, Refusal, RejectReason
 
 FEE_DISCOUNT_PPM = 750_000
@@ -100,7 +100,7 @@ class AccountBook:
         afterwards, so for an instant `free` may be below what the reservation says; totals never go negative.
         """
         account = self.accounts[account_id]
-        fee_ppm = account.fees_ppm(rules.symbol)[0 if maker else 1]
+        fee_ppm = fee_ppm_of(rules, account, maker=maker)
         paid, received = (rules.quote, rules.base) if side is OrderSide.BUY else (rules.base, rules.quote)
         given, taken = (quote_atoms, base_atoms) if side is OrderSide.BUY else (base_atoms, quote_atoms)
         commission, asset = commission_of(taken, fee_ppm), received
@@ -132,7 +132,7 @@ def discounted_fee(
     None where it cannot be told, or where the asset is what the trade pays with: then it comes out of what is received.
     """
     asset, is_buy = account.fee_asset, side is OrderSide.BUY
-    fee_ppm = account.fees_ppm(rules.symbol)[0 if maker else 1]
+    fee_ppm = fee_ppm_of(rules, account, maker=maker)
     if asset == rules.quote:
         return None if is_buy else commission_of(quote_atoms, fee_ppm) * FEE_DISCOUNT_PPM // PPM
     if asset == rules.base and is_buy:

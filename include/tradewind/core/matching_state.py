@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 
 from tradewind.core.matching_book import MatchingSettings
 from tradewind.core.matching_conditions import MarketConditions
 from tradewind.core.matching_ledger import AccountBook, LockKey
-from tradewind.core.matching_rules import SymbolRules, check_filters
+from tradewind.core.matching_rules import ATOM_DECIMALS, SymbolRules, amount, atoms, check_filters
 from tradewind.core.matching_types import (
     NO_LIST,
     Account,
@@ -65,6 +66,10 @@ class EngineState:
     ) -> None:
         """`price_of` values the asset that fees are paid in; without it the prices that the engine has seen do."""
         self.rules: dict[str, SymbolRules] = {r.symbol: r for r in rules}
+        decimals = {r.atom_decimals for r in self.rules.values()} or {ATOM_DECIMALS}
+        if len(decimals) != 1:
+            raise ValueError("the markets of one engine must count money equally finely")
+        self.atom_decimals = decimals.pop()
         self.settings = settings or MatchingSettings()
         self.conditions = conditions or MarketConditions()
         self._price_of = price_of or self._seen_price
@@ -89,6 +94,14 @@ class EngineState:
     def halted(self) -> set[str]:
         """Symbols in which nothing trades and nothing new is accepted."""
         return self.conditions.halted
+
+    def atoms(self, value: Decimal) -> int:
+        """An amount of any asset as this engine counts it, rounded down."""
+        return atoms(value, self.atom_decimals)
+
+    def amount(self, atom_count: int) -> Decimal:
+        """What this engine has counted, as an exact amount."""
+        return amount(atom_count, self.atom_decimals)
 
     # ------------------------------------------------------------------------------------------------- accounts, views
     def restore(
