@@ -44,6 +44,7 @@ class ModelRig:
 
     account = "models"
     max_capital_quote = None
+    params_error = ""
 
     def __init__(self, database_url: str, directory: Path, bars: Mapping[str, Bars]) -> None:
         self.params = StrategyParams(leader_symbol=next(iter(bars)))

@@ -78,6 +78,7 @@ class Rig:
     """Satisfies `core.ports.Ports`; each test has an account and a database of its own."""
 
     max_capital_quote: Decimal | None = None
+    params_error = ""
     model_store: Any = NoModel()
 
     def __init__(

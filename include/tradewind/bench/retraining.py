@@ -55,6 +55,8 @@ class _Listed:
 class _TrainingPorts:
     """The part of `core.ports.Ports` that a training reaches; its clock stands at the close of the last bar."""
 
+    params_error = ""
+
     def __init__(self, database_url: str, directory: Path, bars: Mapping[str, Bars]) -> None:
         self.params = StrategyParams(leader_symbol=next(iter(bars)))
         self.symbols = tuple(bars)
