@@ -429,7 +429,8 @@ def home_of_shell() -> Path:
 def given_values() -> dict[str, tuple[str, str]]:
     """What this shell says: the text of each field that is given, and where it stands. The environment beats `.env`."""
     found: dict[str, tuple[str, str]] = {}
-    in_file = dotenv_values(stream=StringIO(_env_text()))
+    readable = "".join(line.original.string for line in parse_stream(StringIO(_env_text())) if not line.error)
+    in_file = dotenv_values(stream=StringIO(readable))
     for place, values in ((".env", in_file), ("the environment", dict(os.environ))):
         for name, value in values.items():
             field = name.upper().removeprefix(PREFIX).lower()

@@ -65,7 +65,7 @@ def params_of(values: Mapping[str, object], leader_symbol: str) -> StrategyParam
         params = replace(params, **{table: changed})
     for low, high in ORDERED:
         if value_of(params, low) > value_of(params, high):
-            name, other = (low, high) if low in given else (high, low)
+            name, other = (high, low) if high in given and low not in given else (low, high)
             rule = "must not exceed" if name == low else "must not be less than"
             words = f"= {value_of(params, name)} {rule} {other} = {value_of(params, other)}"
             raise BadParameter(name, words)
@@ -119,12 +119,12 @@ def _checked(name: str, value: object) -> object:
         return value
     if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
         raise BadParameter(name, f"= {value!r} must be a {'whole ' if kind is int else ''}number in {allowed}")
-    if not _within(value, allowed):
+    if not is_within(value, allowed):
         raise BadParameter(name, f"= {value} lies outside {allowed}")
     return kind(value)
 
 
-def _within(value: float, interval: str) -> bool:
+def is_within(value: float, interval: str) -> bool:
     """Is it in the interval? A value that is no number is in none."""
     found = _INTERVAL.fullmatch(interval)
     assert found is not None, interval

@@ -53,7 +53,7 @@ class StrategyParams:
     horizon_bars: Annotated[int, "[1, 2000]"] = 96
     entry_through_atr_frac: Annotated[float, "[0, 1]"] = 0.1
     partial_target_r: Annotated[float, "(0, 20]"] = 1.0
-    partial_frac: Annotated[float, "(0, 1)"] = 0.5
+    partial_frac: Annotated[float, "[0, 1)"] = 0.5
 
     # Position rules.
     break_even_r: Annotated[float, "(0, 20]"] = 1.0
