@@ -150,7 +150,7 @@ class Wiring:
     def alerts(self) -> OutboxAlerts:
         from .adapters.alerts import OutboxAlerts
 
-        return OutboxAlerts(self.database)
+        return OutboxAlerts(self.database, self.account)
 
     # ---------------------------------------------------------------------------------------------------- market data
     @cached_property

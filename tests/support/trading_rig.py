@@ -103,7 +103,7 @@ class Rig:
         self.clock = PaperClock(server.url, server.token, max_age_s=0.0)
         self.wall = WallClock()
         self.metrics = NullMetrics()
-        self.alerts = OutboxAlerts(self.database)
+        self.alerts = OutboxAlerts(self.database, self.account)
         self.client = CcxtClient(
             ClientConfig(
                 base_url=server.url,

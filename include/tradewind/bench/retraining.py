@@ -64,7 +64,7 @@ class _TrainingPorts:
         last_ms = max(int(series.open_time_ms[-1]) for series in bars.values())
         self.clock = _Clock(from_ms(last_ms) + timedelta(minutes=15))
         self.metrics = NullMetrics()
-        self.alerts = OutboxAlerts(self.database)
+        self.alerts = OutboxAlerts(self.database, "bench")
         self.market_data = _Listed(bars, self.params)
         self.market_store = PgMarketStore(self.database)
         self.model_store = PgModelStore(self.database, directory.as_uri())
