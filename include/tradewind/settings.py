@@ -9,18 +9,16 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-from collections.abc import Mapping
 from decimal import Decimal
-from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
-from dotenv import dotenv_values
-from dotenv.parser import parse_stream
 from pydantic import AwareDatetime, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from tradewind.addresses import cache_socket, cache_url, postgres_url, socket_dir, with_scram
+from tradewind.env_file import env_file_faults, env_file_problem, env_file_values
 from tradewind.errors import BadSetting
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
@@ -50,6 +48,8 @@ STACK_ONLY = frozenset(
         "api_session_key",
     }
 )
+# The embedded PostgreSQL and Valkey listen on no port any more.
+_RETIRED = (f"{PREFIX}POSTGRES_PORT", f"{PREFIX}CACHE_PORT")
 _PLACEHOLDERS = ("changeme", "change-me", "example", "default", "password", "secret", "your-", "xxx")
 _SHORTEST_LIVE_SECRET = 16
 
@@ -148,9 +148,7 @@ class Settings(BaseSettings):
     api_session_key: SecretStr = Field(NO_SECRET, examples=["<made by ./tradewind secrets init>"])
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", examples=["INFO"])
 
-    # Ports of the embedded stack, all on 127.0.0.1.
-    postgres_port: Port = Field(5543, examples=["5543"])
-    cache_port: Port = Field(6390, examples=["6390"])
+    # Ports of the embedded stack, all on 127.0.0.1; PostgreSQL and Valkey have none.
     exchange_port: Port = Field(8100, examples=["8100"])
     airflow_port: Port = Field(8080, examples=["8080"])
     status_port: Port = Field(8090, examples=["8090"])
@@ -276,7 +274,8 @@ class Settings(BaseSettings):
 
     def _secret_file(self, name: str) -> str | None:
         path = self.secrets_dir / (PREFIX + name.upper()).lower()
-        return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+        text = path.read_text(encoding="utf-8").strip() if path.is_file() else None
+        return with_scram(text) if text and name.endswith("database_url") else text
 
     def _check_symbols(self) -> None:
         if not self.symbols:
@@ -302,6 +301,9 @@ class Settings(BaseSettings):
             problem = "is 'public', but the demo's market must not depend on the internet"
             raise BadSetting("TRADEWIND_MARKET", problem, "TRADEWIND_MODE=paper")
         local_exchange = f"http://127.0.0.1:{self.exchange_port}" if self.is_paper_exchange else ""
+        for name in sorted(self.model_fields_set):
+            if name.endswith("database_url"):
+                object.__setattr__(self, name, SecretStr(with_scram(getattr(self, name).get_secret_value())))
         derived: dict[str, Any] = {
             "market": default_market,
             "account_id": self.mode,
@@ -313,7 +315,7 @@ class Settings(BaseSettings):
             "status_database_url": self._restricted_database("status", self.status_database_password),
             "status_page_url": f"http://127.0.0.1:{self.status_port}",
             "cache_url": SecretStr(
-                f"redis://:{quote(self.cache_password.get_secret_value(), safe='')}@127.0.0.1:{self.cache_port}/0"
+                cache_url(cache_socket(socket_dir(self.home_dir / "valkey")), self.cache_password.get_secret_value())
             ),
             "paper_database_url": self._sibling_database("tradewind_paper", self.paper_database_password),
             "airflow_database_url": self._sibling_database("airflow", self.airflow_database_password),
@@ -324,17 +326,16 @@ class Settings(BaseSettings):
             if name not in self.model_fields_set or not getattr(self, name):
                 object.__setattr__(self, name, value)
 
-    def _embedded_database(self, name: str, password: SecretStr) -> SecretStr:
+    def _embedded_database(self, name: str, password: SecretStr, role: str = "") -> SecretStr:
         """A database of this mode; its role, named without the mode, owns nothing else."""
-        secret = quote(password.get_secret_value(), safe="")
-        return SecretStr(f"postgresql://{name}:{secret}@127.0.0.1:{self.postgres_port}/{name}_{self.mode}")
+        directory = socket_dir(self.home_dir / "postgres")
+        return SecretStr(postgres_url(directory, role or name, password.get_secret_value(), f"{name}_{self.mode}"))
 
     def _restricted_database(self, role: str, password: SecretStr) -> SecretStr:
         """Our own database through another role; on an external server, unless it is given, the owner's."""
         if not self.uses_embedded_database:
             return self.database_url
-        secret = quote(password.get_secret_value(), safe="")
-        return SecretStr(f"postgresql://tradewind_{role}:{secret}@127.0.0.1:{self.postgres_port}/tradewind_{self.mode}")
+        return self._embedded_database("tradewind", password, f"tradewind_{role}")
 
     def _sibling_database(self, name: str, password: SecretStr) -> SecretStr:
         """On the same server as ours, wherever that is."""
@@ -369,21 +370,6 @@ class Settings(BaseSettings):
 SECRET_FIELDS = frozenset(name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation))
 
 
-class _RecordedSettings(Settings):
-    """Those of a stack that runs: read from its record and the secret files, whatever this shell says."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, file_secret_settings
-
-
 def load_settings(**overrides: Any) -> Settings:
     """The settings of this process.
 
@@ -401,23 +387,9 @@ def load_settings(**overrides: Any) -> Settings:
         raise problem
     home_dir = Path(overrides.get("home_dir") or home_of_shell())
     try:
-        return Settings(_env_file=_env_file(), _secrets_dir=_secrets_dirs(home_dir), **overrides)
+        return Settings(_env_file=_env_file(), _secrets_dir=secrets_dirs(home_dir) or None, **overrides)
     except ValidationError as error:
-        raise _bad_setting(error) from None
-
-
-def recorded_settings(record: Mapping[str, str], home_dir: Path) -> Settings:
-    """The settings of the stack that wrote `record` down in this home (`Settings.on_record`).
-
-    Secrets come from where `load_settings` takes them; one that this shell does not know is absent, also in mode live:
-    who needs it will say so. Raises BadSetting for a record of another version that this one cannot use.
-    """
-    secrets = {name: text for name, (text, _) in given_values().items() if name in SECRET_FIELDS}
-    values: dict[str, Any] = {**record, **secrets, "home_dir": home_dir, "part": "other"}
-    try:
-        return _RecordedSettings(_secrets_dir=_secrets_dirs(home_dir), **values)
-    except ValidationError as error:
-        raise _bad_setting(error) from None
+        raise bad_setting(error) from None
 
 
 def home_of_shell() -> Path:
@@ -429,9 +401,7 @@ def home_of_shell() -> Path:
 def given_values() -> dict[str, tuple[str, str]]:
     """What this shell says: the text of each field that is given, and where it stands. The environment beats `.env`."""
     found: dict[str, tuple[str, str]] = {}
-    readable = "".join(line.original.string for line in parse_stream(StringIO(_env_text())) if not line.error)
-    in_file = dotenv_values(stream=StringIO(readable))
-    for place, values in ((".env", in_file), ("the environment", dict(os.environ))):
+    for place, values in ((".env", env_file_values(_env_file())), ("the environment", dict(os.environ))):
         for name, value in values.items():
             field = name.upper().removeprefix(PREFIX).lower()
             if name.upper().startswith(PREFIX) and value and field in Settings.model_fields:
@@ -441,36 +411,34 @@ def given_values() -> dict[str, tuple[str, str]]:
 
 def unusable_values() -> list[BadSetting]:
     """What this shell says and no setting can be made of: a misspelt limit must not silently become the default."""
-    text = _env_text()
-    found = [BadSetting(".env", "is no text in UTF-8", _example("mode"))] if "\ufffd" in text else []
-    bindings = list(parse_stream(StringIO(text)))
-    for binding in bindings:
-        if (binding.error or (binding.key and binding.value is None)) and PREFIX in binding.original.string:
-            found.append(BadSetting(".env", f"line {binding.original.line} gives no value", _example("mode")))
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    for name in sorted({*os.environ, *(binding.key for binding in bindings if binding.key)}):
+    found = [BadSetting(".env", fault, _example("mode")) for fault in env_file_faults(_env_file(), PREFIX)]
+    for name in sorted({*os.environ, *env_file_values(_env_file())}):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             close = difflib.get_close_matches(name.upper(), known, n=1)
-            hint = f"did you mean {close[0]}?" if close else "remove it"
+            hint = f"did you mean {close[0]}?" if close and name.upper() not in _RETIRED else "remove it"
             found.append(BadSetting(name, f"is no setting of Tradewind; {hint}", _example("mode")))
     return found
+
+
+def exposed_env_file() -> str:
+    """Why others may read or change this project's `.env`, and what to do; empty when they may not."""
+    given = {name for name, value in env_file_values(_env_file()).items() if value}
+    held = {PREFIX + name.upper() for name in SECRET_FIELDS}
+    return env_file_problem(_env_file(), given & held)
+
+
+def secrets_dirs(home_dir: Path) -> list[Path]:
+    """Where secret files lie, the weaker directory first: a deployment's own wins over the container platform's."""
+    directories = (_RUN_SECRETS, home_dir.expanduser().absolute() / "secrets")
+    return [directory for directory in directories if directory.is_dir()]
 
 
 def _env_file() -> Path:
     return PROJECT_DIR / ".env"
 
 
-def _env_text() -> str:
-    return _env_file().read_text(encoding="utf-8", errors="replace") if _env_file().is_file() else ""
-
-
-def _secrets_dirs(home_dir: Path) -> list[Path] | None:
-    # The weaker directory first: a secret of the deployment wins over the container platform's.
-    directories = (_RUN_SECRETS, home_dir.expanduser().absolute() / "secrets")
-    return [directory for directory in directories if directory.is_dir()] or None
-
-
-def _bad_setting(error: ValidationError) -> BadSetting:
+def bad_setting(error: ValidationError) -> BadSetting:
     """The first problem of pydantic's, in our form and without the value."""
     first = error.errors(include_url=False, include_input=False)[0]
     name = str(first["loc"][0]) if first["loc"] else "mode"

@@ -17,6 +17,7 @@ import pytest
 from tests.support.http_server import Answer, Request, serving
 from tradewind.adapters.ccxt_client import CcxtClient, ClientConfig
 from tradewind.adapters.ccxt_exchange import CcxtMarketData
+from tradewind.backtest.booking import rules_of
 from tradewind.core.candles import check, closed_only
 from tradewind.core.timeframes import closed_until_ms, expected_opens_ms, timeframe_ms, to_ms
 from tradewind.core.types import Bars
@@ -239,6 +240,7 @@ def test_rules_and_symbols_are_those_it_publishes(name: str, tick: str, step: st
         assert (rules.base, rules.quote, rules.active) == ("BTC", "USDT", True)
         assert (rules.tick_size, rules.step_size) == (Decimal(tick), Decimal(step))
         assert (rules.min_quantity, rules.min_notional_quote) == (Decimal(least), Decimal(notional))
+        assert rules_of(rules).price(1) == rules.tick_size, "a replay can count in them"
         with pytest.raises(UnknownSymbol, match=f"{name} does not list NONE/USDT"):
             data.candles("NONE/USDT", "15m", START, NEWEST)
 

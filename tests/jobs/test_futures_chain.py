@@ -13,10 +13,10 @@ from tests.support.futures import futures_account
 from tests.support.futures_rig import FuturesRig
 from tests.support.paper_server import PaperServerProcess
 from tests.support.trading_rig import RuleModels
-from tradewind.core.types import OrderRole, OrderState, PositionStatus, Side, TradingMode
+from tradewind.core.types import OrderRole, OrderState, Payment, PositionStatus, Side, TradingMode
 from tradewind.errors import OrderRejected
 from tradewind.jobs.accepting import adopt_purchase
-from tradewind.jobs.equity import ensure_baseline
+from tradewind.jobs.equity import cash_flow_quote, ensure_baseline
 from tradewind.jobs.payments import mark_beginning
 from tradewind.jobs.positions import manage_positions
 from tradewind.jobs.safety import flatten
@@ -322,3 +322,18 @@ def test_a_contract_opened_by_hand_is_put_under_a_stop(rig: FuturesRig, side: Si
     assert rig.position_quantity() == 0
     assert rig.waiting() == []
     rig.assert_agrees()
+
+
+def test_an_income_that_names_no_market_ends_no_reconciliation(rig: FuturesRig) -> None:
+    """A rebate is the account's own result; rows of older versions may even name a contract as the exchange does."""
+    rig.make_ready()
+    assert manage_positions(rig)["clean"]
+    before = cash_flow_quote(rig)
+    rows = [
+        Payment(rig.account, f"rebate:{symbol}", symbol, "api_rebate", "USDT", Decimal("0.25"), rig.clock.now())
+        for symbol in ("", "LUNAUSDT")
+    ]
+    rig.trading_store.insert_payments(rows)
+    assert cash_flow_quote(rig) - before == Decimal("0.5")
+    told = manage_positions(rig)["differences"]
+    assert told == ["balance_deficit"], "the paper exchange has not paid them: that is all there is to say"

@@ -42,6 +42,13 @@ class DecisionStore(AccountStore):
         """Keep the parameters behind a strategy version, once."""
         self._database.execute(self.REMEMBER_STRATEGY, (params.strategy_version, as_json(params)))
 
+    STRATEGY: Final = "SELECT params FROM strategies WHERE strategy_version = %s"
+
+    def strategy_params(self, strategy_version: str) -> Mapping[str, Any] | None:
+        """The parameters behind a strategy version, as stored; None for one that was never remembered."""
+        row = self._database.row(self.STRATEGY, (strategy_version,))
+        return None if row is None else row["params"]
+
     INSERT_INPUTS: Final = """
         INSERT INTO cycle_inputs (account, strategy_version, bar, inputs) VALUES (%s, %s, %s, %s)
         ON CONFLICT DO NOTHING"""

@@ -18,7 +18,6 @@ from tradewind.core.brackets import (
     plan_protection,
 )
 from tradewind.core.matching_lists import NewOrderList
-from tradewind.core.matching_rules import amount
 from tradewind.core.matching_types import ListKind, Refusal
 from tradewind.core.orders import is_final
 from tradewind.core.protection import is_fine, is_through, resting, worst_price
@@ -218,7 +217,7 @@ class SimulatedAccount(Books):
     def _share(self, holding: Holding) -> Decimal:
         """How much of the position the account really holds."""
         base = self.instruments[holding.position.symbol].base
-        total_held = amount(self.engine.book.accounts[self.account_id].balance(base).total)
+        total_held = self.engine.amount(self.engine.book.accounts[self.account_id].balance(base).total)
         return max(min(holding.position.quantity, total_held - self.baseline.get(base, ZERO)), ZERO)
 
     def _leave_lot(self, holding: Holding, lot: int, at_ms: int, reason: str) -> None:

@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any, Final
 
 from tradewind.bench.rows import BenchOptions, Row, percentile, row_of, seconds
-from tradewind.bench.trading_dangers import BENCH, blind_breach_rows, breach_rows, replacement_rows
+from tradewind.bench.trading_dangers import BENCH, blind_breach_rows, breach_rows, outage_rows, replacement_rows
 from tradewind.bench.trading_stack import BAR, TradingStack, start_anew, trading_stack, wait_until
 from tradewind.core.decision import filter_candidates, predict, size_candidates
 from tradewind.core.features import LIVE_WINDOW_BARS, compute_features
@@ -47,6 +47,7 @@ def measure(options: BenchOptions) -> list[Row]:
         "stop replacements with a slow network": lambda s: replacement_rows(s, max(REPLACEMENTS // share, 2)),
         "breaches": lambda system: breach_rows(system, max(BREACHES // share, 1), options),
         "a breach without the triggerer": blind_breach_rows,
+        "outages": outage_rows,
     }
     rows: list[Row] = []
     with trading_stack(options) as system:

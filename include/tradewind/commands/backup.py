@@ -44,6 +44,8 @@ def restore(file: Annotated[Path, typer.Argument(help="What backup wrote.")], as
     words = f"Restored the backup of {done.created_at}: {_rows(done)}."
     if done.migrations:
         words += f" Its schema was brought forward by {', '.join(done.migrations)}."
+    if done.left_out:
+        words += f"\nLeft out, as this code knows no such table: {', '.join(done.left_out)}."
     _print(done, f"{words}\nEntries are stopped. ./tradewind up, look at it, then ./tradewind resume.", as_json)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from .matching_arithmetic import PPM
-from .matching_rules import SymbolRules, atoms
+from .matching_rules import ATOM_DECIMALS, SymbolRules, atoms
 from .types import MaintenanceBracket
 
 DEFAULT_LEVERAGE = 20
@@ -54,8 +54,9 @@ class Bracket:
     leverage: int
 
     @classmethod
-    def of(cls, bracket: MaintenanceBracket) -> Bracket:
-        return cls(atoms(bracket.notional_floor), int(bracket.rate * PPM), atoms(bracket.amount), bracket.leverage)
+    def of(cls, bracket: MaintenanceBracket, decimals: int = ATOM_DECIMALS) -> Bracket:
+        floor, amount = atoms(bracket.notional_floor, decimals), atoms(bracket.amount, decimals)
+        return cls(floor, int(bracket.rate * PPM), amount, bracket.leverage)
 
 
 def bracket_at(notional_atoms: int, brackets: Sequence[Bracket]) -> Bracket:

@@ -12,7 +12,7 @@ from .futures_state import CLOSE_POSITION, REDUCE_ONLY, FuturesState, is_reducin
 from .matching_arithmetic import PPM
 from .matching_book import BarPath, BarTicks, best_bid, walk_book
 from .matching_lists import check_composition
-from .matching_rules import check_filters
+from .matching_rules import check_filters, fee_ppm_of
 from .matching_types import NewOrder, Order, OrderKind, OrderSide, OrderStatus, Refusal, RejectReason, TimeInForce
 
 __all__ = ["CLOSE_POSITION", "REDUCE_ONLY", "FuturesEngine", "is_reducing"]
@@ -118,8 +118,7 @@ class FuturesEngine(FuturesState):
         trade_id = self._next_trade_id.get(order.symbol, 1)
         price_ticks = quote_atoms // (lots * rules.quote_atoms_per_ticklot)
         realised = account.trade(order.symbol, order.side * lots, price_ticks, rules, now_ms)
-        fees = self.book.accounts[order.account_id]
-        commission = quote_atoms * (fees.maker_fee_ppm if maker else fees.taker_fee_ppm) // PPM
+        commission = quote_atoms * fee_ppm_of(rules, self.book.accounts[order.account_id], maker=maker) // PPM
         account.wallet_atoms -= commission
         self.results[(order.symbol, trade_id)] = realised
         if realised:

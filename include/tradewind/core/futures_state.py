@@ -9,7 +9,7 @@ from .futures_accounts import Bracket, FuturesAccount, Income, IncomeKind, brack
 from .matching import Engine
 from .matching_arithmetic import PPM
 from .matching_book import MatchingSettings
-from .matching_rules import SymbolRules
+from .matching_rules import SymbolRules, fee_ppm_of
 from .matching_types import Account, NewOrder, Order, OrderSide, OrderStatus, Refusal, RejectReason
 from .types import MaintenanceBracket
 
@@ -30,7 +30,9 @@ class FuturesState(Engine):
         settings: MatchingSettings | None = None,
     ) -> None:
         super().__init__(rules, settings)
-        self.brackets = {symbol: tuple(Bracket.of(b) for b in found) for symbol, found in brackets.items()}
+        self.brackets = {
+            symbol: tuple(Bracket.of(b, self.atom_decimals) for b in found) for symbol, found in brackets.items()
+        }
         self.margins: dict[str, FuturesAccount] = {}
         self.changed_accounts: set[str] = set()
         self.incomes: list[Income] = []
@@ -84,7 +86,7 @@ class FuturesState(Engine):
         if also is not None:
             lots[also.side] += also.lots
             notional[also.side] += also.lots * price_ticks * per_ticklot
-        fee_ppm = self.book.accounts[account_id].taker_fee_ppm
+        fee_ppm = fee_ppm_of(self.rules[symbol], self.book.accounts[account_id], maker=False)
         needs = [0]
         for side in OrderSide:
             opening = max(0, lots[side] - max(0, -side * position.lots))

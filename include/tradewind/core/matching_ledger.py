@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tradewind.core.matching_arithmetic import commission as commission_of
-from tradewind.core.matching_rules import SymbolRules
+from tradewind.core.matching_rules import SymbolRules, fee_ppm_of
 from tradewind.core.matching_types import Account, Balance, OrderSide, Refusal, RejectReason
 
 LockKey = tuple[str, int]
@@ -88,7 +88,7 @@ class AccountBook:
         the reservation says; totals never go negative.
         """
         account = self.accounts[account_id]
-        fee_ppm = account.maker_fee_ppm if maker else account.taker_fee_ppm
+        fee_ppm = fee_ppm_of(rules, account, maker=maker)
         base, quote = account.balance(rules.base), account.balance(rules.quote)
         if side is OrderSide.BUY:
             commission, asset = commission_of(base_atoms, fee_ppm), rules.base

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 
 from tradewind.core.matching_book import MatchingSettings
 from tradewind.core.matching_ledger import AccountBook, LockKey
-from tradewind.core.matching_rules import SymbolRules
+from tradewind.core.matching_rules import ATOM_DECIMALS, SymbolRules, amount, atoms
 from tradewind.core.matching_types import (
     NO_LIST,
     Account,
@@ -52,6 +53,10 @@ class EngineState:
 
     def __init__(self, rules: Iterable[SymbolRules], settings: MatchingSettings | None = None) -> None:
         self.rules: dict[str, SymbolRules] = {r.symbol: r for r in rules}
+        decimals = {r.atom_decimals for r in self.rules.values()} or {ATOM_DECIMALS}
+        if len(decimals) != 1:
+            raise ValueError("the markets of one engine must count money equally finely")
+        self.atom_decimals = decimals.pop()
         self.settings = settings or MatchingSettings()
         self._quoted: dict[str, MatchingSettings] = {}
         self.book = AccountBook()
@@ -69,6 +74,14 @@ class EngineState:
         self._next_order_id = 1
         self._next_list_id = 1
         self._next_trade_id: dict[str, int] = {}
+
+    def atoms(self, value: Decimal) -> int:
+        """An amount of any asset as this engine counts it, rounded down."""
+        return atoms(value, self.atom_decimals)
+
+    def amount(self, atom_count: int) -> Decimal:
+        """What this engine has counted, as an exact amount."""
+        return amount(atom_count, self.atom_decimals)
 
     # ------------------------------------------------------------------------------------------------- accounts, views
     def restore(

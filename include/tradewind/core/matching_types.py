@@ -1,7 +1,8 @@
 """The records of order matching: orders, lists, fills, and why an order is refused.
 
-Inside matching everything is an integer: prices in ticks, quantities in lots, money in atoms (10⁻⁸ of an asset).
-`Decimal` appears only in `matching_rules`, at the edge. Times are epoch milliseconds that the caller passes in.
+Inside matching everything is an integer: prices in ticks, quantities in lots, money in atoms: 10⁻⁸ of an asset, or less
+where a market needs it. `Decimal` appears only in `matching_rules`, at the edge. Times are epoch milliseconds that the
+caller passes in.
 
 The life of an order::
 
@@ -15,9 +16,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-
-ATOMS_PER_UNIT = 100_000_000
-"""Every asset is counted in 10⁻⁸ of its unit, the precision spot exchanges publish."""
 
 NO_LIST = -1
 NEVER_MS = -1

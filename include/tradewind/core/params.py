@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from typing import Annotated
 
+from .timeframes import timeframe_ms
 from .types import RegimeFamily
 
 
@@ -21,6 +23,36 @@ class Geometry:
 
     stop_atr: Annotated[float, "(0, 20]"]
     target_r: Annotated[float, "[1, 20]"]
+
+
+@dataclass(frozen=True, slots=True)
+class PositionRules:
+    """What the rules of a position read: kept with it from its opening, and followed until it is closed.
+
+    The fields are those of `StrategyParams`. Raises ValueError for a value that no rule can follow.
+    """
+
+    decision_timeframe: str
+    horizon_bars: int
+    break_even_r: float
+    trail_atr: float
+    min_stop_move_atr: float
+    failed_stop_r: float
+    fee_frac: float
+    spread_bps: float
+    slippage_bps: float
+
+    def __post_init__(self) -> None:
+        timeframe_ms(self.decision_timeframe)
+        for name in POSITION_RULES[1:]:
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+                raise ValueError(f"{name} is {value!r}: it must be a finite number that is not negative")
+        if self.horizon_bars < 1 or self.failed_stop_r == 0:
+            raise ValueError("a position is held for at least one bar, and its stop has not failed at its own entry")
+
+
+POSITION_RULES = tuple(field.name for field in fields(PositionRules))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +155,11 @@ class StrategyParams:
         return self.min_probability_trending if family is RegimeFamily.TRENDING else self.min_probability
 
     @property
+    def position_rules(self) -> PositionRules:
+        """The part that an open position follows."""
+        return _rules(self)
+
+    @property
     def hash(self) -> str:
         """SHA-256 over all fields in canonical JSON; twelve hex digits name it in ids and reports."""
         return _hash(self)
@@ -130,6 +167,11 @@ class StrategyParams:
     @property
     def strategy_version(self) -> str:
         return f"{self.version}-{self.hash[:12]}"
+
+
+@cache
+def _rules(params: StrategyParams) -> PositionRules:
+    return PositionRules(**{name: getattr(params, name) for name in POSITION_RULES})
 
 
 @cache

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .inputs import CycleInputs
-from .params import StrategyParams
+from .params import PositionRules, StrategyParams
 from .types import (
     Article,
     ArticleScore,
@@ -441,6 +441,7 @@ class TradingStore(Protocol):
 
     # decisions
     def remember_strategy(self, params: StrategyParams) -> None: ...
+    def strategy_params(self, strategy_version: str) -> Mapping[str, Any] | None: ...
     def insert_cycle_inputs(self, inputs: CycleInputs) -> bool: ...
     def cycle_inputs(self, bar: datetime) -> CycleInputs | None: ...
     def insert_predictions(self, bar: datetime, rows: Sequence[StoredPrediction]) -> int: ...
@@ -484,8 +485,12 @@ class TradingStore(Protocol):
     def ledger_totals(self) -> dict[str, LedgerTotal]: ...
 
     # positions
-    def open_position(self, position: Position) -> Position:
-        """Insert the position; one that exists is returned unchanged. Needs its lock."""
+    def open_position(self, position: Position, rules: PositionRules) -> Position:
+        """Insert the position with the rules it follows; one that exists is returned unchanged. Needs its lock."""
+        ...
+
+    def position_rules(self, position_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """The rules that positions were opened with, as stored; one of before they were kept is absent."""
         ...
 
     def save_position(self, position: Position, event: str, at: datetime, **detail: Any) -> None:

@@ -125,7 +125,8 @@ def reckon_size(
         "balance": max(room.free_quote, ZERO) / (entry * cost_frac(instrument)),
         "exposure": max(room.exposure_quote, ZERO) / entry,
         "volume": decimal_of(volume_base) * decimal_of(params.max_bar_volume_frac),
-        "max_quantity": instrument.max_quantity,
+        # A stop that fires is a market order: what it could not sell at once is not bought.
+        "max_quantity": instrument.max_market_quantity,
     }
     found.bound_by = min(caps, key=caps.__getitem__)
     found.quantity = quantity = floor_to_step(caps[found.bound_by], instrument.step_size)

@@ -407,7 +407,7 @@ class PositionStatus(StrEnum):
     OPEN = "open"
     CLOSING = "closing"  # an exit is on its way
     CLOSED = "closed"
-    DUST = "dust"  # what is left is under the exchange's minimum: closed in the ledger, not chased
+    DUST = "dust"  # what is left was below the exchange's minimum at the entry's price: closed, not chased
 
 
 @dataclass(frozen=True, slots=True)

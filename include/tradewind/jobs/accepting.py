@@ -109,7 +109,7 @@ def adopt_purchase(
     with store.position_lock(position.position_id) as held:
         if not held:
             raise LockNotAcquired(f"another task is at work on {position.position_id}")
-        store.open_position(position)
+        store.open_position(position, ports.params.position_rules)
         store.plan_orders(_entries_of(ports, position, opened))
         store.insert_fills(opened)
         situation = converge_protection(ports, refresh(ports, position.position_id, instrument, book))

@@ -1,7 +1,7 @@
 """One position brought up to date: its orders as the exchange reports them, its figures from its fills.
 
 Everything here runs under the position's lock and may be repeated at any point: orders are observed or asked for, fills
-are inserted once by their trade id, figures are recomputed from all fills.
+are inserted once by their trade id, figures are recomputed from all fills. None of it needs a price.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from tradewind.core.types import (
 )
 from tradewind.errors import LedgerMismatch, MissingData
 from tradewind.jobs.adopting import adopt_sales
+from tradewind.jobs.markets import read_books
 from tradewind.jobs.orders import ask, observe, withdraw
 
 OVER: Final = (PositionStatus.CLOSED, PositionStatus.DUST)
@@ -35,6 +36,15 @@ OVER: Final = (PositionStatus.CLOSED, PositionStatus.DUST)
 _FILLS_MARGIN: Final = timedelta(seconds=60)
 _FILL_READS: Final = 4
 _PAUSE_BETWEEN_READS_S: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A position as its orders and fills make it: `lots` is what is held of each lot."""
+
+    position: Position
+    orders: tuple[Order, ...]
+    lots: Mapping[int, Decimal]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +69,24 @@ def refresh(
     book: BookTop,
     listed: Mapping[str, ExchangeOrder] | None = None,
 ) -> Situation:
+    """`settle`, seen at a price."""
+    figures = settle(ports, position_id, instrument, listed)
+    return Situation(figures.position, figures.orders, figures.lots, instrument, book)
+
+
+def settle(
+    ports: Ports, position_id: str, instrument: Instrument, listed: Mapping[str, ExchangeOrder] | None = None
+) -> Figures:
     """Observe the position's orders (`listed` are the open ones, if just read), take in its fills, save its figures.
 
     Raises LedgerMismatch when the exchange executed more than its trade list shows, even after waiting for it.
     """
     _observe_orders(ports, position_id, listed or {})
     orders, foreign = _take_fills(ports, position_id)
-    situation = _apply(ports, position_id, orders, instrument, book)
-    if foreign and not situation.is_over and adopt_sales(ports, situation.position, foreign, instrument):
-        situation = _apply(ports, position_id, ports.trading_store.orders_of(position_id), instrument, book)
-    return situation
+    figures = _apply(ports, position_id, orders, instrument)
+    if foreign and figures.position.status not in OVER and adopt_sales(ports, figures.position, foreign, instrument):
+        figures = _apply(ports, position_id, ports.trading_store.orders_of(position_id), instrument)
+    return figures
 
 
 def _observe_orders(ports: Ports, position_id: str, listed: Mapping[str, ExchangeOrder]) -> None:
@@ -135,14 +153,14 @@ def _filled_by_order(fills: Sequence[Fill]) -> dict[str, Decimal]:
     return filled
 
 
-def _apply(ports: Ports, position_id: str, orders: Sequence[Order], instrument: Instrument, book: BookTop) -> Situation:
+def _apply(ports: Ports, position_id: str, orders: Sequence[Order], instrument: Instrument) -> Figures:
     store = ports.trading_store
     before = store.position(position_id)
     if before is None:
         raise LedgerMismatch(f"orders of {position_id} have no position row")
     fills = store.fills_of(position_id)
     rates = _fee_rates(ports, fills, instrument)
-    after = apply_fills(before, fills, orders, instrument, book.bid, rates)
+    after = apply_fills(before, fills, orders, instrument, rates)
     if after.status in OVER and not after.exit_reason:
         after = replace(after, exit_reason=closing_reason(fills, orders))
     if after != before:
@@ -151,7 +169,7 @@ def _apply(ports: Ports, position_id: str, orders: Sequence[Order], instrument: 
         if after.status in OVER and before.status not in OVER:
             _say_closed(ports, after)
     lots = lot_quantities(orders, fills, after.side, instrument)
-    return Situation(after, tuple(orders), lots, instrument, book)
+    return Figures(after, tuple(orders), lots)
 
 
 def price_of(ports: Ports, symbol: str) -> BookTop:
@@ -163,13 +181,26 @@ def price_of(ports: Ports, symbol: str) -> BookTop:
 
 
 def _fee_rates(ports: Ports, fills: Sequence[Fill], instrument: Instrument) -> dict[str, Decimal]:
-    """Prices in quote of the third assets that fees were taken in."""
+    """Prices in quote of the third assets that fees were taken in.
+
+    Where such an asset has no price at the moment, its fees count as what they would have been in quote: another
+    market's empty book must not keep a position from being tended, and no fee counts as nothing.
+    """
     assets = {fill.fee_asset for fill in fills} - {instrument.base, instrument.quote}
-    if not assets:
-        return {}
-    symbols = {asset: f"{asset}/{instrument.quote}" for asset in assets}
-    books = ports.exchange.book_tops(sorted(symbols.values()))
-    return {asset: books[symbol].bid for asset, symbol in symbols.items() if symbol in books}
+    symbols = {asset: f"{asset}/{instrument.quote}" for asset in sorted(assets)}
+    books, _ = read_books(ports, list(symbols.values()))
+    return {
+        asset: books[symbol].bid if symbol in books else _usual_rate(asset, fills, instrument)
+        for asset, symbol in symbols.items()
+    }
+
+
+def _usual_rate(asset: str, fills: Sequence[Fill], instrument: Instrument) -> Decimal:
+    """The price at which the fees in an asset come to the market's taker fee."""
+    paid = [fill for fill in fills if fill.fee_asset == asset]
+    fees = sum((fill.fee for fill in paid), Decimal(0))
+    notional = sum((fill.quantity * fill.price for fill in paid), Decimal(0))
+    return notional * instrument.taker_fee_frac / fees if fees else Decimal(0)
 
 
 def _say_closed(ports: Ports, position: Position) -> None:

@@ -45,6 +45,7 @@ from tradewind.fingerprint import code_sha256
 from tradewind.jobs.orders import submit, withdraw
 from tradewind.jobs.permission import entry_refusal, permission_now
 from tradewind.jobs.protection import converge_protection
+from tradewind.jobs.rules import version_rules
 from tradewind.jobs.settling import Situation, price_of, refresh
 from tradewind.jobs.tending import follow_bar
 from tradewind.jobs.trading_inputs import champion, explained, read_inputs
@@ -191,7 +192,7 @@ def _enter(ports: Ports, intent: Intent, decision: Decision, instrument: Instrum
     refusal = entry_refusal(ports, intent)
     lists = plan_entry(intent, instrument, now)
     native = instrument.bracket is not BracketSupport.EMULATED
-    store.open_position(_new_position(intent, decision))
+    store.open_position(_new_position(intent, decision), version_rules(ports, intent.strategy_version))
     # Without native brackets only the entry is an order yet; its fill is protected by `converge_protection`.
     planned = [order for legs in lists for order in (_orders(legs) if native else [legs.entry])]
     rows = {row.client_order_id: row for row in store.plan_orders(planned)}

@@ -11,6 +11,7 @@ from typing import Any, Self
 import httpx
 
 from tradewind.errors import BadInput, ExchangeUnreachable
+from tradewind.listeners import own_listeners_only
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,12 @@ class PaperAdmin:
     """
 
     def __init__(self, url: str, token: str, timeout_s: float = 60.0) -> None:
-        self._client = httpx.Client(base_url=url, headers={"X-Tradewind-Admin": token}, timeout=timeout_s)
+        self._client = httpx.Client(
+            base_url=url,
+            headers={"X-Tradewind-Admin": token},
+            timeout=timeout_s,
+            event_hooks={"request": [own_listeners_only]},
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -10,6 +10,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from tradewind.listeners import own_listeners_only
 from tradewind.settings import Settings
 from tradewind.stack import services
 from tradewind.stack.on_record import on_record
@@ -86,12 +87,11 @@ def _memory_mb(marks: list[ProcessMark]) -> float:
 
 def _trading_state(settings: Settings) -> Report | None:
     try:
-        answer = httpx.get(
-            f"http://{LOCALHOST}:{settings.status_port}/api/system-status",
-            headers={"Authorization": f"Bearer {settings.api_read_token.get_secret_value()}"},
-            timeout=10.0,
-            trust_env=False,
-        )
+        with httpx.Client(timeout=10.0, trust_env=False, event_hooks={"request": [own_listeners_only]}) as client:
+            answer = client.get(
+                f"http://{LOCALHOST}:{settings.status_port}/api/system-status",
+                headers={"Authorization": f"Bearer {settings.api_read_token.get_secret_value()}"},
+            )
         return dict(answer.json()) if answer.is_success else {"error": f"the status app answered {answer.status_code}"}
     except httpx.TransportError as error:
         return {"error": f"the status app did not answer: {error}"}

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from tradewind.errors import BadInput
 from tradewind.settings import (
     PREFIX,
     SECRET_FIELDS,
     Settings,
+    bad_setting,
     given_values,
     home_of_shell,
     load_settings,
-    recorded_settings,
+    secrets_dirs,
     unusable_values,
 )
 from tradewind.stack.state import Deployment, StackState, state_file
@@ -59,13 +63,42 @@ def find_target(*, whatever_the_shell_says: bool = False) -> Target:
         settings = load_settings()
         why = "no stack is up" if state is None else "an older version started what is up"
         return Target(settings, f"{_named(settings)} (by the settings; {why} in {home})", is_recorded=False)
-    settings = recorded_settings(state.deployment.settings, home)
+    settings = _recorded_settings(state.deployment, home)
     alive = "is up" if state.supervisor.alive() else "was killed"
     if not whatever_the_shell_says:
         _require_agreement(settings, state.deployment, home)
     alive = "is up" if state.supervisor.alive() else "was killed"
     words = f"{_named(settings)} (the stack that {alive} in {home})"
     return Target(settings, words, is_recorded=True, ignored=tuple(_ignored(settings)))
+
+
+class _RecordedSettings(Settings):
+    """Read from what the stack wrote down and the secret files alone, whatever this shell says."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, file_secret_settings
+
+
+def _recorded_settings(deployment: Deployment, home: Path) -> Settings:
+    """The settings of the stack that wrote this down.
+
+    Secrets come from where `load_settings` takes them; one that this shell does not know is absent, also in mode live:
+    who needs it will say so. Raises BadSetting for what an older version wrote and this one cannot use.
+    """
+    secrets = {name: text for name, (text, _) in given_values().items() if name in SECRET_FIELDS}
+    values: dict[str, Any] = {**deployment.settings, **secrets, "home_dir": home, "part": "other"}
+    try:
+        return _RecordedSettings(_secrets_dir=secrets_dirs(home) or None, **values)
+    except ValidationError as error:
+        raise bad_setting(error) from None
 
 
 def _named(settings: Settings) -> str:
