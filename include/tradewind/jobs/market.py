@@ -16,6 +16,7 @@ from tradewind.core.quality import QualityRules, judge_quality
 from tradewind.core.timeframes import closed_until_ms, from_ms, last_closed_open_ms, timeframe_ms, to_ms
 
 from .collecting import Collection
+from .fetching import collected_symbols
 from .filling import fill_candle_gaps
 from .history import backfill_history
 
@@ -95,10 +96,11 @@ def check_quality(ports: Ports, bar: datetime | None = None, rules: QualityRules
     step = timeframe_ms(DECISION_TIMEFRAME)
     bar_ms = last_closed_open_ms(to_ms(ports.clock.now()), DECISION_TIMEFRAME) if bar is None else to_ms(bar)
     start_ms, end_ms = bar_ms + step - rules.window_bars * step, bar_ms + step
-    windows = ports.market_store.read_last_bars(ports.symbols, DECISION_TIMEFRAME, end_ms, rules.window_bars)
-    hourly = ports.market_store.read_bars(ports.symbols, "1h", start_ms, end_ms)
+    symbols = collected_symbols(ports)
+    windows = ports.market_store.read_last_bars(symbols, DECISION_TIMEFRAME, end_ms, rules.window_bars)
+    hourly = ports.market_store.read_bars(symbols, "1h", start_ms, end_ms)
 
-    verdicts = [judge_quality(windows[symbol], hourly[symbol], bar_ms, rules) for symbol in ports.symbols]
+    verdicts = [judge_quality(windows[symbol], hourly[symbol], bar_ms, rules) for symbol in symbols]
 
     ports.market_store.save_quality(from_ms(bar_ms), verdicts)
     failed = {verdict.symbol: sorted(verdict.findings) for verdict in verdicts if not verdict.passed}

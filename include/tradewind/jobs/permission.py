@@ -23,6 +23,8 @@ def permission_now(ports: Ports) -> Permission:
     details: dict[str, Any] = {"latch_sequence": latch.sequence}
     if latch.mode is not TradingMode.ACTIVE:
         reasons.append(f"the latch is {latch.mode.value}: {latch.reason}")
+    if error := ports.params_error:
+        reasons.append(error)
     watch_age_s = _age_s(store.heartbeats().get(WATCH), wall)
     details["watch_age_s"] = watch_age_s
     if watch_age_s is None or watch_age_s > ports.params.watch_silent_s:
