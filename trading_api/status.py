@@ -10,7 +10,7 @@ from typing import Any
 
 from tradewind.core.types import TradingMode
 from tradewind.errors import TradewindError
-from tradewind.jobs.collecting import market_symbols
+from tradewind.jobs.fetching import market_symbols
 from tradewind.jobs.permission import MAX_RECONCILIATION_AGE_S, WATCH
 from tradewind.stack.checks import MONEY_DAGS, Check, watch_check
 
