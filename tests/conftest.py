@@ -38,6 +38,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--soak", default=0.0, type=float, metavar="MINUTES", help="draw faults for so long in tests/chaos"
     )
+    parser.addoption("--faults", default=0, type=int, metavar="NUMBER", help="draw so many faults in tests/chaos")
+    parser.addoption("--chaos-seed", default=0, type=int, metavar="SEED", help="draw other faults in tests/chaos")
     parser.addoption("--day", action="store_true", help="live through a day in tests/e2e/test_day.py")
     parser.addoption(
         "--scheduled-bars", default=0, type=int, metavar="BARS",

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from tests.chaos.arena import Arena
+from tests.chaos.markets import SYMBOLS
 from tests.jobs.conftest import NOW_MS
 from tests.support.paper_server import PaperServerProcess
 from tradewind.adapters.migrations import migrate
@@ -33,7 +34,7 @@ def shared_arena(server_dir: Path, postgres_server: EmbeddedPostgres, valkey_ser
             with psycopg.connect(server.url(), autocommit=True) as connection:
                 connection.execute(f"CREATE DATABASE {name}")  # a constant above
         migrate(ledger.url("ledger"))
-        with PaperServerProcess(postgres_server.url("chaos_exchange")) as exchange:
+        with PaperServerProcess(postgres_server.url("chaos_exchange"), symbols=",".join(SYMBOLS)) as exchange:
             exchange.admin.set_clock(NOW_MS)
             yield Arena(exchange, ledger, ledger.url("ledger"), valkey_server.url())
     finally:

@@ -670,6 +670,11 @@ class Ports(Protocol):
     @property
     def params(self) -> StrategyParams: ...
     @property
+    def params_error(self) -> str:
+        """Why the file of the strategy's values cannot be used, in one line; "" when it can."""
+        ...
+
+    @property
     def max_capital_quote(self) -> Decimal | None:
         """The most equity that trading may use; None where no real money is at stake."""
         ...
