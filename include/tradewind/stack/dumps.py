@@ -26,6 +26,7 @@ def dump(url: str, target: Path) -> None:
     """Write the database as it is at one moment; writers are not held up. Raises StackFailed, StoreUnavailable."""
     program = _program("pg_dump", _server_major(url))
     arguments = ["--format=custom", "--compress=6", "--no-owner", "--no-privileges", f"--file={target}"]
+    arguments.append("--exclude-table-data=control_key")  # every start writes it anew
     connection, environment = _connection(url)
     _run([program, *arguments, f"--dbname={connection}"], environment)
 
