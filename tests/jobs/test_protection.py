@@ -339,9 +339,74 @@ def test_the_watch_leaves_alone_what_is_protected(rig: Rig) -> None:
     asked: list[str] = []
     rig.client.exchange.fetch = _noting(rig.client.exchange.fetch, asked)
     assert protect_naked(rig) == []
-    assert asked == []
+    assert ["openOrders" in url for url in asked] == [True], "the first look sees that a new stop is there"
+    assert protect_naked(rig) == []
+    assert len(asked) == 1, "and the next one is some seconds away"
+    pass_seconds(rig, 4)
+    assert protect_naked(rig) == []
+    assert len(asked) == 2
     assert rig.exchange_orders() == before
     assert after(rig, position).stop_price == position.stop_price
+    assert rig.trading_store.unprotected_spans() == []
+
+
+def pass_seconds(rig: Rig, seconds: int) -> None:
+    """As if the stops had been seen so much earlier."""
+    rig.database.execute(f"UPDATE orders SET seen_at = seen_at - interval '{seconds} seconds'")
+
+
+def test_the_watch_sees_that_the_exchange_ended_a_stop(rig: Rig) -> None:
+    """A maintenance, a rule against self-trades, an expiry: whatever it was, it is healed at once and measured."""
+    position = enter(rig)
+    assert protect_naked(rig) == []
+    for order in rig.exchange_orders():
+        if order["type"] == "STOP_LOSS":
+            rig.exchange.cancel_order("BTC/USDT", order["clientOrderId"])
+    assert resting_stops(rig) == []
+    pass_seconds(rig, 4)
+    watch_risk_once(rig)
+    assert resting_stops(rig) == [position.stop_price]
+    (span,) = rig.trading_store.unprotected_spans(position.position_id)
+    assert span.cause == "stop ended by the exchange"
+    assert span.seconds is not None
+    assert span.seconds >= 4, "from the last moment at which it was seen"
+    assert manage_positions(rig)["clean"]
+    rig.assert_agrees()
+
+
+def test_the_minutes_look_measures_a_vanished_stop_too(rig: Rig) -> None:
+    position = enter(rig)
+    manage_positions(rig)
+    for order in rig.exchange_orders():
+        if order["type"] == "STOP_LOSS":
+            rig.exchange.cancel_order("BTC/USDT", order["clientOrderId"])
+    pass_seconds(rig, 30)
+    manage_positions(rig)
+    assert resting_stops(rig) == [position.stop_price]
+    (span,) = rig.trading_store.unprotected_spans(position.position_id)
+    assert span.seconds is not None
+    assert span.seconds >= 30
+
+
+def test_the_watch_protects_the_rest_of_a_target_that_was_filled_in_part(make_rig: Callable[..., Rig]) -> None:
+    """Its first fill ends the stop beside it: the exchange's rule for lists. One bar lacks the volume for all of it."""
+    rig = make_rig({"USDT": "10000000"})
+    position = enter(rig, notional=Decimal(900_000))
+    assert protect_naked(rig) == []
+    rig.admin.shock(0.0501, "BTC/USDT")
+    rig.step()
+    assert [o["status"] for o in rig.exchange_orders() if o["type"] == "LIMIT_MAKER"] == ["PARTIALLY_FILLED"]
+    assert resting_stops(rig) == []
+    rig.admin.shock(-0.02, "BTC/USDT")
+    pass_seconds(rig, 4)
+    watch_risk_once(rig)
+    found = after(rig, position)
+    assert found.status is PositionStatus.OPEN
+    assert 0 < found.quantity < position.quantity
+    assert resting_quantities(rig) == [floor_to_step(found.quantity, Decimal("0.00001"))]
+    (span,) = rig.trading_store.unprotected_spans(position.position_id)
+    assert span.cause == "stop ended by the exchange"
+    rig.assert_agrees()
 
 
 def _noting(fetch: Callable[..., object], asked: list[str]) -> Callable[..., object]:
