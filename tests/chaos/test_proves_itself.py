@@ -126,3 +126,32 @@ def test_a_rig_counts_its_own_steps(arena: Arena) -> None:
     steps = Life(arena, random.Random(1)).count_steps("entry")
     assert steps.moments > 50
     assert steps.calls > 5
+
+
+# ------------------------------------------------------------------------------------------------ what exchanges do
+def of_every_module(monkeypatch: pytest.MonkeyPatch, name: str, stand_in: Any) -> None:
+    """Put a stand-in wherever a function is known by this name."""
+    for module in [module for key, module in sys.modules.items() if key.startswith("tradewind.")]:
+        if hasattr(module, name):
+            monkeypatch.setattr(module, name, stand_in)
+
+
+def test_a_zero_bid_taken_for_a_price_is_noticed(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    zeros = {"action": "book", "shape": "zero", "path": "*/bookTicker", "of_symbol": "BTCUSDT", "times": 6}
+    fault = Fault("zero bid", 1, zeros)
+    assert judge(arena, "stop replacement", fault).wrongs == {}
+    of_every_module(monkeypatch, "is_price", lambda bid, ask: True)
+    of_every_module(monkeypatch, "is_jump", lambda bid, ask, before: False)
+    assert judge(arena, "stop replacement", fault).latch
+
+
+def test_protection_cancelled_during_a_halt_is_noticed(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    halt = Trouble(
+        (("status", {"symbol": "BTCUSDT", "status": "HALT"}),),
+        (("status", {"symbol": "BTCUSDT", "status": "TRADING"}),),
+        closes=True,
+    )
+    fault = Fault("halted", 0, trouble=halt)
+    assert judge(arena, "stop replacement", fault).wrongs == {}
+    monkeypatch.setattr(CcxtTrading, "market_status", lambda exchange, symbol: MarketStatus.TRADING)
+    assert judge(arena, "stop replacement", fault).shrunk
