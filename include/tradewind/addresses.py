@@ -123,6 +123,12 @@ def with_scram(url: str) -> str:
     return urlunsplit(parts._replace(query="&".join(filter(None, [parts.query, f"require_auth={_SCRAM}"]))))
 
 
+def libpq_environment(url: str) -> dict[str, str]:
+    """How a program that is told the URL without `require_auth` still keeps to it."""
+    rules = parse_qs(urlsplit(url).query).get("require_auth")
+    return {"PGREQUIREAUTH": rules[0]} if rules else {}
+
+
 def _fits(place: Path) -> bool:
     return len(os.fsencode(place)) <= _MOST_BYTES and "," not in str(place)
 

@@ -63,7 +63,7 @@ def _listening_users(host: str, port: int) -> set[int]:
                 if fields[3] == _LISTENING and int(number, 16) == port:
                     bound.setdefault(_readable(address), set()).add(int(fields[7]))
     exact = [bound[address] for address in (*named, *(f"::ffff:{address}" for address in named)) if address in bound]
-    return set().union(*(exact or [bound.get(address, set()) for address in ("0.0.0.0", "::")]))  # noqa: S104
+    return set().union(*(exact or [bound.get(address, set()) for address in ("0.0.0.0", "::")]))  # noqa: S104  # nosec B104
 
 
 def _own_listening_users(port: int) -> set[int]:

@@ -278,6 +278,15 @@ def test_the_parameters_behind_a_strategy_version_are_found_again(store: PgTradi
     assert decode(StrategyParams, store.strategy_params(PARAMS.strategy_version)) == PARAMS
 
 
+def test_an_order_is_seen_and_never_unseen(store: PgTradingStore) -> None:
+    with store.position_lock("pos-1"):
+        store.plan_orders([order(), order("twe2", lot=1)])
+    store.mark_seen(["twe1"], NOW)
+    store.mark_seen(["twe1", "unknown"], NOW - timedelta(seconds=1))
+    seen = {found.client_order_id: found.seen_at for found in store.orders_of("pos-1")}
+    assert seen == {"twe1": NOW, "twe2": None}
+
+
 def test_fills_once_and_totals_exact(store: PgTradingStore) -> None:
     with store.position_lock("pos-1"):
         store.open_position(position(), RULES)

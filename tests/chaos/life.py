@@ -29,6 +29,8 @@ from tradewind.jobs.trading import place_brackets
 PHASES = ("entry", "stop replacement", "flatten")
 # How long one question takes on a machine with nothing else to do; on a slower one the bound is longer by as much.
 _QUESTION_S = 0.05
+# More than the watch's pause: what hangs for longer than a moment has hung by then.
+_BETWEEN_LOOKS_MS = 4_000
 _BREACH_FRAC = -0.25  # of a position of a fifth of the money: some 4 % of it, where the stop did not sell before
 _ZERO = Decimal(0)
 
@@ -87,7 +89,8 @@ class Life:
 
     @property
     def words(self) -> str:
-        return f"{self.rig.account} on {type(self.market).__name__}, {self.market.side.value}: {', then '.join(self.history)}"
+        where = f"{self.rig.account} on {type(self.market).__name__}, {self.market.side.value}"
+        return f"{where}: {', then '.join(self.history)}"
 
     def close(self) -> None:
         self.arena.exchange.admin.calm()
@@ -189,6 +192,7 @@ class Life:
 
     def _live_on(self, phase: str) -> None:
         for _ in range(2):
+            self.arena.exchange.admin.step_ms(_BETWEEN_LOOKS_MS)
             self._look()
             self._run(manage_positions)
         if phase == "entry":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,9 +18,11 @@ from tests.chaos.arena import Arena
 from tests.chaos.crashing import Fuse, mined
 from tests.chaos.faults import KILLED, TWICE, Fault
 from tests.chaos.life import Judgement, Life
+from tests.chaos.troubles import Trouble
+from tradewind.adapters.ccxt_trading import CcxtTrading
 from tradewind.adapters.trading_store import PgTradingStore
 from tradewind.core.ports import Ports
-from tradewind.core.types import Order, OrderState
+from tradewind.core.types import MarketStatus, Order, OrderState
 
 pytestmark = pytest.mark.chaos
 

@@ -1,4 +1,4 @@
-"""What real exchanges and people do to a market, an order or an account: the operator's commands, drawn by seed.
+"""What real exchanges and people do to a market, an order or an account, drawn by seed, as data.
 
 A trouble begins at a moment of a task and ends when it is lifted, or lasts as long as the trade.
 """

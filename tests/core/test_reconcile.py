@@ -13,7 +13,6 @@ from tradewind.core.reconcile import (
     LedgerView,
     expected_balance,
     reconcile,
-    sellable,
 )
 from tradewind.core.types import Balance, ExchangeOrder, Order, OrderRole, OrderState, PositionStatus
 
@@ -129,16 +128,18 @@ def test_a_person_sells_half_behind_our_back() -> None:
         DifferenceKind.BALANCE_DEFICIT,
         DifferenceKind.BALANCE_SURPLUS,
     }
-    # Of the 9.99 in the ledger only 4.99 stand over the 2 that were there before us.
-    assert sellable("SOL", D("9.99"), LEDGER, {"SOL": balance("SOL", "6.99")}) == D("4.99")
-    assert sellable("SOL", D("9.99"), LEDGER, {"SOL": balance("SOL", "1")}) == 0
-    assert sellable("SOL", D("3"), LEDGER, EXCHANGE.balances) == 3
-    assert sellable("SOL", D("3"), LEDGER, {}) == 0
 
 
 def test_stops_for_more_than_is_held_would_sell_the_baseline() -> None:
-    smaller = replace(LEDGER, positions=[position(quantity=D("5"))])
+    smaller = replace(LEDGER, positions=[position(quantity=D("5"))], asset_flows={**LEDGER.asset_flows, "SOL": D("5")})
     assert DifferenceKind.OVERPROTECTED_POSITION in kinds(EXCHANGE, smaller)
+
+
+def test_stops_that_cover_dust_of_earlier_positions_too_sell_nobodys_coins() -> None:
+    smaller = replace(LEDGER, positions=[position(quantity=D("9.98"))])  # the 0.01 is nobody's: it lies there as dust
+    assert DifferenceKind.OVERPROTECTED_POSITION not in kinds(EXCHANGE, smaller)
+    for somebodys in ({"baseline": {**LEDGER.baseline, "SOL": D("2.005")}}, {"asset_flows": {"SOL": D("9.985")}}):
+        assert DifferenceKind.OVERPROTECTED_POSITION in kinds(EXCHANGE, replace(smaller, **somebodys))
 
 
 def test_a_deposit_is_reported_and_blocks_nothing_a_withdrawal_blocks() -> None:

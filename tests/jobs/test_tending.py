@@ -11,11 +11,13 @@ import pytest
 
 from tests.support.trading_rig import Rig
 from tradewind.adapters.ccxt_trading import CcxtTrading
+from tradewind.core.params import StrategyParams
 from tradewind.core.types import BookTop, ExchangeOrder, Fill, Instrument, Position, PositionStatus, TradingMode
 from tradewind.errors import NotFlatYet, OrderRejected
+from tradewind.jobs.market import collect_candles
 from tradewind.jobs.reconciling import compare
 from tradewind.jobs.safety import flatten, trip_circuit_breaker, whats_left
-from tradewind.jobs.tending import follow_bar, foreign_fills, instruments_of, tend_all
+from tradewind.jobs.tending import follow_bar, foreign_fills, instruments_of, protect_naked, tend_all
 from tradewind.jobs.trading import place_brackets
 
 OVER = (PositionStatus.CLOSED, PositionStatus.DUST)
@@ -145,6 +147,7 @@ def test_a_delisted_market_keeps_no_other_from_being_tended_and_flattened(
     assert ids[ETH] in problem
     assert "no rules for ETH/USDT" in problem
     assert stops(rig, BTC) == [stop]
+    assert protect_naked(other) == [problem], "its stop is gone, and the watch says so"
     report = compare(other, instruments_of(other), foreign_fills(other))
     assert [(d.kind.value, d.subject) for d in report.differences] == [("unreadable_market", ids[ETH])]
     with pytest.raises(NotFlatYet, match=f"write-off {ids[ETH]}"):
@@ -221,6 +224,19 @@ def test_an_open_position_follows_the_rules_it_was_opened_with(rig: Rig, make_ri
     assert held(rig, new).status in OVER
     assert held(rig, old).status is PositionStatus.OPEN
     assert held(rig, old).managed_bar == rig.bar(), "it was looked at, by its own rules"
+
+
+def test_a_symbol_taken_out_of_the_settings_is_managed_until_it_is_closed(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(params=replace(StrategyParams(), horizon_bars=3))
+    ids = enter_both(rig)
+    rig.symbols = (BTC,)
+    for _ in range(4):
+        rig.admin.step(1)
+        collect_candles(rig, "15m", None, None)
+    tend_all(rig)
+    assert held(rig, ids[ETH]).exit_reason == "time_stop"
+    assert held(rig, ids[ETH]).status in OVER
+    assert compare(rig, instruments_of(rig)).clean
 
 
 @pytest.mark.parametrize("remembered", [True, False])

@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from tradewind import errors
 from tradewind.addresses import cache_socket, cache_url, postgres_url
-from tradewind.core.params import Geometry
+from tradewind.core.params import Geometry, StrategyParams
 from tradewind.orchestration.runtime import (
     build_wiring,
     dsn_of,
@@ -155,12 +155,15 @@ def test_a_moment_without_offset_is_refused(text: str | None) -> None:
 def test_an_empty_request_for_history_takes_what_is_configured() -> None:
     now = datetime(2026, 1, 31, tzinfo=UTC)
     ports: Any = SimpleNamespace(
-        clock=SimpleNamespace(now=lambda: now), symbols=("BTC/USDT",), settings=SimpleNamespace(history_months=2)
+        clock=SimpleNamespace(now=lambda: now),
+        symbols=("ETH/USDT",),
+        params=StrategyParams(),
+        settings=SimpleNamespace(history_months=2),
     )
     empty = {"symbols": [], "timeframes": ["15m"], "from": None, "to": None, "job_id": None}
     assert history_request(ports, empty, "run-1") == {
-        "job_id": "history__run-1", "symbols": ("BTC/USDT",), "timeframes": ("15m",), "start": now - timedelta(days=60),
-        "end": now,
+        "job_id": "history__run-1", "symbols": ("ETH/USDT", "BTC/USDT"), "timeframes": ("15m",),
+        "start": now - timedelta(days=60), "end": now,
     }  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from tests.support.homes import lent
 from tradewind import stack
 from tradewind.adapters.migrations import migrate
-from tradewind.errors import BadInput, StackFailed, TradewindError
+from tradewind.errors import BadInput, TradewindError
 from tradewind.settings import Settings
 from tradewind.stack import backup_file, databases
 from tradewind.stack.backup import backup
@@ -96,6 +96,18 @@ def rows(*lines: str) -> bytes:
     return gzip.compress("".join(f"{line}\n" for line in lines).encode())
 
 
+def audit(parts: Parts, *written: tuple[int, str], change: Callable[[dict[str, Any]], None] = lambda _: None) -> Parts:
+    """The parts with these rows in the audit, each with its number and its actor."""
+
+    def with_columns(manifest: dict[str, Any]) -> None:
+        columns = ["audit_id", "at", "actor", "action", "outcome", "detail", "source"]
+        manifest["databases"]["tradewind"]["tables"]["audit"] = columns
+        change(manifest)
+
+    lines = [f"{number}\t2026-01-01 00:00:00+00\t{actor}\thalt\tdone\t{{}}\tapi" for number, actor in written]
+    return with_right_hashes(parts | {"tradewind/audit.copy.gz": rows(*lines)}, with_columns)
+
+
 def test_a_dump_of_the_format_before_runs_no_command(
     postgres_server: EmbeddedPostgres, empty_postgres_url: str, there: dict[str, Any], parts: Parts, tmp_path: Path
 ) -> None:
@@ -139,19 +151,15 @@ def test_what_rows_say_is_never_run(said: str, there: dict[str, Any], parts: Par
     proof = tmp_path / "proof"
     text = said.replace("PROOF", str(proof))
     kept = text.replace("\\", "\\\\")
-    columns = ["account", "mode", "reason", "since", "sequence"]
     for written in (kept, text):
-        forged = with_right_hashes(
-            parts | {"tradewind/latches.copy.gz": rows(f"rig\thalted\t{written}\t2026-01-01 00:00:00+00\t7")},
-            lambda manifest: manifest["databases"]["tradewind"]["tables"].update(latches=columns),
-        )
+        forged = audit(parts, (7, written))
         try:
             restore(packed(tmp_path / "forged.tar", forged), **there)
         except BadInput:
             assert tables_of(there) == set()
         else:
             with psycopg.connect(there["database_url"]) as connection:
-                row = connection.execute("SELECT reason FROM latches WHERE account = 'rig'").fetchone()
+                row = connection.execute("SELECT actor FROM audit WHERE audit_id = 7").fetchone()
                 assert row is not None
                 assert row[0] in (text, text.replace("\\", ""))
             break
@@ -300,14 +308,36 @@ def test_the_paper_key_is_a_key(key: str, there: dict[str, Any], parts: Parts, t
     assert tables_of(there) == set()
 
 
-def test_a_sequence_cannot_be_set_where_it_would_block(there: dict[str, Any], parts: Parts, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [2**70, 2**63 - 1, 2**53])
+def test_a_sequence_cannot_be_set_where_it_runs_out(
+    number: int, there: dict[str, Any], parts: Parts, tmp_path: Path
+) -> None:
+    """As the audit's, or that of the latch's changes: without a number left, trading could not be stopped."""
+
     def far(manifest: dict[str, Any]) -> None:
         sequences = manifest["databases"]["tradewind"]["sequences"]
-        sequences |= {name: [2**70, True] for name in sequences}
+        sequences |= {name: number + 1 for name in sequences}
 
-    with pytest.raises((BadInput, StackFailed)):
-        restore(packed(tmp_path / "forged.tar", with_right_hashes(parts, far)), **there)
-    assert tables_of(there) == set()
+    for forged in (with_right_hashes(parts, far), audit(parts, (number, "me"))):
+        with pytest.raises(BadInput):
+            restore(packed(tmp_path / "forged.tar", forged), **there)
+        assert tables_of(there) == set()
+
+
+@pytest.mark.parametrize("number", [-5, 0, 1])
+def test_a_sequence_goes_on_behind_the_rows(number: int, there: dict[str, Any], parts: Parts, tmp_path: Path) -> None:
+    """Set too low, the next row would collide: the audit's, or the latch's."""
+
+    def low(manifest: dict[str, Any]) -> None:
+        sequences = manifest["databases"]["tradewind"]["sequences"]
+        sequences |= {name: number for name in sequences}
+
+    forged = audit(parts, *((n, "me") for n in range(1, 5)), change=low)
+    restore(packed(tmp_path / "forged.tar", forged), **there)
+    with psycopg.connect(there["database_url"]) as connection:
+        connection.execute(
+            "INSERT INTO audit (actor, action, outcome, detail, source) VALUES ('me', 'halt', 'done', '{}', 'api')"
+        )
 
 
 @pytest.fixture(scope="module")

@@ -126,7 +126,7 @@ def test_the_writer_may_do_what_tasks_do(writer: psycopg.Connection) -> None:
     writer.execute("SELECT renew_statistics()")
     writer.execute("SELECT tighten_latch('demo', 'halted', 'x', 'watch_risk', now())")
     writer.execute("UPDATE latches SET mode = 'active'")
-    writer.execute("INSERT INTO alerts (severity, key, title, body) VALUES ('info', 'k', 't', 'b')")
+    writer.execute("INSERT INTO alerts (account, severity, key, title, body) VALUES ('a', 'info', 'k', 't', 'b')")
     assert writer.execute("SELECT count(*) FROM heartbeats").fetchone() == (1,)
     assert writer.execute("SELECT mode FROM latches").fetchall() == [("active",)]
     assert writer.execute("SELECT severity, title FROM alerts").fetchall() == [("info", "t")]

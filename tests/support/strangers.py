@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
-from tests.support.attacker import ACTIONS
+from tests.support.attacker import ACTIONS, say
 
+T = TypeVar("T")
 STRANGER = 4242
 ROOT = os.geteuid() == 0
 
@@ -42,6 +44,26 @@ def attack(action: str, *arguments: object, uid: int = STRANGER) -> Any:
     """What the action got."""
     with attacking(action, *arguments, uid=uid) as (got, _):
         return got
+
+
+def as_user(name: str, function: Callable[..., T], *arguments: Any) -> T:
+    """What the function returns, as JSON can say it, to a process of this user that began as a copy of ours.
+
+    The user may not reach the interpreter's files: what the function imports must be there already.
+    """
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        user = pwd.getpwnam(name)
+        ACTIONS["function"] = lambda: say(function(*arguments))
+        _become(user.pw_uid, writing, "function", [])
+    os.close(writing)
+    with os.fdopen(reading) as output:
+        said = output.read()
+    _, status = os.waitpid(pid, 0)
+    assert status == 0, "it failed: its traceback is above"
+    result: T = json.loads(said)
+    return result
 
 
 def _become(uid: int, writing: int, action: str, arguments: list[str]) -> None:

@@ -23,6 +23,7 @@ from tradewind.core.market_numbers import market_numbers
 from tradewind.core.orders import LIVE
 from tradewind.core.timeframes import to_ms
 from tradewind.errors import TradewindError
+from tradewind.jobs.fetching import market_symbols
 from tradewind.jobs.trading_inputs import champion, read_inputs
 
 CYCLES: Final = 20
@@ -141,7 +142,7 @@ def _compute_rows(system: TradingStack) -> list[Row]:
     ports = system.wiring
     bar = system.now() - BAR
     read, (model, _) = read_inputs(ports, bar), champion(ports)
-    symbols = tuple(dict.fromkeys((*ports.symbols, ports.params.leader_symbol)))
+    symbols = market_symbols(ports)
     bars = ports.market_store.read_last_bars(symbols, "15m", to_ms(bar + BAR), LIVE_WINDOW_BARS)
     leader = bars[ports.params.leader_symbol]
 

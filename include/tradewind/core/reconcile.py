@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from .brackets import ZERO, is_tradable
 from .orders import AT_EXCHANGE, is_ours
+from .protection import spare
 from .types import Balance, ExchangeOrder, Fill, Instrument, Order, OrderRole, OrderState, Position, PositionStatus
 
 # Some units of the eighth decimal, in which exchanges keep balances: each of them rounds commissions in its own way.
@@ -37,7 +38,7 @@ class DifferenceKind(StrEnum):
     BALANCE_DEFICIT = "balance_deficit"  # less there than baseline and ledger explain
     BALANCE_SURPLUS = "balance_surplus"  # more there than they explain: a deposit, or somebody's purchase
     UNPROTECTED_POSITION = "unprotected_position"  # held quantity without a resting stop
-    OVERPROTECTED_POSITION = "overprotected_position"  # stops for more than is held: they would sell the baseline
+    OVERPROTECTED_POSITION = "overprotected_position"  # stops for more than is ours: they would sell the baseline
     UNREADABLE_MARKET = "unreadable_market"  # a position in one that the exchange does not list or answer for
 
 
@@ -206,13 +207,6 @@ def expected_balance(asset: str, ledger: LedgerView) -> Decimal:
     return ledger.baseline.get(asset, ZERO) + ledger.asset_flows.get(asset, ZERO)
 
 
-def sellable(asset: str, wanted: Decimal, ledger: LedgerView, balances: Mapping[str, Balance]) -> Decimal:
-    """How much of `wanted` may be sold without touching the baseline: never more than stands over it now."""
-    balance = balances.get(asset)
-    total = balance.total if balance is not None else ZERO
-    return max(min(wanted, total - ledger.baseline.get(asset, ZERO)), ZERO)
-
-
 def _compare_balances(exchange: ExchangeView, ledger: LedgerView) -> list[Difference]:
     found = []
     for asset in sorted(ledger.assets):
@@ -255,10 +249,18 @@ def _compare_protection(exchange: ExchangeView, ledger: LedgerView) -> list[Diff
         if is_tradable(bare - bare % instrument.step_size, price, instrument):
             words = f"{bare} of {held} {instrument.base} has no resting stop"
             kind = DifferenceKind.UNPROTECTED_POSITION
-        elif bare < 0 and position.status is not PositionStatus.OPENING:
+        elif -bare > _beside(instrument, exchange, ledger) and position.status is not PositionStatus.OPENING:
             words = f"stops rest for {resting}, held is {held} {instrument.base}"
             kind = DifferenceKind.OVERPROTECTED_POSITION
         else:
             continue
         found.append(Difference(kind, position.position_id, position.symbol, words, str(held), str(resting)))
     return found
+
+
+def _beside(instrument: Instrument, exchange: ExchangeView, ledger: LedgerView) -> Decimal:
+    """Dust of ours beside the positions: a stop that covers it sells nobody's coins."""
+    base = instrument.base
+    held = sum((p.quantity for p in ledger.positions if p.symbol.split("/")[0] == base), ZERO)
+    bought = ledger.asset_flows.get(base, ZERO)
+    return spare(exchange.balances.get(base), ledger.baseline.get(base, ZERO), bought, held, instrument)

@@ -370,6 +370,7 @@ class Order:
     sent_at: datetime | None
     updated_at: datetime
     reason: str = ""
+    seen_at: datetime | None = None  # when it was last seen among the exchange's open orders, wall time
 
 
 @dataclass(frozen=True, slots=True)

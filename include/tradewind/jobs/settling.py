@@ -7,21 +7,24 @@ are inserted once by their trade id, figures are recomputed from all fills. None
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
+from tradewind.core.brackets import floor_to_step, is_tradable
 from tradewind.core.ledger import apply_fills, closing_reason, lot_quantities, net_r
-from tradewind.core.orders import is_final
+from tradewind.core.orders import AT_EXCHANGE, is_final
 from tradewind.core.ports import Ports
+from tradewind.core.protection import resting
 from tradewind.core.types import (
     BookTop,
     ExchangeOrder,
     Fill,
     Instrument,
     Order,
+    OrderRole,
     OrderState,
     Position,
     PositionStatus,
@@ -81,12 +84,35 @@ def settle(
 
     Raises LedgerMismatch when the exchange executed more than its trade list shows, even after waiting for it.
     """
+    rested = {order.client_order_id for order in _stops(ports.trading_store.orders_of(position_id))}
     _observe_orders(ports, position_id, listed or {})
     orders, foreign = _take_fills(ports, position_id)
     figures = _apply(ports, position_id, orders, instrument)
     if foreign and figures.position.status not in OVER and adopt_sales(ports, figures.position, foreign, instrument):
         figures = _apply(ports, position_id, ports.trading_store.orders_of(position_id), instrument)
+    _measure_ended_stops(ports, figures, rested, instrument)
     return figures
+
+
+def _stops(orders: Sequence[Order]) -> list[Order]:
+    return [order for order in orders if order.role is OrderRole.STOP and order.state in AT_EXCHANGE]
+
+
+def _measure_ended_stops(ports: Ports, figures: Figures, rested: Collection[str], instrument: Instrument) -> None:
+    """Begin the unprotected span of a stop that the exchange ended, at the last moment it was seen to rest."""
+    position = figures.position
+    gone_since = [
+        order.seen_at or order.sent_at
+        for order in figures.orders
+        if order.client_order_id in rested
+        and is_final(order.state)
+        and order.filled_quantity < order.quantity
+        and not resting(figures.orders, order.lot, OrderRole.STOP)
+        and is_tradable(floor_to_step(figures.lots[order.lot], instrument.step_size), position.stop_price, instrument)
+    ]
+    moments = [moment for moment in gone_since if moment is not None]
+    if moments and position.status not in OVER:
+        ports.trading_store.start_unprotected(position.position_id, "stop ended by the exchange", min(moments))
 
 
 def _observe_orders(ports: Ports, position_id: str, listed: Mapping[str, ExchangeOrder]) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from typing import Final
@@ -38,7 +38,8 @@ from tradewind.core.types import (
     PositionStatus,
     Side,
 )
-from tradewind.jobs.isolation import alone, each_symbol
+from tradewind.errors import TradewindError
+from tradewind.jobs.isolation import alone, each_symbol, said
 from tradewind.jobs.markets import GIVE_UP, Markets, read_instruments, read_markets
 from tradewind.jobs.protection import converge_protection, exit_position
 from tradewind.jobs.rules import apply_bar_rules, rules_of
@@ -52,6 +53,9 @@ _ANSWER_TIME: Final = timedelta(seconds=1)
 # A decision waits so long for another task that is tending a position; it takes less.
 _FOLLOW_S: Final = 3.0
 _POLL_S: Final = 0.1
+# The watch asks for the open orders of what is held this often. Each market weighs 6 of Binance's 6,000 a minute: four
+# positions cost 6 % of them so, and 12 % at each look of two seconds.
+_LOOK_AT_STOPS_EVERY: Final = timedelta(seconds=4)
 # A human's trade leaves no order of ours behind: executions are looked for this far back.
 _FOREIGN_WINDOW: Final = timedelta(days=1)
 
@@ -67,11 +71,14 @@ def _tend(ports: Ports, *, apply_rules: bool = True, only: Collection[str] | Non
     """`tend_all`, its problems by position id."""
     store = ports.trading_store
     live = {position.position_id: position.symbol for position in store.live_positions()}
-    unfinished = {order.position_id: order.symbol for order in store.orders_in(sorted(LIVE))}
+    orders = store.orders_in(sorted(LIVE))
+    unfinished = {order.position_id: order.symbol for order in orders}
     wanted = {key: symbol for key, symbol in {**unfinished, **live}.items() if only is None or key in only}
     if not wanted:
         return {}
+    at = ports.wall.now()
     markets = read_markets(ports, sorted(set(wanted.values())))
+    _see(ports, orders, markets.orders, at)
     problems = {}
     for position_id, symbol in wanted.items():
         work = partial(tend_position, ports, position_id, symbol, markets, apply_rules=apply_rules)
@@ -163,11 +170,13 @@ def _tend_at(ports: Ports, situation: Situation, *, apply_rules: bool) -> None:
 
 # ----------------------------------------------------------------------------------------------------------- the watch
 def protect_naked(ports: Ports) -> list[str]:
-    """Tend positions whose task seems to have died between two lines; returns what could not be done, in words.
+    """Tend what is without protection now; returns what could not be done, in words.
 
     By the ledger: something is held without a stop at the exchange, a replacement was begun and not ended, or an order
-    is undecided for longer than an answer takes; or a target that does not rest was reached. Called every few
-    seconds; asks the exchange for prices at most when all is well. A position whose lock a task holds is left to it.
+    is undecided for longer than an answer takes (its task seems to have died between two lines); or a target that does
+    not rest was reached. By the exchange, every few seconds: a stop that is not among its open orders any more, because
+    a maintenance, a fill of its target in part or a rule of the exchange's ended it. A position whose lock a task holds
+    is left to that task.
     """
     store = ports.trading_store
     positions = {position.position_id: position for position in store.live_positions()}
@@ -178,24 +187,55 @@ def protect_naked(ports: Ports) -> list[str]:
         live.setdefault(order.position_id, []).append(order)
     begun = store.unprotected_now()
     urgent = {key for key in positions if key in begun or _is_overdue(ports, live.get(key, []))}
+    unseen, problems = _unseen_stops(ports, [order for key in positions for order in live.get(key, [])])
     bare = {key: quantity for key, p in positions.items() if (quantity := _bare(p, live.get(key, []))) > 0}
     instruments, _ = read_instruments(ports, sorted({position.symbol for position in positions.values()}))
-    naked = urgent | {key for key, quantity in bare.items() if _could_rest(positions[key], quantity, instruments)}
+    naked = urgent | unseen
+    naked |= {key for key, quantity in bare.items() if _could_rest(positions[key], quantity, instruments)}
     watched = {
         key for key, p in positions.items() if p.symbol in instruments and not instruments[p.symbol].target_rests
     }
     if not naked and not watched:
-        return []
+        return problems
     symbols = sorted({positions[key].symbol for key in naked | watched})
     markets = read_markets(ports, symbols, with_orders=False)
     naked |= {key for key in watched if _is_at_target(positions[key], markets.books)}
-    problems = []
     for position_id in sorted(naked):
         symbol = positions[position_id].symbol
         work = partial(tend_position, ports, position_id, symbol, markets, apply_rules=False)
         words = alone(ports, position_id, symbol, work)
         problems += [f"{position_id}: {words}"] if words not in ("", BUSY) else []
     return problems
+
+
+def _unseen_stops(ports: Ports, orders: Sequence[Order]) -> tuple[set[str], list[str]]:
+    """Positions with a stop that should rest and is not among the exchange's open orders; and what went wrong.
+
+    Only markets with a stop that was not seen for a while are asked for.
+    """
+    at = ports.wall.now()
+    stops = _resting_stops(orders)
+    due = {stop.symbol for stop in stops if stop.seen_at is None or at - stop.seen_at >= _LOOK_AT_STOPS_EVERY}
+    try:
+        answers, troubles = each_symbol(ports.exchange.open_orders, sorted(due))
+    except TradewindError as error:
+        return set(), [f"the open orders were not told: {said(error)}"]
+    listed = {order.client_order_id: order for answer in answers for order in answer}
+    _see(ports, stops, listed, at)
+    asked = due - set(troubles)
+    unseen = {stop.position_id for stop in stops if stop.symbol in asked and stop.client_order_id not in listed}
+    return unseen, [f"{symbol}: {words}" for symbol, words in troubles.items()]
+
+
+def _see(ports: Ports, orders: Sequence[Order], listed: Collection[str], at: datetime) -> None:
+    """Keep the moment at which stops were seen to rest."""
+    ports.trading_store.mark_seen(
+        [o.client_order_id for o in _resting_stops(orders) if o.client_order_id in listed], at
+    )
+
+
+def _resting_stops(orders: Sequence[Order]) -> list[Order]:
+    return [order for order in orders if order.role is OrderRole.STOP and order.state in AT_EXCHANGE]
 
 
 def _is_at_target(position: Position, books: Mapping[str, BookTop]) -> bool:

@@ -155,11 +155,13 @@ def history_request(ports: Wiring, params: Mapping[str, Any], run_id: str) -> di
 
     The job keeps the run's id, so that a cleared run carries on instead of starting anew.
     """
+    from tradewind.jobs.fetching import collected_symbols
+
     end = parse_moment(params["to"]) if params["to"] else ports.clock.now()
     start = parse_moment(params["from"]) if params["from"] else end - timedelta(days=30 * ports.settings.history_months)
     return {
         "job_id": params["job_id"] or f"history__{run_id}",
-        "symbols": tuple(params["symbols"]) or ports.symbols,
+        "symbols": tuple(params["symbols"]) or collected_symbols(ports),
         "timeframes": tuple(params["timeframes"]),
         "start": start,
         "end": end,

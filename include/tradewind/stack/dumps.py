@@ -22,8 +22,10 @@ from tradewind.errors import BadInput, StackFailed, StoreUnavailable
 
 Connection = psycopg.Connection[Any]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
-# A table of these says what the database is, which whoever restores it writes himself.
-OUR_BOOKS: Final = ("schema_migrations", "deployment")
+# Written by every start, or by the restore itself: what the database is, and what checks the control token's signature.
+OUR_BOOKS: Final = ("schema_migrations", "deployment", "control_key")
+# No ledger of ours comes near; beyond, a number might run out, and with it a table that stops trading.
+_HIGHEST_NUMBER: Final = 1 << 53
 _CHUNK_BYTES: Final = 1 << 20
 
 # The same on both sides, whatever the server, the database or the role are set to.
@@ -37,7 +39,11 @@ _COLUMNS: Final = """
     WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0 AND NOT attisdropped
       AND attgenerated = '' GROUP BY relname"""
 _SEQUENCES: Final = """
-    SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'S'"""
+    SELECT sequence.relname, owner.relname, attname FROM pg_depend
+    JOIN pg_class sequence ON sequence.oid = objid AND sequence.relkind = 'S'
+    JOIN pg_class owner ON owner.oid = refobjid AND owner.relnamespace = 'public'::regnamespace
+    JOIN pg_attribute ON attrelid = refobjid AND attnum = refobjsubid
+    WHERE deptype IN ('a', 'i')"""
 _REFERENCES: Final = """
     SELECT owner.relname, target.relname FROM pg_constraint
     JOIN pg_class owner ON owner.oid = conrelid JOIN pg_class target ON target.oid = confrelid
@@ -45,12 +51,12 @@ _REFERENCES: Final = """
 
 
 class Contents(BaseModel):
-    """What a dump holds: each table's columns, in the order of its rows' values, and each sequence's position."""
+    """What a dump holds: each table's columns, in the order of its rows' values, and each sequence's next number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     tables: dict[Name, list[Name]]
-    sequences: dict[Name, tuple[int, bool]]
+    sequences: dict[Name, int]
 
 
 @contextmanager
@@ -84,9 +90,9 @@ def dump(connection: Connection, directory: Path) -> Contents:
             for row in rows:
                 file.write(row)
     sequences = {}
-    for (name,) in connection.execute(_SEQUENCES).fetchall():
-        place = sql.SQL("SELECT last_value, is_called FROM {}").format(_qualified(name))
-        sequences[name] = connection.execute(place).fetchone()
+    for name, _, _ in connection.execute(_SEQUENCES).fetchall():
+        place = sql.SQL("SELECT last_value + is_called::int FROM {}").format(_qualified(name))
+        (sequences[name],) = connection.execute(place).fetchone() or (1,)
     return Contents.model_validate({"tables": tables, "sequences": sequences})
 
 
@@ -130,13 +136,15 @@ def is_empty(connection: Connection) -> bool:
     return connection.execute(statement).fetchone() == (True,)
 
 
-def _set_sequences(connection: Connection, positions: Mapping[str, tuple[int, bool]]) -> None:
-    there = {name for (name,) in connection.execute(_SEQUENCES)}
-    for name in sorted(there & positions.keys()):
-        try:
-            connection.execute("SELECT setval(to_regclass(%s), %s, %s)", (f"public.{name}", *positions[name]))
-        except psycopg.Error as error:
-            raise BadInput(f"the backup's position of {name} was refused: {_first_line(error)}") from None
+def _set_sequences(connection: Connection, wanted: Mapping[str, int]) -> None:
+    """Let each go on after what was given out: as the dump says, and behind every number in the rows."""
+    for sequence, table, column in connection.execute(_SEQUENCES).fetchall():
+        highest = sql.SQL("SELECT coalesce(max({}), 0) FROM {}").format(sql.Identifier(column), _qualified(table))
+        (number,) = connection.execute(highest).fetchone() or (0,)
+        following = max(wanted.get(sequence, 1), number + 1)
+        if following > _HIGHEST_NUMBER:
+            raise BadInput(f"the backup numbers its rows of {table} up to {following}, which none of ours reaches")
+        connection.execute("SELECT setval(to_regclass(%s), %s, false)", (f"public.{sequence}", following))
 
 
 def _in_order(connection: Connection, tables: Iterable[str]) -> list[str]:

@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from tradewind.addresses import libpq_environment
 from tradewind.settings import PREFIX, PROJECT_DIR, Settings
 from tradewind.stack.databases import sqlalchemy_url
 
@@ -125,6 +126,7 @@ def airflow_environment(settings: Settings) -> dict[str, str]:
     }
     return {
         **base_environment(settings),
+        **libpq_environment(settings.airflow_database_url.get_secret_value()),
         "AIRFLOW_HOME": str(home),
         "AIRFLOW_CONN_TRADEWIND_DB": settings.writer_database_url.get_secret_value(),
         "AIRFLOW_CONN_TRADEWIND_CACHE": settings.cache_url.get_secret_value(),

@@ -24,11 +24,15 @@ Report = dict[str, Any]
 def stack_report(settings: Settings) -> Report:
     """The state of the stack of this home, measured now; `healthy` sums it up. A stopped one still has its ledger."""
     state = StackState.load(state_file(settings.home_dir))
-    report: Report = {"mode": settings.mode, "home": str(settings.home_dir), "running": False, "healthy": False}
-    if state is None or not state.supervisor.alive():
-        report["ledger"] = on_record(settings)  # of a running one the status app tells
+    report: Report = {
+        "mode": settings.mode,
+        "account": settings.account_id,
+        "home": str(settings.home_dir),
+        "running": False,
+        "healthy": False,
+    }
     if state is None:
-        return report
+        return report | {"ledger": on_record(settings)}
     nodes = services.build(settings, services.PARTS)
     checks = {node.name: node.ready for node in nodes if isinstance(node, Service)}
     with ThreadPoolExecutor(max_workers=max(len(state.processes), 1)) as pool:
@@ -41,6 +45,8 @@ def stack_report(settings: Settings) -> Report:
         "memory_mb": round(sum(row["memory_mb"] for row in rows) + _memory_mb([state.supervisor]), 1),
         "trading": _trading_state(settings) if any(row["name"] == "status" for row in rows) else None,
     }
+    if not report["running"] or not report["trading"] or "error" in report["trading"]:
+        report["ledger"] = on_record(settings)  # else the status app tells
     report["healthy"] = report["running"] and state.state == READY and all(row["healthy"] for row in rows)
     return report
 

@@ -138,7 +138,8 @@ def _stopping(settings: Settings, manifest: Manifest) -> list[sql.Composed]:
     )
     audit = sql.SQL(
         "INSERT INTO public.audit (at, actor, action, outcome, detail, source) "
-        "VALUES ({now}, {actor}, 'restore', 'stopped', jsonb_build_object('backup', {created}::text), 'command')"
+        "VALUES ({now}, {actor}, 'restore', 'stopped', "
+        "jsonb_build_object('account', {account}::text, 'backup', {created}::text), 'command')"
     )
     move = sql.SQL(
         "UPDATE public.models SET artifact_url = {new} || substr(artifact_url, length({old}) + 1) "

@@ -19,7 +19,7 @@ from tradewind.stack.lookout import Lookout
 from tradewind.stack.postgres import EmbeddedPostgres
 from tradewind.stack.processes import end_sessions
 from tradewind.stack.secrets import init_secrets
-from tradewind.stack.state import StackState, home_lock, state_file
+from tradewind.stack.state import Deployment, StackState, home_lock, state_file
 from tradewind.stack.supervisor import Reporter, SilentReporter, Supervisor
 from tradewind.stack.upkeep import Upkeep
 
@@ -63,7 +63,8 @@ class Stack:
         try:
             _end_left_over(self.settings)
             nodes = services.build(self.settings, self.parts, fresh=self._fresh)
-            self._supervisor = Supervisor(nodes, state_file(self.settings.home_dir), self._reporter, self.urls)
+            path, deployment = state_file(self.settings.home_dir), Deployment.of(self.settings)
+            self._supervisor = Supervisor(nodes, path, self._reporter, self.urls, deployment)
             self._supervisor.start()
         except BaseException:
             self._held.close()

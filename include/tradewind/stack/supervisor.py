@@ -24,7 +24,7 @@ from tradewind.errors import AlreadyRunning, ServiceNotReady, StackFailed
 from tradewind.listeners import foreign_listener
 from tradewind.stack import state as states
 from tradewind.stack.processes import LOCALHOST, ProcessMark, end_sessions, last_words, require_port
-from tradewind.stack.state import ProcessState, StackState
+from tradewind.stack.state import Deployment, ProcessState, StackState
 
 _FIRST_BACKOFF_S = 1.0
 _LONGEST_BACKOFF_S = 60.0
@@ -134,7 +134,12 @@ class Supervisor:
     """Runs the nodes of one stack; `start`, then `stop`, each once."""
 
     def __init__(
-        self, nodes: Sequence[Service | Step], state_path: Path, reporter: Reporter, urls: dict[str, str]
+        self,
+        nodes: Sequence[Service | Step],
+        state_path: Path,
+        reporter: Reporter,
+        urls: dict[str, str],
+        deployment: Deployment | None = None,
     ) -> None:
         self._nodes = {node.name: node for node in nodes}
         self._state_path = state_path
@@ -144,7 +149,8 @@ class Supervisor:
         self._stopping = threading.Event()
         self._watcher: threading.Thread | None = None
         self._prober: threading.Thread | None = None
-        self._state = StackState(supervisor=ProcessMark.of(os.getpid()), state=states.STARTING, urls=urls)
+        mark = ProcessMark.of(os.getpid())
+        self._state = StackState(supervisor=mark, state=states.STARTING, urls=urls, deployment=deployment)
 
     # --- start -------------------------------------------------------------------------------------------------------
 
