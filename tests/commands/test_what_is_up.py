@@ -53,6 +53,7 @@ CALLS = {
     "models rollback": [],
     "doctor features": [],
     "doctor exchange": [],
+    "doctor machine": [],
     "status": [],
 }
 # These start what is not up yet, run servers of their own, hand over to another program, or read files alone. `down`
