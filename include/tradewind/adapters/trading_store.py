@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from tradewind.adapters.decision_store import DecisionStore
-from tradewind.adapters.payment_store import PaymentStore
-from tradewind.adapters.safety_store import SafetyStore
+from tradewind.adapters.write_off_store import WriteOffStore
 
 
-class PgTradingStore(DecisionStore, PaymentStore, SafetyStore):
-    """Decisions, orders, fills, payments, positions, latch and equity of one account under one strategy version."""
+class PgTradingStore(DecisionStore, WriteOffStore):
+    """Decisions, orders, fills, positions, payments, write-offs, latch and equity of one account and strategy."""

@@ -161,7 +161,7 @@ def _left(orders: Iterable[Order], states: Collection[OrderState]) -> Decimal:
 # -------------------------------------------------------------------------------------------------------------- judge
 def holds_nothing(held: Decimal, position: Position, instrument: Instrument) -> bool:
     """Is nothing held, or what the ledger calls dust? No order could hold it, whatever the price of today."""
-    return held <= 0 or is_dust(held, position.entry_price, instrument)
+    return held <= 0 or is_dust(held, position.entry_price, instrument, position.minimums)
 
 
 def _is_over(orders: Sequence[Order], lot: int, held: Decimal, position: Position, instrument: Instrument) -> bool:
