@@ -27,8 +27,10 @@ from tradewind.jobs.safety import carry_on_flatten, trip_circuit_breaker, watch_
 from tradewind.jobs.trading import place_brackets
 
 PHASES = ("entry", "stop replacement", "flatten")
-# How long a watch's look takes on a machine with nothing else to do; on a slower one the bound is longer by as much.
-_LOOK_S = 0.25
+# How long one question takes on a machine with nothing else to do; on a slower one the bound is longer by as much.
+_QUESTION_S = 0.05
+# More than the watch's pause: what hangs for longer than a moment has hung by then.
+_BETWEEN_LOOKS_MS = 4_000
 _BREACH_FRAC = -0.25  # of a position of a fifth of the money: some 4 % of it, where the stop did not sell before
 _ZERO = Decimal(0)
 
@@ -45,7 +47,7 @@ class Judgement:
     unequal: list[str] = field(default_factory=list)
     undecided: list[str] = field(default_factory=list)
     expired: list[str] = field(default_factory=list)
-    unlatched: list[str] = field(default_factory=list)
+    latch: list[str] = field(default_factory=list)
     drifted: list[str] = field(default_factory=list)
     blind: list[str] = field(default_factory=list)
     naked_s: float = 0.0
@@ -72,9 +74,10 @@ class Life:
         self.intent: Intent = self.market.decide(self.rig)
         self.found = Judgement()
         self._closed_s = 0.0  # how long the symbol could not be traded
-        self._look_s = _LOOK_S
+        self._question_s = _QUESTION_S
         self._protected: tuple[Decimal, Decimal] | None = None  # (guarded, held) when the symbol closed
         self._money_moved = False
+        self.history: list[str] = []  # what happened to it, in words
 
     @property
     def id(self) -> str:
@@ -83,6 +86,11 @@ class Life:
     def is_open(self) -> bool:
         position = self.rig.trading_store.position(self.id)
         return position is not None and position.status is PositionStatus.OPEN
+
+    @property
+    def words(self) -> str:
+        where = f"{self.rig.account} on {type(self.market).__name__}, {self.market.side.value}"
+        return f"{where}: {', then '.join(self.history)}"
 
     def close(self) -> None:
         self.arena.exchange.admin.calm()
@@ -118,6 +126,7 @@ class Life:
         """A fault in the phase, healed and judged; None when the job was over before its step."""
         self.found = Judgement()
         self._protected = None
+        self.history.append(f"{fault.words} during {phase}")
         self.prepare(phase)
         struck = fault.strike(self.arena, self.build, self.job(phase), lambda: self._begun(fault.trouble))
         if fault.kind in ABSURD:
@@ -135,15 +144,15 @@ class Life:
         The loss is a share of the money that is there now, whatever was paid in or out before.
         """
         self.found = Judgement()
+        self.history.append("breach")
         admin, sign = self.arena.exchange.admin, self.market.sign
         admin.shock(sign * _BREACH_FRAC, self.stage.symbol)
         lost_frac = -self._result_quote() / self._money_quote()
         for _ in range(2):
             self._look()
         halted = self.rig.trading_store.latch().mode is TradingMode.HALTED
-        limit = Decimal(str(self.rig.params.max_daily_loss_frac))
-        if halted != (lost_frac >= limit) and abs(lost_frac - limit) > Decimal("0.002"):
-            self.found.unlatched.append(f"{lost_frac:.2%} lost and the latch is {'' if halted else 'not '}closed")
+        if halted != (lost_frac >= self._loss_limit) and abs(lost_frac - self._loss_limit) > Decimal("0.002"):
+            self.found.latch.append(f"{lost_frac:.2%} lost and the latch is {'' if halted else 'not '}closed")
         quietly(trip_circuit_breaker, self.rig)
         self._heal("flatten")
         self._judge("flatten")
@@ -183,6 +192,7 @@ class Life:
 
     def _live_on(self, phase: str) -> None:
         for _ in range(2):
+            self.arena.exchange.admin.step_ms(_BETWEEN_LOOKS_MS)
             self._look()
             self._run(manage_positions)
         if phase == "entry":
@@ -192,12 +202,10 @@ class Life:
 
     def _look(self) -> None:
         """One look of the watch, which nothing that happens to one symbol may keep from reading."""
-        began = time.monotonic()
         try:
             watch_risk_once(self.rig)
         except Exception as error:  # noqa: BLE001 - whatever it is, the watch saw nothing
             self.found.blind.append(f"the watch: {type(error).__name__}: {error}")
-        self._look_s = max(self._look_s, time.monotonic() - began)
 
     def _run(self, job: Callable[[Rig], Any]) -> None:
         """A task's failure is repeated by the next one; one that no program expected is a defect."""
@@ -214,9 +222,9 @@ class Life:
         rig = self.rig
         began = time.monotonic()
         while self._bare() and time.monotonic() - began < 2 * self._bound_s:
+            self.found.naked_s = time.monotonic() - began
             quietly(watch_risk_once, rig)
             time.sleep(0.1)
-        self.found.naked_s = time.monotonic() - began if time.monotonic() - began > 2 * self._look_s else 0.0
         if phase == "entry":
             if self._rng.random() < 0.3:
                 rig.admin.step_ms(200_000)  # past the intent's expiry
@@ -248,8 +256,11 @@ class Life:
 
     @property
     def _bound_s(self) -> float:
-        """How long anything may be bare: the bound, on a machine as slow as this one is now."""
-        return NAKED_BOUND_S * max(1.0, self._look_s / _LOOK_S)
+        """How long anything may be bare: the bound, on a machine as slow as this one was since the trade began."""
+        began = time.monotonic()
+        self._truth.exchange.balances()
+        self._question_s = max(self._question_s, time.monotonic() - began)
+        return NAKED_BOUND_S * self._question_s / _QUESTION_S
 
     def _bare(self) -> Decimal:
         """What is held without a stop, by the exchange's word and its rules of this moment."""
@@ -266,6 +277,14 @@ class Life:
         self._judge_ledger()
         if phase == "flatten":
             self._judge_flat()
+        elif self.rig.trading_store.latch().mode is TradingMode.HALTED:
+            lost_frac = -self._result_quote() / self._money_quote()
+            if lost_frac < self._loss_limit:
+                self.found.latch.append(f"halted although {lost_frac:.2%} is lost")
+
+    @property
+    def _loss_limit(self) -> Decimal:
+        return Decimal(str(self.rig.params.max_daily_loss_frac))
 
     def _judge_orders(self) -> None:
         found, everything = self.found, self.market.placed(self._truth)
@@ -330,7 +349,7 @@ class Life:
         found, store = self.found, self.rig.trading_store
         opened = any(row["mode"] == "active" for row in store.latch_history())
         if store.latch().mode is not TradingMode.HALTED or opened:
-            found.unlatched.append("the latch opened by itself")
+            found.latch.append("the latch opened by itself")
         if store.live_positions():
             found.unequal.append("not flat")
         position = store.position(self.id)

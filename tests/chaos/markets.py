@@ -36,9 +36,10 @@ _ANY_STATUS = (
     "EXPIRED_IN_MATCH",
     "REJECTED",
 )
-TRANSFERS = (
-    "TRANSFER", "INTERNAL_TRANSFER", "COIN_SWAP_DEPOSIT", "COIN_SWAP_WITHDRAW", "CROSS_COLLATERAL_TRANSFER",
-    "STRATEGY_UMFUTURES_TRANSFER",
+# What a futures wallet earns or pays by trading; everything else that moves it is a transfer.
+RESULTS = (
+    "REALIZED_PNL", "COMMISSION", "FUNDING_FEE", "INSURANCE_CLEAR", "REFERRAL_KICKBACK", "COMMISSION_REBATE",
+    "API_REBATE", "FEE_RETURN", "POSITION_LIMIT_INCREASE_FEE", "DELIVERED_SETTELMENT", "BFUSD_REWARD",
 )  # fmt: skip
 _ZERO = Decimal(0)
 
@@ -226,9 +227,9 @@ class FuturesMarket(SpotMarket):
         return quantity if self.side is Side.LONG else -quantity
 
     def result_quote(self, truth: Any, mark: Decimal) -> tuple[Decimal, dict[str, Decimal]]:
-        """What the wallet gained beside transfers, and the open result at the mark."""
+        """What the wallet gained by results, and the open one at the mark."""
         rows = truth.client.read("fapiprivate_get_income", {"limit": 1000})
-        gained = sum((Decimal(row["income"]) for row in rows if row["incomeType"] not in TRANSFERS), _ZERO)
+        gained = sum((Decimal(row["income"]) for row in rows if row["incomeType"] in RESULTS), _ZERO)
         risk = truth.client.read("fapiprivatev3_get_positionrisk", {"symbol": truth.client.market_id(self.symbol)})
         opened = sum((Decimal(row["positionAmt"]) * (mark - Decimal(row["entryPrice"])) for row in risk), _ZERO)
         return gained + opened, {}
