@@ -7,7 +7,8 @@
     X-Tradewind-Control: <control token> ──► may control (and read)
         from a cookie session, X-CSRF-Token as well
 
-Tokens are kept as SHA-256 and compared in constant time; a refusal never says which part was wrong.
+Tokens are kept as SHA-256 and compared in constant time; a refusal never says which part was wrong. The control token
+itself is never kept: it passes through with each call, and signs what a run must be sure of (`control.resume`).
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ _SALT = "tradewind.session"
 class Gate:
     """The tokens of this deployment and the sessions made with them."""
 
-    def __init__(self, read_token: SecretStr, control_token: SecretStr, session_key: SecretStr) -> None:
+    def __init__(self, read_token: SecretStr, control_token_digest: SecretStr, session_key: SecretStr) -> None:
         self._read = _digest(_required(read_token, "TRADEWIND_API_READ_TOKEN"))
-        self._control = _digest(_required(control_token, "TRADEWIND_API_CONTROL_TOKEN"))
+        self._control = _required(control_token_digest, "TRADEWIND_API_CONTROL_TOKEN").encode()
         self._session_key = _required(session_key, "TRADEWIND_API_SESSION_KEY")
         # A new read token ends the sessions that the old one opened.
         self._sessions = URLSafeTimedSerializer(self._session_key, salt=_SALT + self._read.hex())
@@ -58,7 +59,7 @@ class Gate:
         return hmac.compare_digest(_digest(token), self._read)
 
     def is_control_token(self, token: str) -> bool:
-        return hmac.compare_digest(_digest(token), self._control)
+        return hmac.compare_digest(_digest(token).hex().encode(), self._control)
 
     def new_session(self) -> str:
         """The value of a session's cookie."""
@@ -105,7 +106,7 @@ def install(app: APIFlask, made: Services) -> None:
     """Guard the app. Raises BadSetting when a token is missing: an app without one would be open to everybody."""
     settings = made.settings
     app.extensions["tradewind.gate"] = Gate(
-        settings.api_read_token, settings.api_control_token, settings.api_session_key
+        settings.api_read_token, settings.api_control_token_digest, settings.api_session_key
     )
     app.extensions["tradewind.limiter"] = Limiter()
     app.security_schemes = {

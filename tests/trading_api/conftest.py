@@ -29,14 +29,19 @@ def around() -> Iterator[Outside]:
         yield made
 
 
+def login(postgres_url: str, role: str) -> str:
+    """The test's database through one of a deployment's roles."""
+    password = f"{role}-password-of-tests"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"ALTER ROLE {role} LOGIN PASSWORD '{password}'")
+    parts = urlsplit(postgres_url)
+    return urlunsplit(parts._replace(netloc=f"{role}:{password}@:{parts.port}"))
+
+
 @pytest.fixture
 def status_url(postgres_url: str) -> str:
-    """The test's database through the role that the app has in a deployment."""
-    password = "status-password-of-tests"
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"ALTER ROLE tradewind_status LOGIN PASSWORD '{password}'")
-    parts = urlsplit(postgres_url)
-    return urlunsplit(parts._replace(netloc=f"tradewind_status:{password}@:{parts.port}"))
+    """The one that the app has in a deployment."""
+    return login(postgres_url, "tradewind_status")
 
 
 @pytest.fixture

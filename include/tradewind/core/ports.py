@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -548,8 +548,27 @@ class TradingStore(Protocol):
         HALTED until `open_latch`. Returns the latch as it lies."""
         ...
 
-    def open_latch(self, reason: str, at: datetime, *, actor: str, sequence: int | None = None) -> Latch:
-        """Open the latch: the last step of an audited resume, after its checks."""
+    def open_latch(
+        self,
+        reason: str,
+        at: datetime,
+        *,
+        actor: str,
+        source: str,
+        sequence: int,
+        market_at: datetime,
+        equity_quote: Decimal,
+        request: str | None = None,
+    ) -> Latch:
+        """Open the latch as it was looked at (`sequence`): the last step of a resume, after its checks.
+
+        Its history, its audit row and the opening equity, later than every reading so far, come with it or not at all.
+        A task must name the signed `request` that it acts on. Raises TradingHalted when the latch was closed anew.
+        """
+        ...
+
+    def signed_request(self, action: str, request: str) -> Mapping[str, Any] | None:
+        """Actor and source of a request that a person made with the control token minutes ago; None without one."""
         ...
 
     def latch_history(self) -> list[Mapping[str, Any]]: ...
@@ -564,19 +583,11 @@ class TradingStore(Protocol):
     def beat(self, name: str, at: datetime) -> None: ...
     def heartbeats(self) -> dict[str, datetime]: ...
     def record_equity(self, kind: str, at: datetime, equity_quote: Decimal, **detail: Any) -> None: ...
-    def record_resume(self, at: datetime, equity_quote: Decimal, **detail: Any) -> None:
-        """Keep the opening that a resume makes, later than every reading so far."""
-        ...
-
     def day_open_equity(self, day: datetime) -> Decimal | None: ...
     def last_equity_before(self, moment: datetime) -> Decimal | None: ...
     def peak_equity(self) -> Decimal | None: ...
     def resumed_at(self) -> datetime | None: ...
     def audit(self, actor: str, action: str, outcome: str, detail: Mapping[str, Any], *, source: str) -> None: ...
-
-    def take_request(self, action: str, request: str, max_age: timedelta) -> Mapping[str, Any] | None:
-        """Actor and source of a request that the audit holds, once: None without one, for an old or a taken one."""
-        ...
 
 
 class ParityStore(Protocol):
