@@ -128,7 +128,7 @@ class Life:
         self._protected = None
         self.history.append(f"{fault.words} during {phase}")
         self.prepare(phase)
-        struck = fault.strike(self.arena, self.build, self.job(phase), lambda: self._begun(fault.trouble))
+        struck = fault.strike(self.arena, self.build, self.job(phase), lambda asked: self._begun(fault.trouble, asked))
         if fault.kind in ABSURD:
             self._live_on(phase)
             self.rig.admin.clear_faults()
@@ -171,11 +171,14 @@ class Life:
             store.save_position(replace(position, stop_price=moved), "stop_moved", self.rig.clock.now())
 
     # ------------------------------------------------------------------------------------------------ while it lasts
-    def _begun(self, trouble: Trouble | None) -> None:
+    def _begun(self, trouble: Trouble | None, had_asked: bool) -> None:
+        """Between the question whether a market trades and a cancellation it may close: of one list, no more."""
         assert trouble is not None
         self._money_moved |= trouble.moves_money
         if trouble.closes and not trouble.ends_orders:
-            self._protected = self.market.guarded(self._truth), self.market.held(self._truth)
+            stops = self.market.stops(self._truth)
+            surprised = max(stops, default=_ZERO) if had_asked else _ZERO
+            self._protected = sum(stops, _ZERO) - surprised, self.market.held(self._truth)
 
     def _endure(self, phase: str, trouble: Trouble) -> None:
         """The watch and the minutes go on while the trouble lasts; then it is lifted."""

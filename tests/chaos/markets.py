@@ -164,8 +164,12 @@ class SpotMarket:
 
     def guarded(self, truth: Any) -> Decimal:
         """The quantity that stops rest for."""
+        return sum(self.stops(truth), _ZERO)
+
+    def stops(self, truth: Any) -> list[Decimal]:
+        """The quantities of the stops that rest."""
         stops = [order for order in self._orders(truth, ["NEW"]) if order["type"] == "STOP_LOSS"]
-        return sum((Decimal(order["origQty"]) - Decimal(order["executedQty"]) for order in stops), _ZERO)
+        return [Decimal(order["origQty"]) - Decimal(order["executedQty"]) for order in stops]
 
     def resting(self, truth: Any) -> list[Any]:
         return self._orders(truth, _OPEN)
@@ -234,9 +238,8 @@ class FuturesMarket(SpotMarket):
         opened = sum((Decimal(row["positionAmt"]) * (mark - Decimal(row["entryPrice"])) for row in risk), _ZERO)
         return gained + opened, {}
 
-    def guarded(self, truth: Any) -> Decimal:
-        stops = [order for order in truth.waiting() if order["orderType"] == "STOP_MARKET"]
-        return sum((Decimal(order["quantity"]) for order in stops), _ZERO)
+    def stops(self, truth: Any) -> list[Decimal]:
+        return [Decimal(order["quantity"]) for order in truth.waiting() if order["orderType"] == "STOP_MARKET"]
 
     def resting(self, truth: Any) -> list[Any]:
         return [*truth.client.read("fapiprivate_get_openorders"), *truth.waiting()]
