@@ -151,7 +151,7 @@ class SpotMarket:
         return sum((trade.base(self.base) for trade in self.trades(truth)), _ZERO)
 
     def result_quote(self, truth: Any, mark: Decimal) -> tuple[Decimal, dict[str, Decimal]]:
-        """What the trade has brought, what it holds marked, and the fees it paid in third assets."""
+        """What the trade has brought, what it holds at this mark, and the fees it paid in other assets."""
         quote, third = self.symbol.split("/")[1], dict[str, Decimal]()
         result = self.held(truth) * mark
         for trade in self.trades(truth):
@@ -231,7 +231,7 @@ class FuturesMarket(SpotMarket):
         return quantity if self.side is Side.LONG else -quantity
 
     def result_quote(self, truth: Any, mark: Decimal) -> tuple[Decimal, dict[str, Decimal]]:
-        """What the wallet gained by results, and the open one at the mark."""
+        """What the wallet gained by results, and the open one at this mark."""
         rows = truth.client.read("fapiprivate_get_income", {"limit": 1000})
         gained = sum((Decimal(row["income"]) for row in rows if row["incomeType"] in RESULTS), _ZERO)
         risk = truth.client.read("fapiprivatev3_get_positionrisk", {"symbol": truth.client.market_id(self.symbol)})
