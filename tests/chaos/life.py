@@ -249,6 +249,8 @@ class Life:
                     break
             self._run(manage_positions)
         if self._money_moved:
+            if phase == "flatten" and rig.trading_store.live_positions():
+                self.found.unequal.append("not flat before a person explained what they moved")
             self._explain()
         self._run(manage_positions)
 
