@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .inputs import CycleInputs
 from .params import StrategyParams
+from .prices import KnownPrice
 from .types import (
     Article,
     ArticleScore,
@@ -496,6 +497,13 @@ class TradingStore(Protocol):
         ...
 
     def unprotected_spans(self, position_id: str | None = None) -> list[UnprotectedSpan]: ...
+
+    # prices
+    def last_prices(self, symbols: Collection[str]) -> dict[str, KnownPrice]:
+        """What is known of each market that was ever looked at."""
+        ...
+
+    def keep_prices(self, prices: Collection[KnownPrice]) -> None: ...
 
     # reconciliation
     def take_baseline(self, holdings: Mapping[str, Decimal], at: datetime) -> dict[str, Decimal]:

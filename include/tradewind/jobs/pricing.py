@@ -1,0 +1,111 @@
+"""What markets can be priced at now: books that are believed, and which markets have none, isolated by symbol."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from tradewind.core.ports import Ports
+from tradewind.core.prices import KnownPrice, is_price, look
+from tradewind.core.types import BookTop, Position
+from tradewind.errors import ExchangeMaintenance, RetryError
+
+_NO_PRICE: Final = "the exchange answers no price"
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """Markets as they can be priced at one moment.
+
+    books : those that have a believable price now, safe to act on.
+    unpriced : those that have none, each with the reason in words.
+    known : the last believable price of each; absent where none was ever seen.
+    """
+
+    books: Mapping[str, BookTop]
+    unpriced: Mapping[str, str]
+    known: Mapping[str, KnownPrice]
+
+
+def believable_books(ports: Ports, positions: Iterable[Position], others: Collection[str] = ()) -> Priced:
+    """Look at the markets of these positions, and at `others`, and keep what was seen for the next look.
+
+    A market's last known price is what was kept of an earlier look, or a position's entry where that is newer. One
+    market that is unlisted, empty, or answered with a jump that is not believed yet is unpriced; the others are not
+    touched by it.
+
+    Raises RetryError when the exchange answers nothing at all.
+    """
+    held = list(positions)
+    symbols = sorted({position.symbol for position in held} | set(others))
+    if not symbols:
+        return Priced({}, {}, {})
+    known = ports.trading_store.last_prices(symbols)
+    for entry in filter(None, map(_entry_of, held)):
+        if entry.symbol not in known or known[entry.symbol].at < entry.at:
+            known[entry.symbol] = entry
+    answers, troubles = _ask(ports, symbols)
+    # An exchange stamps its answers by the machine's clock; entries are dated by the market's.
+    now, seen_at = ports.clock.now(), ports.wall.now()
+    looked = {symbol: look(replace(book, at=now), known.get(symbol), seen_at) for symbol, book in answers.items()}
+    after = known | {symbol: price for symbol, price in looked.items() if price is not None}
+    ports.trading_store.keep_prices([price for symbol, price in after.items() if symbol in answers])
+    unpriced = {
+        symbol: reason
+        for symbol in symbols
+        if (reason := troubles.get(symbol) or _doubt(answers.get(symbol), after.get(symbol))) is not None
+    }
+    return Priced({symbol: book for symbol, book in answers.items() if symbol not in unpriced}, unpriced, after)
+
+
+def _entry_of(position: Position) -> KnownPrice | None:
+    """The price a position was opened at, which its market had at that moment."""
+    if position.entry_price is None or position.opened_at is None:
+        return None
+    return KnownPrice(position.symbol, position.entry_price, position.entry_price, position.opened_at)
+
+
+def _doubt(book: BookTop | None, known: KnownPrice | None) -> str | None:
+    """Why a market's answer is no price to act on; None where it is one."""
+    if book is None:
+        return _NO_PRICE
+    if not is_price(book.bid, book.ask):
+        return f"bid {book.bid:f}, ask {book.ask:f} is no price"
+    if known is not None and known.suspect is not None:
+        return f"bid {book.bid:f}, ask {book.ask:f} after {known.bid:f}, {known.ask:f} is not believed yet"
+    return None
+
+
+def _ask(ports: Ports, symbols: Collection[str]) -> tuple[dict[str, BookTop], dict[str, str]]:
+    """The books of these markets, and what kept one from being read; asked one by one where the batch fails."""
+    try:
+        return dict(ports.exchange.book_tops(list(symbols))), {}
+    except RetryError as error:
+        if not isinstance(error, ExchangeMaintenance):
+            raise
+        first: Exception = error
+    except Exception as error:  # noqa: BLE001 - of whatever kind: which market it is shows when each is asked alone
+        first = error
+    if len(symbols) == 1:
+        if isinstance(first, RetryError):
+            raise first
+        return {}, {symbol: _words(first) for symbol in symbols}
+    books: dict[str, BookTop] = {}
+    troubles: dict[str, str] = {}
+    waits: list[RetryError] = []
+    for symbol in symbols:
+        try:
+            books |= ports.exchange.book_tops([symbol])
+        except RetryError as error:
+            waits.append(error)
+            troubles[symbol] = _words(error)
+        except Exception as error:  # noqa: BLE001 - one market's trouble, of whatever kind, is kept to it
+            troubles[symbol] = _words(error)
+    if len(waits) == len(symbols):
+        raise waits[-1]
+    return books, troubles
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
