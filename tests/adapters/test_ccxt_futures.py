@@ -21,7 +21,7 @@ from tradewind.adapters.ccxt_futures_client import CcxtFuturesClient
 from tradewind.core.orders import client_order_id
 from tradewind.core.ports import BracketLegs
 from tradewind.core.timeframes import to_ms
-from tradewind.core.types import BracketSupport, Instrument, Order, OrderRole, OrderState
+from tradewind.core.types import BracketSupport, Instrument, MarketStatus, Order, OrderRole, OrderState
 from tradewind.errors import NotSupported, OrderRejected, OutcomeUnknown, UnknownSymbol
 from tradewind.wiring import Wiring
 
@@ -90,8 +90,11 @@ def test_rules_carry_margin_and_go_by_our_symbol(exchange: CcxtFuturesTrading) -
     assert instrument.margin.brackets[0].rate == D("0.004")
     assert instrument.delisted_at is None
     assert exchange.instruments(["DOGE/USDT"]) == {}
+    assert exchange.book_tops(["DOGE/USDT"]) == {}
+    assert exchange.market_status("DOGE/USDT") is MarketStatus.DELISTED
+    assert exchange.market_status(BTC) is MarketStatus.TRADING
     with pytest.raises(UnknownSymbol):
-        exchange.book_tops(["DOGE/USDT"])
+        exchange.find_order("DOGE/USDT", "twe-1")
 
 
 def test_without_a_key_strict_brackets_are_assumed(server: PaperServerProcess) -> None:

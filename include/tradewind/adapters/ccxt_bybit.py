@@ -19,7 +19,7 @@ from tradewind.adapters.ccxt_attached import STOP, TARGET, CcxtAttachedTrading, 
 from tradewind.core.orders import is_ours
 from tradewind.core.ports import BracketLegs
 from tradewind.core.timeframes import from_ms, to_ms
-from tradewind.core.types import Balance, ExchangeOrder, Fill, Instrument, Order, OrderState
+from tradewind.core.types import Balance, ExchangeOrder, Fill, Instrument, MarketStatus, Order, OrderState
 from tradewind.errors import LedgerMismatch, NotSupported, OrderRejected
 
 _ORDERS_PAGE: Final = 50
@@ -45,6 +45,12 @@ class CcxtBybitTrading(CcxtAttachedTrading):
 
     no_such_order = frozenset({170213, 110001, 170142, 170143})
     duplicate = frozenset({170141, 110072})
+    statuses = {"Trading": MarketStatus.TRADING}  # noqa: RUF012
+
+    def _told_status(self, market: str) -> str | None:
+        """bybit lists the spot markets that trade and no others: one that is halted is absent as a delisted one is."""
+        told = self._client.read("public_get_v5_market_instruments_info", {"category": "spot"})["result"]["list"]
+        return next((str(row["status"]) for row in told if row["symbol"] == market), None)
 
     def instruments(self, symbols: Sequence[str]) -> dict[str, Instrument]:
         """The rules of each market that the exchange lists."""
@@ -156,7 +162,7 @@ class CcxtBybitTrading(CcxtAttachedTrading):
 
     def open_orders(self, symbols: Sequence[str]) -> list[ExchangeOrder]:
         """Everything that works or waits at the exchange in these markets, ours or not."""
-        markets = {self._client.market_id(symbol): symbol for symbol in symbols}
+        markets = self._client.listed(symbols)
         found: list[ExchangeOrder] = []
         for row in self._open({}):
             symbol = markets.get(row["symbol"])

@@ -30,6 +30,14 @@ from tradewind.errors import (
 # Binance answers these with a 4xx or 5xx although the order may have been executed; so may bitget the positive ones
 # (timed out, system abnormal, an error of a service behind, unknown), which no other exchange uses.
 _EXECUTION_UNKNOWN_CODES = frozenset({-1000, -1001, -1006, -1007, -1008, 40010, 40015, 40725, 45001})
+# Refusals by a market's rules (ticks, steps, limits, the market itself), which may have changed since they were read:
+# Binance spot and futures, okx, bybit, bitget.
+_RULE_CODES = frozenset(
+    {-1013, -1111, -1121, -4001, -4002, -4003, -4004, -4005, -4013, -4014, -4023, -4140, -4141, -4164}
+    | {51000, 51001, 51020, 51021, 51027, 51028, 51120, 51121, 51201, 51202, 51203}
+    | {170105, 170121, 170124, 170131, 170132, 170133, 170134, 170135, 170136, 170137, 170140}
+    | {40034, 40309, 40808, 43005, 43006, 43007, 45110, 45111, 45115}
+)
 _CLOCK_SKEW_CODE = -1021
 _QUERY = re.compile(r"\?\S*")
 # Some exchanges refuse under HTTP 200: only what ccxt recognises as one of these is certain not to have been done.
@@ -61,6 +69,11 @@ class CallRecord:
             return int(inner or answer.get("retCode") or answer["code"])
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
+
+
+def is_rule_refusal(code: int | None) -> bool:
+    """May a refusal with this code mean that a market's rules are no longer those that were read?"""
+    return code in _RULE_CODES
 
 
 def read_error(error: ccxt.BaseError, record: CallRecord, what: str) -> TradewindError:

@@ -13,11 +13,11 @@ from decimal import Decimal
 from typing import Any, Final
 
 from tradewind.adapters.ccxt_futures_client import CcxtFuturesClient
-from tradewind.adapters.ccxt_orders import STATES
+from tradewind.adapters.ccxt_orders import STATES, STATUSES
 from tradewind.adapters.ccxt_trading_base import CcxtTradingBase
 from tradewind.core.orders import is_ours
 from tradewind.core.timeframes import from_ms, to_ms
-from tradewind.core.types import Balance, BookTop, ExchangeOrder, Fill, Order, OrderState, Payment
+from tradewind.core.types import Balance, ExchangeOrder, Fill, Order, OrderState, Payment
 from tradewind.errors import LedgerMismatch
 
 _ALGO_LETTERS: Final = ("tws", "twt")  # how the ids of our stops and targets begin
@@ -35,13 +35,12 @@ _PAGE: Final = 1000
 class CcxtFuturesReads(CcxtTradingBase[CcxtFuturesClient]):
     """The reading half of `core.ports.TradingExchange` on futures."""
 
-    def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]:
-        """Best bid and ask of each market, asked at this moment; of all markets where more than one is wanted."""
-        return self._book_tops(
-            symbols,
-            "fapipublic_get_ticker_bookticker",
-            lambda markets: {"symbol": markets[0]} if len(markets) == 1 else {},
-        )
+    statuses = STATUSES
+
+    def _told_status(self, market: str) -> str | None:
+        """This exchange answers for all of its contracts at once."""
+        told = self._client.read("fapipublic_get_exchangeinfo")
+        return next((str(row["status"]) for row in told["symbols"] if row["symbol"] == market), None)
 
     # --------------------------------------------------------------------------------------------------------- orders
     def find_order(self, symbol: str, client_order_id: str, known: Order | None = None) -> ExchangeOrder | None:
@@ -84,7 +83,7 @@ class CcxtFuturesReads(CcxtTradingBase[CcxtFuturesClient]):
 
     def open_orders(self, symbols: Sequence[str]) -> list[ExchangeOrder]:
         """Everything that works or waits at the exchange in these markets, ours or not."""
-        markets = {self._client.market_id(symbol): symbol for symbol in symbols}
+        markets = self._client.listed(symbols)
         placed = self._client.read("fapiprivate_get_openorders")
         waiting = self._client.read("fapiprivate_get_openalgoorders")
         found = [

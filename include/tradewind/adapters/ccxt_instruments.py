@@ -20,6 +20,7 @@ def instrument_from_market(market: Mapping[str, Any], *, attached_brackets: bool
     info: Mapping[str, Any] = market.get("info") or {}
     filters = {entry["filterType"]: entry for entry in info.get("filters") or ()}
     price, lot = filters.get("PRICE_FILTER", {}), filters.get("LOT_SIZE", {})
+    market_lot = filters.get("MARKET_LOT_SIZE") or info.get("lotSizeFilter") or {}
     notional = filters.get("NOTIONAL") or filters.get("MIN_NOTIONAL") or {}
     limits = market["limits"]
     step = _decimal(lot.get("stepSize"), market["precision"]["amount"], default="1e-8")
@@ -31,6 +32,8 @@ def instrument_from_market(market: Mapping[str, Any], *, attached_brackets: bool
         step_size=step,
         min_quantity=_decimal(lot.get("minQty"), limits["amount"]["min"], default=str(step)),
         max_quantity=_decimal(lot.get("maxQty"), limits["amount"]["max"], default="1e12"),
+        # okx gives this limit in quote, not in base: there it is left to the exchange to refuse.
+        max_market_quantity=_decimal(market_lot.get("maxQty"), market_lot.get("maxMarketOrderQty"), default="0"),
         min_notional_quote=_decimal(notional.get("minNotional"), limits["cost"]["min"], default="0"),
         maker_fee_frac=_decimal(market.get("maker"), default="0.001"),
         taker_fee_frac=_decimal(market.get("taker"), default="0.001"),

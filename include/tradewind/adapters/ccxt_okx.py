@@ -21,7 +21,7 @@ from tradewind.adapters.ccxt_attached import STOP, TARGET, CcxtAttachedTrading, 
 from tradewind.core.orders import is_ours
 from tradewind.core.ports import BracketLegs
 from tradewind.core.timeframes import from_ms, to_ms
-from tradewind.core.types import Balance, ExchangeOrder, Fill, Instrument, Order, OrderState
+from tradewind.core.types import Balance, ExchangeOrder, Fill, Instrument, MarketStatus, Order, OrderState
 from tradewind.errors import LedgerMismatch, NotSupported, OrderRejected
 
 _DIGITS: Final = string.digits + string.ascii_lowercase
@@ -51,6 +51,11 @@ class CcxtOkxTrading(CcxtAttachedTrading):
 
     no_such_order = frozenset({51603, 51400, 51401, 51402, 51503})
     duplicate = frozenset({51016, 51065})
+    statuses = {"live": MarketStatus.TRADING}  # noqa: RUF012
+
+    def _told_status(self, market: str) -> str | None:
+        told = self._client.read("public_get_public_instruments", {"instType": "SPOT", "instId": market})["data"]
+        return str(told[0]["state"]) if told else None
 
     @property
     def recv_window_s(self) -> float:
@@ -178,7 +183,7 @@ class CcxtOkxTrading(CcxtAttachedTrading):
 
     def open_orders(self, symbols: Sequence[str]) -> list[ExchangeOrder]:
         """Everything that works or waits at the exchange in these markets, ours or not."""
-        markets = {self._client.market_id(symbol): symbol for symbol in symbols}
+        markets = self._client.listed(symbols)
         placed = self._client.read("private_get_trade_orders_pending", {"instType": "SPOT", "limit": _PAGE})["data"]
         found = [self._remember(_order(row, markets[row["instId"]])) for row in placed if row["instId"] in markets]
         for kind in ("oco", "conditional"):

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from tradewind.core.timeframes import from_ms
-from tradewind.core.types import ExchangeOrder, Order, OrderState
+from tradewind.core.types import ExchangeOrder, MarketStatus, Order, OrderState
 from tradewind.errors import LedgerMismatch
 
 STATES: Final[Mapping[str, OrderState]] = {
@@ -21,6 +21,15 @@ STATES: Final[Mapping[str, OrderState]] = {
     "REJECTED": OrderState.REJECTED,
     "EXPIRED": OrderState.EXPIRED,
     "EXPIRED_IN_MATCH": OrderState.EXPIRED,
+}
+
+# Binance's words for a market's status, spot and futures; what else it says (BREAK, PRE_SETTLE ...) means a halt.
+STATUSES: Final[Mapping[str, MarketStatus]] = {
+    "TRADING": MarketStatus.TRADING,
+    "CANCEL_ONLY": MarketStatus.CANCEL_ONLY,
+    "TRADING_CANCEL_ONLY": MarketStatus.CANCEL_ONLY,
+    "DELIVERED": MarketStatus.DELISTED,
+    "CLOSE": MarketStatus.DELISTED,
 }
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from tradewind.adapters.ccxt_client import CcxtClient
+from tradewind.adapters.ccxt_exchange import CcxtMarketData
 from tradewind.adapters.ccxt_key_rights import key_rights
 from tradewind.core.ports import KeyRights
-from tradewind.core.timeframes import from_ms, to_ms
-from tradewind.core.types import BookTop, ExchangeOrder, Instrument, Order
-from tradewind.errors import OrderRejected, OutcomeUnknown, RetryError
+from tradewind.core.timeframes import to_ms
+from tradewind.core.types import BookTop, ExchangeOrder, Instrument, MarketStatus, Order
+from tradewind.errors import OrderRejected, OutcomeUnknown, RetryError, UnknownSymbol
 
 NO_SUCH_ORDER: Final = frozenset({-2013, -2011})
 Client = TypeVar("Client", bound=CcxtClient)
@@ -24,10 +24,12 @@ class CcxtTradingBase(ABC, Generic[Client]):
     """The half of `core.ports.TradingExchange` that does not depend on how an exchange takes orders."""
 
     no_such_order: ClassVar[frozenset[int]] = NO_SUCH_ORDER
+    statuses: ClassVar[Mapping[str, MarketStatus]]  # the exchange's words; every other one means HALTED
 
     def __init__(self, client: Client, account: str) -> None:
         self._client = client
         self._account = account
+        self._prices = CcxtMarketData(client)
         self._client_ids: dict[tuple[str, str], str] = {}  # (symbol, exchange order id) -> client order id
 
     @property
@@ -46,26 +48,25 @@ class CcxtTradingBase(ABC, Generic[Client]):
         """The rules of each market that the exchange lists."""
         return self._client.instruments(symbols)
 
-    # --------------------------------------------------------------------------------------------------------- prices
-    @abstractmethod
+    # -------------------------------------------------------------------------------------------------------- markets
     def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]:
-        """Best bid and ask of each market, asked at this moment."""
+        """Best bid and ask of each market that has a price, asked at this moment."""
+        return self._prices.book_tops(symbols)
 
-    def _book_tops(
-        self, symbols: Sequence[str], method: str, question: Callable[[list[str]], Mapping[str, Any]]
-    ) -> dict[str, BookTop]:
-        """The same in Binance's words: `question` makes the parameters that ask for these markets, and perhaps for
-        others too; `at` is the exchange's time of the answer."""
-        if not symbols:
-            return {}
-        markets = {self._client.market_id(symbol): symbol for symbol in symbols}
-        answers = self._client.read(method, question(list(markets)))
-        at = from_ms(self._client.exchange.milliseconds())
-        return {
-            symbol: BookTop(symbol, Decimal(row["bidPrice"]), Decimal(row["askPrice"]), at)
-            for row in (answers if isinstance(answers, list) else [answers])
-            if (symbol := markets.get(row["symbol"])) is not None
-        }
+    def market_status(self, symbol: str) -> MarketStatus:
+        """What may be done in a market, asked at this moment; a word of the exchange's that is new means HALTED."""
+        if not self._client.listed([symbol]):
+            self._client.doubt_rules()
+        market = next(iter(self._client.listed([symbol])), None)
+        try:
+            told = None if market is None else self._told_status(market)
+        except UnknownSymbol:
+            told = None
+        return MarketStatus.DELISTED if told is None else self.statuses.get(told, MarketStatus.HALTED)
+
+    @abstractmethod
+    def _told_status(self, market: str) -> str | None:
+        """The exchange's own word for the status of one of its markets; None when it does not list it."""
 
     # --------------------------------------------------------------------------------------------------------- orders
     @abstractmethod

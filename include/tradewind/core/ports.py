@@ -26,6 +26,7 @@ from .types import (
     Instrument,
     Intent,
     Latch,
+    MarketStatus,
     Order,
     OrderState,
     Payment,
@@ -80,7 +81,9 @@ class Alerts(Protocol):
 class MarketData(Protocol):
     """An exchange's public side."""
 
-    def instruments(self, symbols: Sequence[str]) -> dict[str, Instrument]: ...
+    def instruments(self, symbols: Sequence[str]) -> dict[str, Instrument]:
+        """The rules of each of these that the exchange lists; an unlisted one is absent."""
+        ...
 
     def candles(self, symbol: str, timeframe: str, start_ms: int, end_ms: int, *, bulk: bool = False) -> Bars:
         """Bars with start_ms <= open_time < end_ms as the exchange reports them, the unfinished one included.
@@ -98,7 +101,9 @@ class MarketData(Protocol):
         """The oldest open time that the exchange still answers for, whatever the symbol; None where it keeps all."""
         ...
 
-    def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]: ...
+    def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]:
+        """Best bid and ask of each of these that has a price (`core.prices.is_price`) now; others are absent."""
+        ...
 
     def clock_offset_ms(self) -> float:
         """Exchange's time minus ours, over the fastest of a few round trips."""
@@ -341,15 +346,31 @@ class TradingExchange(Protocol):
         """
         ...
 
-    def open_orders(self, symbols: Sequence[str]) -> list[ExchangeOrder]: ...
+    def open_orders(self, symbols: Sequence[str]) -> list[ExchangeOrder]:
+        """What works or waits in these markets, ours or not; an unlisted market has nothing."""
+        ...
+
     def fills_since(self, symbol: str, since: datetime) -> list[Fill]: ...
     def payments_since(self, since: datetime) -> list[Payment]:
         """What moved the wallet beside trades and transfers; nothing on spot."""
         ...
 
     def balances(self) -> dict[str, Balance]: ...
-    def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]: ...
-    def instruments(self, symbols: Sequence[str]) -> dict[str, Instrument]: ...
+
+    def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]:
+        """Best bid and ask of each of these that has a price (`core.prices.is_price`) now; others are absent."""
+        ...
+
+    def instruments(self, symbols: Sequence[str]) -> dict[str, Instrument]:
+        """The rules of each of these that the exchange lists; an unlisted one is absent."""
+        ...
+
+    def market_status(self, symbol: str) -> MarketStatus:
+        """What may be done in a market, asked of the exchange at this moment and never kept.
+
+        Where it is not TRADING, what rests there must stay: what is cancelled cannot be placed again.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)

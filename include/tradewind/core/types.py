@@ -56,6 +56,15 @@ class Bars:
         )
 
 
+class MarketStatus(StrEnum):
+    """What an exchange lets be done in one market at this moment."""
+
+    TRADING = "trading"
+    CANCEL_ONLY = "cancel_only"  # orders can be cancelled and none can be placed
+    HALTED = "halted"  # listed and not traded: a halt, a break, a maintenance, a settlement, a word that is new
+    DELISTED = "delisted"  # the exchange does not list it, or does so no more
+
+
 class BracketSupport(StrEnum):
     """How an exchange can hold entry, stop and target together, best first."""
 
@@ -107,6 +116,12 @@ class Instrument:
     margin: MarginRules | None = None  # None on spot: only what is paid for in full can be held, and never short
     # False where stop and target cannot rest for the same coins: then the stop rests and the target is watched.
     target_rests: bool = True
+    # The most that one market order takes, which a stop becomes when it fires. 0 stands for `max_quantity`.
+    max_market_quantity: Decimal = Decimal(0)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_market_quantity <= self.max_quantity:
+            object.__setattr__(self, "max_market_quantity", self.max_quantity)
 
 
 @dataclass(frozen=True, slots=True)

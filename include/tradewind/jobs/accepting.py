@@ -29,7 +29,7 @@ from tradewind.core.types import (
 from tradewind.errors import BadInput, LockNotAcquired
 from tradewind.jobs.protection import converge_protection
 from tradewind.jobs.reconciling import compare, record
-from tradewind.jobs.settling import ingest_fills, refresh
+from tradewind.jobs.settling import ingest_fills, price_of, refresh
 from tradewind.jobs.tending import foreign_fills, instruments_of, is_anybody_at_work
 
 ZERO: Final = Decimal(0)
@@ -103,7 +103,7 @@ def adopt_purchase(
             f"./tradewind accept {instrument.base} leaves them yours"
         )
     position = _position_of(ports, opened, symbol, side, stop_frac, target_r, instrument)
-    book = ports.exchange.book_tops([symbol])[symbol]
+    book = price_of(ports, symbol)
     if not is_tradable(abs(surplus), min(position.stop_price, book.bid), instrument):
         raise BadInput(f"{surplus} {instrument.base} are too little for an order: they cannot be protected")
     with store.position_lock(position.position_id) as held:

@@ -30,7 +30,7 @@ from tradewind.jobs.leaving import cancel_resting
 from tradewind.jobs.permission import WATCH
 from tradewind.jobs.protection import exit_position
 from tradewind.jobs.reconciling import compare, record
-from tradewind.jobs.settling import refresh
+from tradewind.jobs.settling import price_of, refresh
 from tradewind.jobs.tending import instruments_of, protect_naked, tend_all
 
 BREAKER: Final = "circuit_breaker"
@@ -183,8 +183,11 @@ def _flatten_once(ports: Ports) -> list[str]:
                 ]
                 if entries and not cancel_resting(ports, entries):
                     problems.append(f"{position.position_id}: its entry could not be cancelled yet")
-                instrument = ports.exchange.instruments([position.symbol])[position.symbol]
-                book = ports.exchange.book_tops([position.symbol])[position.symbol]
+                instrument = ports.exchange.instruments([position.symbol]).get(position.symbol)
+                if instrument is None:
+                    problems.append(f"{position.position_id}: the exchange does not list {position.symbol}")
+                    continue
+                book = price_of(ports, position.symbol)
                 situation = refresh(ports, position.position_id, instrument, book)
                 if situation.position.quantity > 0:
                     exit_position(ports, situation, BREAKER)

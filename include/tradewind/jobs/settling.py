@@ -26,7 +26,7 @@ from tradewind.core.types import (
     Position,
     PositionStatus,
 )
-from tradewind.errors import LedgerMismatch
+from tradewind.errors import LedgerMismatch, MissingData
 from tradewind.jobs.adopting import adopt_sales
 from tradewind.jobs.orders import ask, observe, withdraw
 
@@ -152,6 +152,14 @@ def _apply(ports: Ports, position_id: str, orders: Sequence[Order], instrument: 
             _say_closed(ports, after)
     lots = lot_quantities(orders, fills, after.side, instrument)
     return Situation(after, tuple(orders), lots, instrument, book)
+
+
+def price_of(ports: Ports, symbol: str) -> BookTop:
+    """Best bid and ask at this moment. Raises MissingData where there is no price."""
+    book = ports.exchange.book_tops([symbol]).get(symbol)
+    if book is None:
+        raise MissingData(f"{symbol} has no price at the moment")
+    return book
 
 
 def _fee_rates(ports: Ports, fills: Sequence[Fill], instrument: Instrument) -> dict[str, Decimal]:

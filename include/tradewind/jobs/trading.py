@@ -45,7 +45,7 @@ from tradewind.fingerprint import code_sha256
 from tradewind.jobs.orders import submit, withdraw
 from tradewind.jobs.permission import entry_refusal, permission_now
 from tradewind.jobs.protection import converge_protection
-from tradewind.jobs.settling import Situation, refresh
+from tradewind.jobs.settling import Situation, price_of, refresh
 from tradewind.jobs.tending import follow_bar
 from tradewind.jobs.trading_inputs import champion, explained, read_inputs
 
@@ -166,7 +166,7 @@ def place_brackets(ports: Ports, intent_id: str) -> dict[str, Any]:
             reason = "order rows were there already: nothing was sent"
         else:
             reason = _enter(ports, intent, store.decision_of(intent_id), instrument)
-        book = ports.exchange.book_tops([intent.symbol])[intent.symbol]
+        book = price_of(ports, intent.symbol)
         situation = refresh(ports, intent_id, instrument, book)
         if situation.position.quantity > 0 and not situation.is_over:
             situation = converge_protection(ports, situation)

@@ -1,4 +1,4 @@
-"""Which answers are prices, and when a jump is believed."""
+"""What may be taken for a price, and when a jump is believed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from tradewind.core.prices import BELIEVED_AFTER, KnownPrice, believable, is_pri
 from tradewind.core.types import BookTop
 
 SOON = timedelta(seconds=2)
-NAN = Decimal("NaN")
 
 
 def book(bid: str, ask: str) -> BookTop:
@@ -24,12 +23,32 @@ def known(price: str = "100") -> KnownPrice:
 
 
 @pytest.mark.parametrize(
-    ("bid", "ask"),
-    [("0", "0"), ("0.00", "101"), ("99", "0"), ("-1", "101"), ("102", "101"), ("NaN", "101"), ("99", "Infinity")],
+    ("bid", "ask", "expected"),
+    [
+        ("99.9", "100", True),
+        ("100", "100", True),
+        ("1e-9", "2e-9", True),
+        ("0", "0", False),
+        ("0", "100", False),
+        ("100", "0", False),
+        ("-1", "100", False),
+        ("100.1", "100", False),
+        ("NaN", "100", False),
+        ("100", "NaN", False),
+        ("100", "Infinity", False),
+        ("-Infinity", "100", False),
+    ],
 )
-def test_zero_one_sided_crossed_and_nan_books_are_no_prices(bid: str, ask: str) -> None:
-    assert not is_price(D(bid), D(ask))
-    assert look(book(bid, ask), known(), NOW) == known(), "what is no price changes nothing"
+def test_only_a_finite_uncrossed_pair_above_zero_is_a_price(bid: str, ask: str, expected: bool) -> None:
+    assert is_price(Decimal(bid), Decimal(ask)) is expected
+
+
+@pytest.mark.parametrize(
+    ("bid", "ask"),
+    [("0", "0"), ("99", "0"), ("102", "101"), ("NaN", "101"), ("99", "Infinity")],
+)
+def test_an_answer_that_is_no_price_changes_nothing(bid: str, ask: str) -> None:
+    assert look(book(bid, ask), known(), NOW) == known()
     assert not believable(book(bid, ask), None, NOW)
     assert not believable(book(bid, ask), known(), NOW)
 
