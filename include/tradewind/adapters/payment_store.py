@@ -46,7 +46,7 @@ class PaymentStore(OrderStore):
         return None if row is None else row["at"]
 
     PAYMENT_TOTALS: Final = """
-        SELECT symbol, asset, sum(amount) AS amount FROM payments
+        SELECT symbol, asset, sum(amount) AS amount, coalesce(sum(amount_quote), 0) AS amount_quote FROM payments
         WHERE account = %s AND amount <> 0 GROUP BY symbol, asset"""
 
     def ledger_totals(self) -> dict[str, LedgerTotal]:
@@ -58,6 +58,5 @@ class PaymentStore(OrderStore):
             if row["asset"] == symbol.split("/")[-1]:
                 totals[symbol] = replace(known, cash_quote=known.cash_quote + amount)
             else:
-                paid = known.other_fees.get(row["asset"], ZERO) - amount
-                totals[symbol] = replace(known, other_fees={**known.other_fees, row["asset"]: paid})
+                totals[symbol] = known.with_fee(row["asset"], -amount, -row["amount_quote"])
         return totals

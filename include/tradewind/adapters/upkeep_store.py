@@ -29,7 +29,7 @@ DELETE FROM equity e USING (
            row_number() OVER (quarter ORDER BY at DESC) AS from_end
     FROM equity
     WHERE kind = 'mark' AND at < %(now)s - interval '7 days' AND at >= %(now)s - interval '40 days'
-    WINDOW quarter AS (PARTITION BY account, date_bin('15 minutes', at, 'epoch'))
+    WINDOW quarter AS (PARTITION BY account, link_id, date_bin('15 minutes', at, 'epoch'))
 ) AS ranked
 WHERE e.ctid = ranked.ctid AND from_top > 1 AND from_bottom > 1 AND from_end > 1
 """,

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from datetime import datetime
+from decimal import Decimal
+from typing import Final, Protocol
 
+from tradewind.core.brackets import decimal_of
 from tradewind.core.ports import Ports
 from tradewind.core.prices import KnownPrice, is_price, look
-from tradewind.core.types import BookTop, Position
+from tradewind.core.types import BookTop
 from tradewind.errors import ExchangeMaintenance, RetryError
 
 _NO_PRICE: Final = "the exchange answers no price"
+
+
+class Entered(Protocol):
+    """A position, or what its fills leave held: where it was entered, at what price, and when."""
+
+    @property
+    def symbol(self) -> str: ...
+    @property
+    def entry_price(self) -> Decimal | None: ...
+    @property
+    def opened_at(self) -> datetime | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +42,7 @@ class Priced:
     known: Mapping[str, KnownPrice]
 
 
-def believable_books(ports: Ports, positions: Iterable[Position], others: Collection[str] = ()) -> Priced:
+def believable_books(ports: Ports, positions: Iterable[Entered], others: Collection[str] = ()) -> Priced:
     """Look at the markets of these positions, and at `others`, and keep what was seen for the next look.
 
     A market's last known price is what was kept of an earlier look, or a position's entry where that is newer. One
@@ -59,7 +73,7 @@ def believable_books(ports: Ports, positions: Iterable[Position], others: Collec
     return Priced({symbol: book for symbol, book in answers.items() if symbol not in unpriced}, unpriced, after)
 
 
-def _entry_of(position: Position) -> KnownPrice | None:
+def _entry_of(position: Entered) -> KnownPrice | None:
     """The price a position was opened at, which its market had at that moment."""
     if position.entry_price is None or position.opened_at is None:
         return None
@@ -109,3 +123,30 @@ def _ask(ports: Ports, symbols: Collection[str]) -> tuple[dict[str, BookTop], di
 
 def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
+
+
+# ---------------------------------------------------------------------------------------------------------------- fees
+def value_fees(ports: Ports, quote: str) -> list[str]:
+    """Keep what each fee in a third asset is worth in quote, at the rate of now, which is seconds after the fill.
+
+    An asset without a believable price is taken at its last known one; one that never had any as the share of the
+    trade that the strategy reckons with. Both are alerted. Returns the assets of payments that no price is known for.
+    """
+    store = ports.trading_store
+    assets = store.fees_not_valued(quote)
+    if not assets:
+        return []
+    priced = believable_books(ports, [], [f"{asset}/{quote}" for asset in assets])
+    for asset in assets:
+        symbol = f"{asset}/{quote}"
+        known = priced.known.get(symbol)
+        if known is not None:
+            store.value_fees(asset, known.bid)
+            words = f"Fees paid in {asset} count at {known.bid:f}, its price at {known.at:%Y-%m-%d %H:%M} UTC."
+        else:
+            store.estimate_fees(asset, decimal_of(ports.params.fee_frac))
+            words = f"Fees paid in {asset} count as {ports.params.fee_frac:.2%} of each trade."
+        if symbol in priced.unpriced:
+            words = f"{priced.unpriced[symbol]}. {words}"
+            ports.alerts.raise_alert("warning", f"fee-rate-{asset}", f"{symbol} has no price to value fees at", words)
+    return store.fees_not_valued(quote)
