@@ -66,13 +66,16 @@ class LedgerQueries(Reader):
 
     ALERTS: Final = """
         SELECT alert_id, severity, key, title, body, created_at, last_seen_at, repeats, sent_at FROM alerts
-        ORDER BY last_seen_at DESC LIMIT %(limit)s"""
+        WHERE account = %(account)s ORDER BY last_seen_at DESC LIMIT %(limit)s"""
 
     def alerts(self, limit: int) -> list[Row]:
         return self._rows(self.ALERTS, limit=limit)
 
+    # Rows of before an account was written with each are of the account that the database is stamped with.
     AUDIT: Final = """
-        SELECT at, actor, action, outcome, detail, source FROM audit ORDER BY audit_id DESC LIMIT %(limit)s"""
+        SELECT at, actor, action, outcome, detail, source FROM audit
+        WHERE coalesce(detail ->> 'account', (SELECT identity ->> 'account' FROM deployment)) = %(account)s
+        ORDER BY audit_id DESC LIMIT %(limit)s"""
 
     def audit(self, limit: int) -> list[Row]:
         return self._rows(self.AUDIT, limit=limit)

@@ -12,6 +12,7 @@ from tradewind.core.risk import loss_limit_quote
 from tradewind.core.transfers import first_comparable, in_todays_money, result_since, rounded
 from tradewind.core.types import TradingMode
 from tradewind.errors import TradewindError
+from tradewind.jobs.fetching import market_symbols
 from tradewind.jobs.permission import CLOCKS_DIFFER_S, MAX_RECONCILIATION_AGE_S, WATCH
 from tradewind.stack.checks import MONEY_DAGS, Check, watch_check
 
@@ -71,10 +72,10 @@ def _fill(answer: dict[str, Any], made: Services, queries: Queries, checks: Sequ
     answer["equity"] = _equity(queries, made)
     answer["positions"] = [with_r(row) for row in queries.positions(Window(limit=50), True)[:50]]
     answer["last_cycle"] = _last_cycle(queries, now)
-    answer["data"] = _freshness(queries, made.wiring.symbols, now)
+    answer["data"] = _freshness(queries, market_symbols(made.wiring), now)
     answer["model"] = _model(queries, made, now)
     answer["sentiment"] = _sentiment(made, now)
-    answer["trading"] = _trading(queries, failed, answer, now)
+    answer["trading"] = _trading(queries, failed, answer, now, made.wiring.params_error)
     answer["problems"] = _problems(queries, checks, answer)
 
 
@@ -222,13 +223,16 @@ def _sentiment(made: Services, now: datetime) -> list[dict[str, Any]]:
     ]
 
 
-def _trading(queries: Queries, failed: dict[str, Check], answer: dict[str, Any], now: datetime) -> dict[str, Any]:
+def _trading(
+    queries: Queries, failed: dict[str, Check], answer: dict[str, Any], now: datetime, params_error: str
+) -> dict[str, Any]:
     """Whether an entry could be sent now, and every reason why not."""
     latch = queries.latch()
     reasons = []
     if latch["mode"] != TradingMode.ACTIVE:
         word = "the breaker is latched" if latch["mode"] == TradingMode.HALTED else "halted by hand"
         reasons.append(f"{word}: {latch['reason']}")
+    reasons += [params_error] if params_error else []
     reasons += [f"{check.name}: {check.detail}" for name, check in failed.items() if name in _BLOCKING]
     reasons += answer["equity"]["blind_spots"] if answer["equity"] else queries.equity_record(now).blind_spots()
     reconciliation = queries.last_reconciliation()

@@ -152,3 +152,17 @@ def shape(url: str) -> list[tuple[Any, ...]]:
             "UNION ALL SELECT proname, '', pg_get_functiondef(oid) FROM pg_proc "
             "WHERE pronamespace = 'public'::regnamespace ORDER BY 1, 2, 3"
         ).fetchall()
+
+
+@pytest.mark.parametrize(("identity", "account"), [({"account": "main"}, "main"), ({"mode": "demo"}, "")])
+def test_alerts_of_before_are_of_the_account_that_the_database_bears(
+    identity: dict[str, str], account: str, empty_postgres_url: str, tmp_path: Path
+) -> None:
+    for name in NAMES[: NAMES.index("0022_alert_accounts")]:
+        shutil.copy(SQL_DIR / f"{name}.sql", tmp_path)
+    migrate(empty_postgres_url, identity, directory=tmp_path)
+    with psycopg.connect(empty_postgres_url) as connection:
+        connection.execute("INSERT INTO alerts (severity, key, title, body) VALUES ('info', 'k', 't', 'b')")
+    migrate(empty_postgres_url, identity)
+    with psycopg.connect(empty_postgres_url) as connection:
+        assert connection.execute("SELECT account FROM alerts").fetchall() == [(account,)]

@@ -54,7 +54,7 @@ def judge(arena: Arena, phase: str, fault: Fault) -> Judgement:
         life.prepare("entry")
         life.job("entry")(life.build())
     judgement = life.undergo(phase, fault)
-    arena.close()
+    life.close()
     assert judgement is not None, "the fault did not strike"
     return judgement
 

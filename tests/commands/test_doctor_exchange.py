@@ -65,7 +65,7 @@ def test_your_own_exchange(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     started = time.monotonic()
     result = run("--json")
     assert result.exit_code == 0, result.output
-    yours = json.loads(result.output)["yours"]
+    yours = json.loads(result.stdout)["yours"]
     assert abs(yours["clock_offset_ms"]) <= (time.monotonic() - started) * 1000 + 1
     assert yours["key"]["can_withdraw"] is False
     assert yours["symbols"]["BTC/USDT"]["bracket"] == "opoco"

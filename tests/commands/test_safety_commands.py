@@ -30,10 +30,10 @@ def rig(make_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> Rig:
     made.settings = SimpleNamespace(is_paper_exchange=True)  # type: ignore[attr-defined]
 
     @contextmanager
-    def ports() -> Iterator[Rig]:
+    def ports(**_how: Any) -> Iterator[Rig]:
         yield made
 
-    monkeypatch.setattr(safety_commands, "_ports", ports)
+    monkeypatch.setattr(safety_commands, "acting_ports", ports)
     made.make_ready()
     return made
 

@@ -45,6 +45,16 @@ def test_a_sale_of_ones_own_blocks_until_it_is_explained(holder: Rig) -> None:
     assert (row["actor"], row["detail"]["asset"]) == ("ann", "BTC")
 
 
+def test_what_is_not_traded_here_may_be_moved_without_a_word(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(balances={"USDT": "10000", "ETH": "2"}, symbols=("BTC/USDT",))
+    rig.make_ready()
+    assert (rig.trading_store.baseline() or {})["ETH"] == 2
+    trade_by_hand(rig, "SELL", "0.5", "ETHUSDT")
+    assert manage_positions(rig)["clean"], "what the sale brought is a surplus, and the ETH are not traded here"
+    trade_by_hand(rig, "BUY", "0.01")
+    assert unexplained(rig).keys() == {"BTC", "USDT"}
+
+
 def test_money_paid_in_is_sized_on_and_is_no_gain(holder: Rig) -> None:
     """It is equity like all other money, and what equity is measured against has grown by the same share."""
     holder.make_ready()

@@ -49,7 +49,7 @@ class Bundle:
 
     @property
     def alerts(self) -> OutboxAlerts:
-        return OutboxAlerts(self.database)
+        return OutboxAlerts(self.database, "news")
 
     def run(self) -> dict[str, Any]:
         return score_sentiment(cast(Ports, self))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg.errors import InsufficientPrivilege
 
+from tests.support.homes import lent
 from tradewind import stack
 from tradewind.settings import Settings
 from tradewind.stack import databases
@@ -18,7 +21,7 @@ from tradewind.stack.postgres import EmbeddedPostgres
 
 @pytest.fixture
 def settings(postgres_server: EmbeddedPostgres, tmp_path: Path) -> Settings:
-    settings = stack.with_secrets(home_dir=tmp_path, postgres_port=postgres_server.port)
+    settings = stack.with_secrets(**lent(postgres_server, tmp_path))
     databases.recreate(settings, postgres_server)
     databases.ensure(settings, postgres_server)
     return settings
@@ -123,7 +126,7 @@ def test_the_writer_may_do_what_tasks_do(writer: psycopg.Connection) -> None:
     writer.execute("SELECT renew_statistics()")
     writer.execute("SELECT tighten_latch('demo', 'halted', 'x', 'watch_risk', now())")
     writer.execute("UPDATE latches SET mode = 'active'")
-    writer.execute("INSERT INTO alerts (severity, key, title, body) VALUES ('info', 'k', 't', 'b')")
+    writer.execute("INSERT INTO alerts (account, severity, key, title, body) VALUES ('a', 'info', 'k', 't', 'b')")
     assert writer.execute("SELECT count(*) FROM heartbeats").fetchone() == (1,)
     assert writer.execute("SELECT mode FROM latches").fetchall() == [("active",)]
     assert writer.execute("SELECT severity, title FROM alerts").fetchall() == [("info", "t")]
@@ -147,3 +150,34 @@ def test_each_process_is_given_its_own_role(settings: Settings) -> None:
     assert "//tradewind_status:" in status["TRADEWIND_DATABASE_URL"]
     other = [settings.database_password, settings.writer_database_password, settings.postgres_password]
     assert not [secret for secret in other for value in status.values() if secret.get_secret_value() in value]
+
+
+def test_no_other_role_takes_the_connections_that_stop_trading(
+    settings: Settings, postgres_server: EmbeddedPostgres
+) -> None:
+    """The watch, the breaker and the status app's halt come in where Airflow and the paper exchange have taken all."""
+    others = itertools.cycle([settings.airflow_database_url, settings.paper_database_url])
+    with ExitStack() as held:
+        refused = ""
+        for url in itertools.islice(others, 400):
+            try:
+                # Airflow's own database is made later: any that the role may enter will do.
+                taken = psycopg.connect(url.get_secret_value(), dbname="postgres")
+            except psycopg.OperationalError as error:
+                refused = str(error)
+                break
+            held.callback(taken.close)
+        assert "remaining connection slots are reserved" in refused
+        for name in ("database_url", "writer_database_url", "status_database_url"):
+            url = getattr(settings, name).get_secret_value()
+            with psycopg.connect(url) as connection:
+                assert connection.execute("SELECT count(*) FROM latches").fetchone() == (0,)
+
+
+def test_a_session_that_holds_a_lock_and_does_nothing_is_ended(settings: Settings) -> None:
+    for url in (settings.writer_database_url, settings.status_database_url):
+        with psycopg.connect(url.get_secret_value()) as connection:
+            for name in ("lock_timeout", "idle_in_transaction_session_timeout"):
+                row = connection.execute("SELECT setting::int FROM pg_settings WHERE name = %s", (name,)).fetchone()
+                assert row is not None
+                assert 0 < row[0] <= 120_000

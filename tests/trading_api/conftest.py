@@ -36,7 +36,7 @@ def status_url(postgres_url: str) -> str:
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(f"ALTER ROLE tradewind_status LOGIN PASSWORD '{password}'")
     parts = urlsplit(postgres_url)
-    return urlunsplit(parts._replace(netloc=f"tradewind_status:{password}@{parts.hostname}:{parts.port}"))
+    return urlunsplit(parts._replace(netloc=f"tradewind_status:{password}@:{parts.port}"))
 
 
 @pytest.fixture

@@ -173,7 +173,10 @@ def build_exchange(config: ClientConfig, limiter: RateLimiter | None, state: Cal
     elif config.testnet and config.market_type == "usdm":
         exchange.enable_demo_trading(True)  # what became of the futures testnet
     elif config.testnet:
-        exchange.set_sandbox_mode(True)
+        try:
+            exchange.set_sandbox_mode(True)
+        except TypeError:  # there are no addresses to change to
+            raise NotSupported(f"{config.exchange_id} has no testnet that ccxt knows") from None
     for scheme in ("http://", "https://"):
         exchange.session.mount(
             scheme, BoundedAdapter(max_bytes=_MAX_BYTES, within_s=_WITHIN_S, pool_maxsize=_POOLED_CONNECTIONS)

@@ -15,7 +15,8 @@ from tradewind.errors import LedgerMismatch
 
 _ORDER_COLUMNS: Final = (
     "client_order_id, account, position_id, symbol, role, is_buy, lot, generation, order_type, quantity, price, "
-    "stop_price, list_client_id, state, exchange_order_id, filled_quantity, planned_at, sent_at, updated_at, reason"
+    "stop_price, list_client_id, state, exchange_order_id, filled_quantity, planned_at, sent_at, updated_at, reason, "
+    "seen_at"
 )
 FILL_COLUMNS: Final = (
     "f.account, f.symbol, f.trade_id, client_order_id, f.is_buy, f.quantity, f.price, f.fee, f.fee_asset, f.is_maker, "
@@ -33,7 +34,7 @@ class OrderStore(PositionStore):
 
     INSERT_ORDER: Final = f"""
         INSERT INTO orders ({_ORDER_COLUMNS})
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
         ON CONFLICT DO NOTHING RETURNING client_order_id"""  # noqa: S608 - the columns are a constant above
     INSERT_EVENT: Final = """
         INSERT INTO order_events (client_order_id, from_state, to_state, detail, at) VALUES (%s, %s, %s, %s, %s)"""
@@ -72,6 +73,7 @@ class OrderStore(PositionStore):
                     order.sent_at,
                     order.updated_at,
                     order.reason,
+                    order.seen_at,
                 )
                 if connection.execute(self.INSERT_ORDER, values).fetchone() is not None:
                     event = (order.client_order_id, "", order.state.value, as_json({"reason": order.reason}))
@@ -131,6 +133,13 @@ class OrderStore(PositionStore):
                 connection.execute(self.INSERT_EVENT, event)
         assert moved is not None  # the row is locked
         return order_of(moved)
+
+    SEEN: Final = "UPDATE orders SET seen_at = greatest(seen_at, %s) WHERE account = %s AND client_order_id = ANY(%s)"
+
+    def mark_seen(self, client_order_ids: Sequence[str], at: datetime) -> None:
+        """These orders were seen at the exchange at that moment (wall time)."""
+        if client_order_ids:
+            self._database.execute(self.SEEN, (at, self.account, list(client_order_ids)))
 
     ORDER: Final = f"SELECT {_ORDER_COLUMNS} FROM orders WHERE client_order_id = %s AND account = %s"  # noqa: S608
 

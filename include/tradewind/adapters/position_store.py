@@ -7,13 +7,14 @@ write or a send under an older number is refused. The newest holder wins; the ol
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final
 
 from tradewind.adapters.account_store import AccountStore, as_json
 from tradewind.adapters.database import Connection, Database
+from tradewind.core.params import PositionRules
 from tradewind.core.ports import UnprotectedSpan
 from tradewind.core.types import ClosedTrade, Position, PositionStatus, RegimeFamily, Side
 from tradewind.errors import LockNotAcquired
@@ -84,18 +85,18 @@ class PositionStore(AccountStore):
 
     # ----------------------------------------------------------------------------------------------------- positions
     INSERT: Final = f"""
-        INSERT INTO positions ({_COLUMNS}, fence)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+        INSERT INTO positions ({_COLUMNS}, rules, fence)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
         ON CONFLICT DO NOTHING RETURNING position_id"""  # noqa: S608 - the columns are a constant above
     INSERT_POSITION_EVENT: Final = """
         INSERT INTO position_events (position_id, event, detail, at) VALUES (%s, %s, %s, %s)"""
     SELECT: Final = f"SELECT {_COLUMNS} FROM positions WHERE position_id = %s AND account = %s"  # noqa: S608
 
-    def open_position(self, position: Position) -> Position:
-        """Insert the position; one that exists is returned unchanged. Needs its lock."""
+    def open_position(self, position: Position, rules: PositionRules) -> Position:
+        """Insert the position with the rules it follows; one that exists is returned unchanged. Needs its lock."""
         with self._database.transaction() as connection:
             self._require_fence(connection, position.position_id)
-            values = (*_values(position, self.account), self._fences[position.position_id])
+            values = (*_values(position, self.account), as_json(rules), self._fences[position.position_id])
             if connection.execute(self.INSERT, values).fetchone() is not None:
                 event = (position.position_id, "planned", as_json({"bar": position.bar}), position.bar)
                 connection.execute(self.INSERT_POSITION_EVENT, event)
@@ -168,6 +169,15 @@ class PositionStore(AccountStore):
         """Positions, closed ones too, that an execution since then belongs to."""
         rows = self._database.rows(self.WITH_FILLS_SINCE, (self.account, self.account, since))
         return [_position(row) for row in rows]
+
+    RULES: Final = """
+        SELECT position_id, rules FROM positions
+        WHERE account = %s AND position_id = ANY(%s) AND rules IS NOT NULL"""
+
+    def position_rules(self, position_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """The rules that positions were opened with, as stored; one of before they were kept is absent."""
+        rows = self._database.rows(self.RULES, (self.account, list(position_ids)))
+        return {row["position_id"]: row["rules"] for row in rows}
 
     POSITION_EVENTS: Final = """
         SELECT event, detail, at FROM position_events WHERE position_id = %s ORDER BY event_id"""

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from tradewind.adapters.account_store import AccountStore
+from tradewind.adapters.payment_store import TRANSFERS
 from tradewind.core.prices import KnownPrice, Suspect
 
 
@@ -53,11 +54,13 @@ class PriceStore(AccountStore):
           AND fee_asset NOT IN (split_part(symbol, '/', 1), split_part(symbol, '/', 2))
         UNION SELECT asset FROM payments
         WHERE account = %(account)s AND amount_quote IS NULL AND amount <> 0 AND asset <> %(quote)s
+          AND kind <> ALL (%(transfers)s)
         ORDER BY asset"""
 
     def fees_not_valued(self, quote: str) -> list[str]:
         """Third assets that something was paid in whose worth in quote is not kept yet."""
-        rows = self._database.rows(self.NOT_VALUED, {"account": self.account, "quote": quote})
+        bound = {"account": self.account, "quote": quote, "transfers": list(TRANSFERS)}
+        rows = self._database.rows(self.NOT_VALUED, bound)
         return [row["asset"] for row in rows]
 
     VALUE_FILLS: Final = """

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tradewind.commands import acting_ports
+
 if TYPE_CHECKING:
     from tradewind.wiring import Wiring
 
@@ -36,14 +38,8 @@ def doctor_exchange(
     supports = [support_of(exchange) for exchange in EXCHANGES]
     found: dict[str, Any] = {"exchanges": [asdict(s) | {"words": s.words} for s in supports]}
     if not offline:
-        from tradewind.settings import load_settings
-        from tradewind.wiring import Wiring
-
-        wiring = Wiring(load_settings())
-        try:
-            found["yours"] = examine(wiring)
-        finally:
-            wiring.close()
+        with acting_ports(quietly=as_json) as ports:
+            found["yours"] = examine(ports)
     if as_json:
         typer.echo(json.dumps(found, indent=2, default=str))
     else:
@@ -56,10 +52,14 @@ def examine(wiring: Wiring) -> dict[str, Any]:
     """Clock, key, rules and fees of the configured exchange; `problems` are what keeps entries from being sent."""
     from dataclasses import asdict
 
+    from tradewind.jobs.fetching import market_symbols
+    from tradewind.settings import STRATEGY_FILE
+
     settings = wiring.settings
     offset_ms = wiring.market_data.clock_offset_ms()
     rights = wiring.exchange.key_rights()
-    instruments = wiring.exchange.instruments(wiring.symbols)
+    symbols, leader = market_symbols(wiring), wiring.params.leader_symbol
+    instruments = wiring.exchange.instruments(symbols)
     problems = []
     if abs(offset_ms) > wiring.exchange.recv_window_s * 1000:
         problems.append(f"the clock is {offset_ms:.0f} ms off: requests are refused; synchronise it (chrony, ntpd)")
@@ -69,9 +69,10 @@ def examine(wiring: Wiring) -> dict[str, Any]:
         problems.append("the key may not trade")
     if rights.can_withdraw:
         problems.append("the key may withdraw or transfer: make one that may read and trade alone")
-    for symbol in wiring.symbols:
+    for symbol in symbols:
         if symbol not in instruments:
-            problems.append(f"{symbol} is not listed")
+            mend = f": name another leader_symbol in {STRATEGY_FILE.name}" if symbol == leader else ""
+            problems.append(f"{symbol} is not listed{mend}")
         elif not instruments[symbol].active:
             problems.append(f"{symbol} is not active")
     return {

@@ -14,7 +14,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
-from .brackets import ZERO, is_tradable
+from .brackets import ZERO, floor_to_step, is_tradable
 from .orders import is_final
 from .positions import r_distance, sign_of
 from .types import ClosedTrade, Fill, Instrument, Order, OrderRole, Position, PositionStatus, Side
@@ -155,17 +155,16 @@ def apply_fills(
     fills: Iterable[Fill],
     orders: Sequence[Order],
     instrument: Instrument,
-    price: Decimal,
     rates_quote: Mapping[str, Decimal] | None = None,
 ) -> Position:
     """The position as its fills make it; stop, target and management fields stay as they are.
 
-    `price` (the bid) only tells dust from a quantity that can still be sold; `orders` are the position's own: while one
-    of its entries may still fill it is never closed, and while one of its exits may, it is never dust. Idempotent.
+    `orders` are the position's own: while one of its entries may still fill it is never closed, and while one of its
+    exits may, it is never dust. Idempotent.
 
-    Status: OPENING → OPEN with the first fill, CLOSED when nothing is held, DUST when what is held cannot be sold any
-    more; an entry that ended without a fill is CLOSED with the reason "not_filled". A CLOSING position stays so until
-    then.
+    Status: OPENING → OPEN with the first fill, CLOSED when nothing is held, DUST when what is held was no order's worth
+    at the entry's price; an entry that ended without a fill is CLOSED with the reason "not_filled". A CLOSING position
+    stays so until then.
     """
     working = [order for order in orders if not is_final(order.state)]
     entering = any(order.role is OrderRole.ENTRY for order in working)
@@ -174,7 +173,7 @@ def apply_fills(
     if not entering and any(order.role is OrderRole.ENTRY for order in orders):
         ended_at = max(order.updated_at for order in orders)
     totals = total(fills, position.side, instrument)
-    return after_totals(position, totals, entering, leaving, ended_at, instrument, price, rates_quote)
+    return after_totals(position, totals, entering, leaving, ended_at, instrument, rates_quote)
 
 
 def closing_reason(fills: Sequence[Fill], orders: Collection[Order]) -> str:
@@ -200,7 +199,6 @@ def after_totals(
     leaving: bool,
     ended_at: datetime | None,
     instrument: Instrument,
-    price: Decimal,
     rates_quote: Mapping[str, Decimal] | None = None,
 ) -> Position:
     """`apply_fills` where the sums are known: whether an entry or an exit may still fill, and when the last order of
@@ -212,7 +210,7 @@ def after_totals(
             status, closed_at, exit_reason = PositionStatus.CLOSED, closed_at or ended_at, exit_reason or NOT_FILLED
     elif not entering and totals.held <= 0:
         status, closed_at = PositionStatus.CLOSED, totals.last_at
-    elif not entering and not leaving and not is_tradable(_on_step(totals.held, instrument), price, instrument):
+    elif not entering and not leaving and is_dust(totals.held, totals.entry_price, instrument):
         status, closed_at = PositionStatus.DUST, totals.last_at
     elif status is not PositionStatus.CLOSING:
         status, closed_at = PositionStatus.OPEN, None
@@ -232,13 +230,13 @@ def after_totals(
     )
 
 
-def _on_step(quantity: Decimal, instrument: Instrument) -> Decimal:
-    return quantity - quantity % instrument.step_size
+def is_dust(held: Decimal, entry_price: Decimal | None, instrument: Instrument) -> bool:
+    """Something is held, and at the price that was paid for it the exchange would not trade it.
 
-
-def is_dust(quantity: Decimal, price: Decimal, instrument: Instrument) -> bool:
-    """Something is held, and the exchange would not trade it."""
-    return quantity > 0 and not is_tradable(_on_step(quantity, instrument), price, instrument)
+    Never judged by the present price: a book without bids, or a crash, would turn any position into dust, which is not
+    chased any more.
+    """
+    return held > 0 and not is_tradable(floor_to_step(held, instrument.step_size), entry_price or ZERO, instrument)
 
 
 def lot_quantities(

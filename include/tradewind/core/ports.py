@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .inputs import CycleInputs
-from .params import StrategyParams
+from .params import PositionRules, StrategyParams
 from .prices import KnownPrice
 from .types import (
     Article,
@@ -459,6 +459,7 @@ class TradingStore(Protocol):
 
     # decisions
     def remember_strategy(self, params: StrategyParams) -> None: ...
+    def strategy_params(self, strategy_version: str) -> Mapping[str, Any] | None: ...
     def insert_cycle_inputs(self, inputs: CycleInputs) -> bool: ...
     def cycle_inputs(self, bar: datetime) -> CycleInputs | None: ...
     def insert_predictions(self, bar: datetime, rows: Sequence[StoredPrediction]) -> int: ...
@@ -488,6 +489,10 @@ class TradingStore(Protocol):
         """
         ...
 
+    def mark_seen(self, client_order_ids: Sequence[str], at: datetime) -> None:
+        """These orders were seen at the exchange at that moment (wall time)."""
+        ...
+
     def order(self, client_order_id: str) -> Order | None: ...
     def orders_in(self, states: Sequence[OrderState]) -> list[Order]: ...
     def orders_of(self, position_id: str) -> list[Order]: ...
@@ -502,8 +507,12 @@ class TradingStore(Protocol):
     def ledger_totals(self) -> dict[str, LedgerTotal]: ...
 
     # positions
-    def open_position(self, position: Position) -> Position:
-        """Insert the position; one that exists is returned unchanged. Needs its lock."""
+    def open_position(self, position: Position, rules: PositionRules) -> Position:
+        """Insert the position with the rules it follows; one that exists is returned unchanged. Needs its lock."""
+        ...
+
+    def position_rules(self, position_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """The rules that positions were opened with, as stored; one of before they were kept is absent."""
         ...
 
     def save_position(self, position: Position, event: str, at: datetime, **detail: Any) -> None:
@@ -728,6 +737,11 @@ class Ports(Protocol):
     def symbols(self) -> tuple[str, ...]: ...
     @property
     def params(self) -> StrategyParams: ...
+    @property
+    def params_error(self) -> str:
+        """Why the file of the strategy's values cannot be used, in one line; "" when it can."""
+        ...
+
     @property
     def max_capital_quote(self) -> Decimal | None:
         """The most equity that trading may use; None where no real money is at stake."""

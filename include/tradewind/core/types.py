@@ -370,6 +370,7 @@ class Order:
     sent_at: datetime | None
     updated_at: datetime
     reason: str = ""
+    seen_at: datetime | None = None  # when it was last seen among the exchange's open orders, wall time
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,7 +408,7 @@ class PositionStatus(StrEnum):
     OPEN = "open"
     CLOSING = "closing"  # an exit is on its way
     CLOSED = "closed"
-    DUST = "dust"  # what is left is under the exchange's minimum: closed in the ledger, not chased
+    DUST = "dust"  # what is left was below the exchange's minimum at the entry's price: closed, not chased
 
 
 @dataclass(frozen=True, slots=True)

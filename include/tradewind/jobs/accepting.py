@@ -18,6 +18,7 @@ from tradewind.core.reconcile import DifferenceKind
 from tradewind.core.types import (
     Fill,
     Instrument,
+    MarketStatus,
     Order,
     OrderRole,
     OrderState,
@@ -91,13 +92,17 @@ def adopt_purchase(
 
     The stop lies `stop_frac` under the average price paid (over it for a short), the target `target_r` times as far on
     the other side. Raises BadInput unless the newest such trades of the last week add up to exactly what is
-    unexplained.
+    unexplained and the market trades; ProtectionPending where it was adopted and no stop could be placed yet.
     """
     if not ZERO < stop_frac < 1:
         raise BadInput(f"--stop-frac is {stop_frac}: give a share of the price between 0 and 1, such as 0.03")
     instrument = ports.exchange.instruments([symbol]).get(symbol)
     if instrument is None or symbol not in ports.symbols:
         raise BadInput(f"{symbol} is not traded here: name one of {', '.join(ports.symbols)}")
+    if (status := ports.exchange.market_status(symbol)) is not MarketStatus.TRADING:
+        raise BadInput(
+            f"{symbol} is {status.value} at the exchange, and no stop can be placed: adopt it once it trades"
+        )
     store = ports.trading_store
     surplus = unexplained(ports).get(instrument.base, ZERO)
     side = Side.SHORT if surplus < 0 and instrument.margin is not None else Side.LONG
@@ -115,12 +120,12 @@ def adopt_purchase(
     with store.position_lock(position.position_id) as held:
         if not held:
             raise LockNotAcquired(f"another task is at work on {position.position_id}")
-        store.open_position(position)
+        store.open_position(position, ports.params.position_rules)
         store.plan_orders(_entries_of(ports, position, opened))
         store.insert_fills(opened)
+        detail = {"position_id": position.position_id, "quantity": surplus, "stop_price": position.stop_price}
+        store.audit(actor, "adopt", "adopted", detail, source=source)
         situation = converge_protection(ports, refresh(ports, position.position_id, instrument, book))
-    detail = {"position_id": position.position_id, "quantity": surplus, "stop_price": position.stop_price}
-    store.audit(actor, "adopt", "adopted", detail, source=source)
     record(ports, compare(ports, instruments_of(ports), foreign_fills(ports)))
     return {
         "position_id": position.position_id,

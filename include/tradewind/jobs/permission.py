@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final
 
 from tradewind.core.ports import Ports
-from tradewind.core.types import Intent, Permission, TradingMode
+from tradewind.core.types import Instrument, Intent, Permission, TradingMode
 
 WATCH: Final = "watch_risk"  # the name under which the watch's heartbeat is kept
 MANAGER: Final = "manage_positions"
@@ -24,6 +25,8 @@ def permission_now(ports: Ports) -> Permission:
     details: dict[str, Any] = {"latch_sequence": latch.sequence}
     if latch.mode is not TradingMode.ACTIVE:
         reasons.append(f"the latch is {latch.mode.value}: {latch.reason}")
+    if error := ports.params_error:
+        reasons.append(error)
     watch_age_s = _age_s(store.heartbeats().get(WATCH), wall)
     details["watch_age_s"] = watch_age_s
     if watch_age_s is None:
@@ -58,13 +61,29 @@ def _reconciliation_reasons(ports: Ports, wall: datetime, details: dict[str, Any
     return reasons
 
 
-def entry_refusal(ports: Ports, intent: Intent) -> str | None:
+def entry_refusal(ports: Ports, intent: Intent, instrument: Instrument) -> str | None:
     """Why this intent may not be sent at this moment, or None."""
+    if (own := own_contract(ports, instrument)) is not None:
+        return own
     late_s = (ports.clock.now() - intent.expires_at).total_seconds()
     if late_s > 0:
         return f"expired {late_s:.0f} s ago"
     permission = permission_now(ports)
     return None if permission.allowed else "; ".join(permission.reasons)
+
+
+def own_contract(ports: Ports, instrument: Instrument) -> str | None:
+    """Why nothing is entered beside a contract that was held before the first start, or None.
+
+    The exchange nets both to one: the entry would close the person's contract in part, and its stop would be refused.
+    """
+    held = (ports.trading_store.baseline() or {}).get(instrument.base, Decimal(0))
+    if instrument.margin is None or held == 0:
+        return None
+    return (
+        f"{held:+f} {instrument.base} were held here before the first start, and the exchange nets what is entered "
+        f"with them: close them, then ./tradewind accept {instrument.base}"
+    )
 
 
 def _age_s(moment: datetime | None, now: datetime) -> float | None:

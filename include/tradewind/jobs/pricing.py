@@ -12,7 +12,7 @@ from tradewind.core.brackets import decimal_of
 from tradewind.core.ports import Ports
 from tradewind.core.prices import KnownPrice, is_price, look
 from tradewind.core.types import BookTop
-from tradewind.errors import ExchangeMaintenance, RetryError
+from tradewind.jobs.isolation import each_symbol
 
 _NO_PRICE: Final = "the exchange answers no price"
 
@@ -49,7 +49,7 @@ def believable_books(ports: Ports, positions: Iterable[Entered], others: Collect
     market that is unlisted, empty, or answered with a jump that is not believed yet is unpriced; the others are not
     touched by it.
 
-    Raises RetryError when the exchange answers nothing at all.
+    Raises what is about the account as a whole: the exchange does not answer, or refuses the key.
     """
     held = list(positions)
     symbols = sorted({position.symbol for position in held} | set(others))
@@ -59,7 +59,8 @@ def believable_books(ports: Ports, positions: Iterable[Entered], others: Collect
     for entry in filter(None, map(_entry_of, held)):
         if entry.symbol not in known or known[entry.symbol].at < entry.at:
             known[entry.symbol] = entry
-    answers, troubles = _ask(ports, symbols)
+    tops, troubles = each_symbol(ports.exchange.book_tops, symbols)
+    answers = {symbol: book for top in tops for symbol, book in top.items()}
     # An exchange stamps its answers by the machine's clock; entries are dated by the market's.
     now, seen_at = ports.clock.now(), ports.wall.now()
     looked = {symbol: look(replace(book, at=now), known.get(symbol), seen_at) for symbol, book in answers.items()}
@@ -89,40 +90,6 @@ def _doubt(book: BookTop | None, known: KnownPrice | None) -> str | None:
     if known is not None and known.suspect is not None:
         return f"bid {book.bid:f}, ask {book.ask:f} after {known.bid:f}, {known.ask:f} is not believed yet"
     return None
-
-
-def _ask(ports: Ports, symbols: Collection[str]) -> tuple[dict[str, BookTop], dict[str, str]]:
-    """The books of these markets, and what kept one from being read; asked one by one where the batch fails."""
-    try:
-        return dict(ports.exchange.book_tops(list(symbols))), {}
-    except RetryError as error:
-        if not isinstance(error, ExchangeMaintenance):
-            raise
-        first: Exception = error
-    except Exception as error:  # noqa: BLE001 - of whatever kind: which market it is shows when each is asked alone
-        first = error
-    if len(symbols) == 1:
-        if isinstance(first, RetryError):
-            raise first
-        return {}, {symbol: _words(first) for symbol in symbols}
-    books: dict[str, BookTop] = {}
-    troubles: dict[str, str] = {}
-    waits: list[RetryError] = []
-    for symbol in symbols:
-        try:
-            books |= ports.exchange.book_tops([symbol])
-        except RetryError as error:
-            waits.append(error)
-            troubles[symbol] = _words(error)
-        except Exception as error:  # noqa: BLE001 - one market's trouble, of whatever kind, is kept to it
-            troubles[symbol] = _words(error)
-    if len(waits) == len(symbols):
-        raise waits[-1]
-    return books, troubles
-
-
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 # ---------------------------------------------------------------------------------------------------------------- fees

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 from tradewind.core.orders import LIVE, is_ours
 from tradewind.core.ports import Ports
 from tradewind.core.risk import Breach
-from tradewind.core.types import Latch, OrderRole, TradingMode
+from tradewind.core.types import Latch, MarketStatus, OrderRole, Position, TradingMode
 from tradewind.errors import (
     BadInput,
     LedgerMismatch,
@@ -32,13 +33,15 @@ from tradewind.errors import (
     TradingHalted,
 )
 from tradewind.jobs.equity import Mark, mark
+from tradewind.jobs.isolation import alone
 from tradewind.jobs.leaving import cancel_resting
+from tradewind.jobs.markets import Markets, read_markets
 from tradewind.jobs.permission import WATCH
 from tradewind.jobs.protection import exit_position
 from tradewind.jobs.readings import breach_of, keep_mark, open_day
 from tradewind.jobs.reconciling import compare, record
-from tradewind.jobs.settling import price_of, refresh
-from tradewind.jobs.tending import instruments_of, protect_naked, tend_all
+from tradewind.jobs.settling import refresh
+from tradewind.jobs.tending import BUSY, instruments_of, is_too_small, protect_naked, tend_all
 
 BREAKER: Final = "circuit_breaker"
 RESUME_REQUEST_MAX_AGE: Final = timedelta(minutes=10)
@@ -159,50 +162,72 @@ def trip_circuit_breaker(ports: Ports, reason: str = "tripped by hand", actor: s
 
 
 def _flatten_once(ports: Ports) -> list[str]:
-    """Cancel working entries, then leave one position after the other; returns what went wrong, in words."""
+    """Cancel working entries, then leave one position after the other; returns what went wrong, in words.
+
+    One that cannot be left keeps what rests, and keeps none of the others.
+    """
     problems = tend_all(ports, apply_rules=False)
+    for position in ports.trading_store.live_positions():
+        words = alone(ports, position.position_id, position.symbol, partial(_leave, ports, position))
+        problems += [f"{position.position_id}: {words}"] if words else []
+    return list(dict.fromkeys(problems))
+
+
+def _leave(ports: Ports, position: Position) -> str:
+    """Cancel the entry and sell what is held; returns what could not be done, in words."""
     store = ports.trading_store
-    for position in store.live_positions():
-        try:
-            with store.position_lock(position.position_id) as held:
-                if not held:
-                    problems.append(f"{position.position_id}: another task is at work on it")
-                    continue
-                entries = [
-                    order
-                    for order in store.orders_of(position.position_id)
-                    if order.role is OrderRole.ENTRY and order.state in LIVE
-                ]
-                if entries and not cancel_resting(ports, entries):
-                    problems.append(f"{position.position_id}: its entry could not be cancelled yet")
-                instrument = ports.exchange.instruments([position.symbol]).get(position.symbol)
-                if instrument is None:
-                    problems.append(f"{position.position_id}: the exchange does not list {position.symbol}")
-                    continue
-                book = price_of(ports, position.symbol)
-                situation = refresh(ports, position.position_id, instrument, book)
-                if situation.position.quantity > 0:
-                    exit_position(ports, situation, BREAKER)
-        except TradewindError as error:
-            problems.append(f"{position.position_id}: {type(error).__name__}: {error}")
-    return problems
+    with store.position_lock(position.position_id) as held:
+        if not held:
+            return BUSY
+        markets = read_markets(ports, [position.symbol], with_orders=False)
+        instrument = markets.instrument(position.symbol)
+        entries = [
+            order
+            for order in store.orders_of(position.position_id)
+            if order.role is OrderRole.ENTRY and order.state in LIVE
+        ]
+        is_cancelled = not entries or cancel_resting(ports, entries)
+        situation = refresh(ports, position.position_id, instrument, markets.book(position.symbol))
+        if situation.position.quantity > 0:
+            exit_position(ports, situation, BREAKER)
+    return "" if is_cancelled else "its entry could not be cancelled yet"
 
 
 def whats_left(ports: Ports) -> list[str]:
-    """What keeps the account from being flat: positions above dust, orders of ours that work or may work."""
+    """What keeps the account from being flat, and what can be done about it: positions above dust, orders of ours that
+    work or may work."""
     store = ports.trading_store
-    left = [f"{p.symbol}: {p.quantity} held ({p.status.value})" for p in store.live_positions()]
-    left += [
-        f"{order.symbol}: {order.client_order_id} is {order.state.value}" for order in store.orders_in(sorted(LIVE))
-    ]
-    open_orders = ports.exchange.open_orders(sorted(instruments_of(ports)))
-    known = {order.client_order_id for order in store.orders_in(sorted(LIVE))}
+    positions, live = store.live_positions(), store.orders_in(sorted(LIVE))
+    markets = read_markets(ports, sorted({*ports.symbols, *(position.symbol for position in positions)}))
+    left = [f"{p.symbol}: {p.quantity} held ({p.status.value}){_why_held(ports, p, markets)}" for p in positions]
+    left += [f"{order.symbol}: {order.client_order_id} is {order.state.value}" for order in live]
+    known = {order.client_order_id for order in live}
     left += [
         f"{order.symbol}: {order.client_order_id} rests at the exchange"
-        for order in open_orders
+        for order in markets.orders.values()
         if is_ours(order.client_order_id) and order.client_order_id not in known
     ]
     return left
+
+
+def _why_held(ports: Ports, position: Position, markets: Markets) -> str:
+    """Why a position cannot be sold now, and what to do about it; "" where it can, or where the exchange is silent."""
+    market, book = markets.instruments.get(position.symbol), markets.books.get(position.symbol)
+    try:
+        status = ports.exchange.market_status(position.symbol)
+    except TradewindError:
+        return ""
+    if market is None or status is MarketStatus.DELISTED:
+        why = "the exchange does not list it any more"
+    elif status is not MarketStatus.TRADING:
+        why = f"its market is {status.value}: wait for it to trade again"
+    elif book is None:
+        why = "it has no price that can be believed: wait for one"
+    elif is_too_small(position, market, book):
+        why = "too little for an order at today's price: wait for a better one"
+    else:
+        return ""
+    return f"; {why}, or ./tradewind write-off {position.position_id} --reason TEXT"
 
 
 def carry_on_flatten(ports: Ports) -> bool | None:

@@ -18,6 +18,7 @@ from tradewind.core.validation import TrainingParams
 from tradewind.errors import BadInput, MissingData, ModelUnavailable
 from tradewind.jobs.challenger import Challenger, Rival, make_challenger, version_name
 from tradewind.jobs.drift import measure_drift
+from tradewind.jobs.fetching import market_symbols
 
 __all__ = ["measure_drift", "retrain_models"]
 
@@ -32,7 +33,8 @@ def retrain_models(ports: Ports, reason: str, training: TrainingParams | None = 
 
     Raises
     ------
-    MissingData : no candles of the leader. BadInput : too little history. Whatever else a fit dies of.
+    MissingData : no candles of the leader. BadInput : too little history, or the strategy's values cannot be used.
+    Whatever else a fit dies of.
     """
     training = training or TrainingParams()
     now = ports.clock.now()
@@ -51,6 +53,8 @@ def retrain_models(ports: Ports, reason: str, training: TrainingParams | None = 
 
 
 def _train(ports: Ports, reason: str, training: TrainingParams, now: datetime) -> dict[str, Any]:
+    if error := ports.params_error:
+        raise BadInput(error)
     bars = _load_bars(ports, training, now)
     version = version_name(bars, ports.params, training)
     if ports.model_store.has_version(version):
@@ -82,9 +86,8 @@ def _load_bars(ports: Ports, training: TrainingParams, now: datetime) -> dict[st
     params = ports.params
     step_ms = timeframe_ms(params.decision_timeframe)
     end_ms = to_ms(now) - step_ms + 1
-    wanted = tuple(dict.fromkeys((*ports.symbols, params.leader_symbol)))
     start_ms = to_ms(now - timedelta(days=training.history_days))
-    bars = ports.market_store.read_bars(wanted, params.decision_timeframe, start_ms, end_ms)
+    bars = ports.market_store.read_bars(market_symbols(ports), params.decision_timeframe, start_ms, end_ms)
     if len(bars[params.leader_symbol]) == 0:
         raise MissingData(f"{params.leader_symbol}, the market leader, has no 15m bars: load its history first")
     least = max(longest_warmup_bars(), regime_warmup_bars(params)) + params.horizon_bars

@@ -31,7 +31,8 @@ _OUTCOMES: Final = """
     WHERE account = %(account)s AND bar > %(since)s AND bar <= %(now)s GROUP BY outcome ORDER BY outcome"""
 _LATCH: Final = "SELECT mode, reason FROM latches WHERE account = %(account)s AND mode <> 'active'"
 _ALARMS: Final = """
-    SELECT title FROM alerts WHERE severity <> 'info' AND last_seen_at > clock_timestamp() - interval '1 day'
+    SELECT title FROM alerts
+    WHERE account = %(account)s AND severity <> 'info' AND last_seen_at > clock_timestamp() - interval '1 day'
     ORDER BY (severity = 'critical') DESC, last_seen_at DESC LIMIT 5"""
 
 
@@ -50,7 +51,7 @@ def daily_summary(wiring: Wiring, now: datetime) -> tuple[str, str]:
     lines.append(f"Decisions: {outcomes or 'none'}")
     for latch in rows(_LATCH, values):
         lines.append(f"Trading is {latch['mode'].replace('_', ' ')}: {latch['reason']}")
-    alarms = [row["title"] for row in rows(_ALARMS)]
+    alarms = [row["title"] for row in rows(_ALARMS, values)]
     lines.append(f"Alarms: {'; '.join(alarms) or 'none'}")
     if wiring.settings.is_paper_exchange:
         lines.append("Paper money.")
