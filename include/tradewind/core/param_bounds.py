@@ -61,8 +61,8 @@ def params_of(values: Mapping[str, object], leader_symbol: str) -> StrategyParam
     params = StrategyParams(leader_symbol=leader)
     for name, value in given.items():
         table, dot, field = name.partition(".")
-        changed = replace(getattr(params, table), **{field: value}) if dot else value
-        params = replace(params, **{table: changed})
+        changed: dict[str, Any] = {table: replace(getattr(params, table), **{field: value}) if dot else value}
+        params = replace(params, **changed)
     for low, high in ORDERED:
         if value_of(params, low) > value_of(params, high):
             name, other = (high, low) if high in given and low not in given else (low, high)
@@ -80,7 +80,7 @@ def bounds() -> dict[str, tuple[type, str]]:
 
 def _bounds_of(kind: type, prefix: str) -> Iterator[tuple[str, tuple[type, str]]]:
     hints = get_type_hints(kind, include_extras=True)
-    for field in fields(kind):  # type: ignore[arg-type]  # only called with dataclasses
+    for field in fields(kind):
         hint = hints[field.name]
         if hint is Geometry:
             yield from _bounds_of(Geometry, f"{field.name}.")
