@@ -253,15 +253,17 @@ BEGIN
         END LOOP;
         REVOKE INSERT, UPDATE, DELETE ON schema_migrations, deployment, latch_history, latches, latch_changes_in_force,
             accepted_differences, equity_links FROM tradewind_writer;
-        REVOKE UPDATE ON equity FROM tradewind_writer;
         REVOKE ALL ON control_key FROM tradewind_writer;
         REVOKE ALL ON SEQUENCE latch_history_sequence_seq FROM tradewind_writer;
         -- What was done stays written, and nobody gives it another time.
         REVOKE INSERT, UPDATE, DELETE ON audit FROM tradewind_writer;
         GRANT INSERT (actor, action, outcome, detail, request_id, source) ON audit TO tradewind_writer;
-        REVOKE UPDATE, DELETE ON candles, order_events, position_events, fills, payments, baselines
-            FROM tradewind_writer;
-        REVOKE DELETE ON orders, positions, unprotected_spans, flattenings, heartbeats, equity FROM tradewind_writer;
+        REVOKE UPDATE, DELETE ON candles, order_events, position_events, fills, payments, baselines, equity,
+            write_offs FROM tradewind_writer;
+        -- What a fee in a third asset was worth is told after it was paid.
+        GRANT UPDATE (fee_quote) ON fills TO tradewind_writer;
+        GRANT UPDATE (amount_quote) ON payments TO tradewind_writer;
+        REVOKE DELETE ON orders, positions, unprotected_spans, flattenings, heartbeats FROM tradewind_writer;
         GRANT EXECUTE ON FUNCTION tighten_latch, signed_request, open_latch_as_requested, remove_expired_marks,
             remove_replaced_marks, close_equity_link, renew_statistics TO tradewind_writer;
     END IF;
