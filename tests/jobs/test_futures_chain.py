@@ -20,7 +20,7 @@ from tradewind.jobs.accepting import accept_difference, adopt_purchase
 from tradewind.jobs.equity import cash_flow_quote, ensure_baseline
 from tradewind.jobs.payments import mark_beginning
 from tradewind.jobs.positions import manage_positions
-from tradewind.jobs.safety import flatten
+from tradewind.jobs.safety import flatten, watch_risk_once
 from tradewind.jobs.trading import filter_signals, place_brackets, predict_signals, size_positions
 
 SIDES = [Side.LONG, Side.SHORT]
@@ -52,6 +52,32 @@ def enter(rig: FuturesRig, side: Side, **options: Any) -> str:
     result = place_brackets(rig, intent.intent_id)
     assert result["outcome"] == "filled", result
     return intent.intent_id
+
+
+@pytest.mark.parametrize("line", ["insert_fills", "save_position"])
+def test_the_watch_protects_an_entry_whose_task_died_before_its_figures(
+    make_futures_rig: Callable[..., FuturesRig], monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """The entry's row says filled, the position knows of nothing yet: no order is undecided, and nothing protects."""
+    rig = make_futures_rig()
+    rig.make_ready()
+    intent = rig.decide_side(Side.SHORT)
+
+    class Killed(Exception):
+        """Stands for the process's end."""
+
+    def die(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    dying = make_futures_rig(account=rig.paper_account)
+    monkeypatch.setattr(dying.trading_store, line, die)
+    with pytest.raises(Killed):
+        place_brackets(dying, intent.intent_id)
+    assert rig.position_quantity() < 0
+    assert rig.waiting() == []
+    watch_risk_once(rig)
+    stops = [order for order in rig.waiting() if order["orderType"] == "STOP_MARKET"]
+    assert sum(Decimal(stop["quantity"]) for stop in stops) == -rig.position_quantity()
 
 
 def move(rig: FuturesRig, side: Side, frac: float) -> None:
