@@ -429,8 +429,27 @@ class UnprotectedSpan:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteOff:
+    """A holding that a person gave up. `quantity` is negative for a short, `cost_quote` what it was entered for,
+    `settled_quote` what the exchange paid for it; `at` is wall time."""
+
+    position_id: str
+    account: str
+    symbol: str
+    quantity: Decimal
+    cost_quote: Decimal
+    settled_quote: Decimal
+    reason: str
+    actor: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerTotal:
-    """All fills and payments of one symbol, summed exactly: base held net of base fees, quote moved net of its fees."""
+    """All fills and payments of one symbol, summed exactly: base held net of base fees, quote moved net of its fees.
+
+    What was written off is not held any more, and what the exchange paid for it is part of the quote moved.
+    """
 
     symbol: str
     base_quantity: Decimal
@@ -567,13 +586,25 @@ class TradingStore(Protocol):
 
     def keep_prices(self, prices: Collection[KnownPrice]) -> None: ...
 
+    # what was given up
+    def write_off(self, position: Position, given_up: WriteOff, ended: Sequence[str], *, source: str) -> WriteOff:
+        """Close the position, keep the write-off, end these orders and audit it, in one transaction and once.
+
+        Returns the write-off that is kept. Needs the position's lock.
+        """
+        ...
+
+    def write_offs(self) -> list[WriteOff]:
+        """Every holding that was given up, oldest first."""
+        ...
+
     # reconciliation
     def take_baseline(self, holdings: Mapping[str, Decimal], at: datetime) -> dict[str, Decimal]:
         """Keep what the account held before us, once; returns what is kept."""
         ...
 
     def baseline(self) -> dict[str, Decimal] | None:
-        """What the account holds that is not ours: what it held before us and what a person explained since."""
+        """What the account holds that is not ours: what it held before us, what a person explained or gave up since."""
         ...
 
     def accept_difference(

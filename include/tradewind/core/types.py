@@ -412,6 +412,20 @@ class PositionStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Minimums:
+    """The least that the exchange took of a market when a position was opened there: what grows later makes no dust."""
+
+    step_size: Decimal
+    min_quantity: Decimal
+    min_notional_quote: Decimal
+
+    @classmethod
+    def of(cls, instrument: Instrument) -> Minimums:
+        """Those of today's rules."""
+        return cls(instrument.step_size, instrument.min_quantity, instrument.min_notional_quote)
+
+
+@dataclass(frozen=True, slots=True)
 class Position:
     """One entry's whole life in the ledger; quantities come from fills alone."""
 
@@ -437,6 +451,7 @@ class Position:
     realised_quote: Decimal  # proceeds minus cost of what was closed, fees included
     fees_quote: Decimal
     exit_reason: str = ""
+    minimums: Minimums | None = None  # None: none were kept, and today's are the only ones
 
 
 @dataclass(frozen=True, slots=True)
