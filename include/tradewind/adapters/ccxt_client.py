@@ -46,7 +46,7 @@ class CcxtClient:
 
     def __init__(self, config: ClientConfig, redis: Redis | None = None) -> None:
         self.config = config
-        self._redis = redis
+        self.redis = redis
         self._state = CallState()
         self._markets_lock = threading.Lock()
         self._markets_at_s = -1e9  # when the exchange told them, on the monotonic clock
@@ -63,7 +63,7 @@ class CcxtClient:
         limiter = None
         if self.config.weight_per_minute > 0:
             limiter = RateLimiter(
-                self._redis, self.config.limit_key, self.config.weight_per_minute, burst_s=self.config.burst_s
+                self.redis, self.config.limit_key, self.config.weight_per_minute, burst_s=self.config.burst_s
             )
         return build_exchange(self.config, limiter, self._state)
 
@@ -245,10 +245,10 @@ class CcxtClient:
 
     def _take_cached(self, symbols: Sequence[str]) -> bool:
         """Adopt what another process was told, where that speaks of these symbols and is newer than our own."""
-        if self._redis is None or self._rules_doubted:
+        if self.redis is None or self._rules_doubted:
             return False
         try:
-            packed = self._redis.get(self._markets_key)
+            packed = self.redis.get(self._markets_key)
         except RedisError as error:
             _log.info("The cache is away (%s): markets are loaded from the exchange", type(error).__name__)
             return False
@@ -266,7 +266,7 @@ class CcxtClient:
         return is_of_use and bool(listed)
 
     def _cache_markets(self) -> None:
-        if self._redis is None:
+        if self.redis is None:
             return
         covered = sorted({*(self.config.symbols or self.exchange.markets), *self._asked_for})
         told = {
@@ -276,7 +276,7 @@ class CcxtClient:
             "markets": {name: self.exchange.markets[name] for name in covered if name in self.exchange.markets},
         }
         try:
-            self._redis.set(self._markets_key, zlib.compress(json.dumps(told).encode(), 1), ex=int(_MARKETS_TTL_S))
+            self.redis.set(self._markets_key, zlib.compress(json.dumps(told).encode(), 1), ex=int(_MARKETS_TTL_S))
         except RedisError as error:
             _log.info("The cache is away (%s): each process loads markets itself", type(error).__name__)
 

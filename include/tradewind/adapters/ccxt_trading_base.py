@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from tradewind.adapters.ccxt_client import CcxtClient
 from tradewind.adapters.ccxt_exchange import CcxtMarketData
+from tradewind.adapters.ccxt_fees import AccountFees
 from tradewind.adapters.ccxt_key_rights import key_rights
 from tradewind.core.ports import KeyRights
 from tradewind.core.timeframes import to_ms
@@ -30,6 +32,7 @@ class CcxtTradingBase(ABC, Generic[Client]):
         self._client = client
         self._account = account
         self._prices = CcxtMarketData(client)
+        self._fees = AccountFees(client)
         self._client_ids: dict[tuple[str, str], str] = {}  # (symbol, exchange order id) -> client order id
 
     @property
@@ -45,8 +48,13 @@ class CcxtTradingBase(ABC, Generic[Client]):
         return self._client.signed_at(to_ms(moment))
 
     def instruments(self, symbols: Sequence[str]) -> dict[str, Instrument]:
-        """The rules of each market that the exchange lists."""
-        return self._client.instruments(symbols)
+        """The rules of each market that the exchange lists, with the fees of the account where it tells them."""
+        found = self._client.instruments(symbols)
+        for symbol, rates in self._fees.of(list(found)).items():
+            found[symbol] = replace(
+                found[symbol], maker_fee_frac=rates.maker_frac, taker_fee_frac=rates.taker_frac, fees_are_own=True
+            )
+        return found
 
     # -------------------------------------------------------------------------------------------------------- markets
     def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]:

@@ -118,6 +118,7 @@ class Instrument:
     target_rests: bool = True
     # The most that one market order takes, which a stop becomes when it fires. 0 stands for `max_quantity`.
     max_market_quantity: Decimal = Decimal(0)
+    fees_are_own: bool = False  # the account's rates, as the exchange told them; else what it publishes for everybody
 
     def __post_init__(self) -> None:
         if not 0 < self.max_market_quantity <= self.max_quantity:
