@@ -20,10 +20,10 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from tradewind.core.types import Instrument
-from tradewind.errors import RetryError, UnknownSymbol
+from tradewind.errors import ExchangeUnreachable, OutcomeUnknown, RetryError, UnknownSymbol
 from tradewind.settings import Settings
 
-from .ccxt_errors import CallRecord, is_rule_refusal, read_error, send_error
+from .ccxt_errors import UNREADABLE, CallRecord, is_rule_refusal, read_error, send_error
 from .ccxt_factory import CallState, ClientConfig, build_exchange
 from .ccxt_instruments import instrument_from_market
 from .rate_limit import RateLimiter
@@ -86,6 +86,8 @@ class CcxtClient:
             except ccxt.BaseError as error:
                 self._clock_is_stale |= isinstance(error, ccxt.InvalidNonce)
                 raise read_error(error, record, what) from None
+            except UNREADABLE as error:
+                raise ExchangeUnreachable(f"{what}: the answer cannot be read ({type(error).__name__})") from error
 
     def send(self, method: str, params: Mapping[str, Any], *, client_order_id: str) -> Any:
         """Call one of ccxt's implicit methods that change something, once.
@@ -107,6 +109,10 @@ class CcxtClient:
                 self._clock_is_stale |= isinstance(error, ccxt.InvalidNonce)
                 self._rules_doubted |= is_rule_refusal(record.code)
                 raise send_error(error, record, what, client_order_id) from None
+            except UNREADABLE as error:
+                raise OutcomeUnknown(
+                    f"{what}: the answer cannot be read ({type(error).__name__})", client_order_id
+                ) from error
             finally:
                 self._state.signed_at_ms = None
 
@@ -167,6 +173,13 @@ class CcxtClient:
         if symbol not in found:
             raise UnknownSymbol(f"{self.config.exchange_id} does not list {symbol}: correct TRADEWIND_SYMBOLS")
         return found[symbol]
+
+    def asset(self, name: Any, *, free_of_charge: str = "") -> str:
+        """Our name for one of the exchange's assets, as symbols have it: okx's AE is AET there.
+
+        Where a commission of nothing names no asset it is told in `free_of_charge`.
+        """
+        return str(self.exchange.safe_currency_code(str(name))) if name else free_of_charge
 
     def listed(self, symbols: Sequence[str]) -> dict[str, str]:
         """Those of our symbols that the exchange lists, by its own name of each."""

@@ -110,7 +110,7 @@ class Instrument:
     maker_fee_frac: Decimal
     taker_fee_frac: Decimal
     bracket: BracketSupport
-    active: bool = True
+    active: bool = True  # entries may be sent: it trades, and for longer than a position is held
     listed_at: datetime | None = None
     delisted_at: datetime | None = None
     margin: MarginRules | None = None  # None on spot: only what is paid for in full can be held, and never short
