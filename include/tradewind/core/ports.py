@@ -363,7 +363,10 @@ class TradingExchange(Protocol):
         ...
 
     def instruments(self, symbols: Sequence[str]) -> dict[str, Instrument]:
-        """The rules of each of these that the exchange lists; an unlisted one is absent."""
+        """The rules of each of these that the exchange lists; an unlisted one is absent.
+
+        Fees are the account's own where the exchange tells them (`fees_are_own`).
+        """
         ...
 
     def market_status(self, symbol: str) -> MarketStatus:
