@@ -9,4 +9,4 @@ from tradewind.adapters.write_off_store import WriteOffStore
 
 
 class PgTradingStore(DecisionStore, WriteOffStore, EquityStore, PriceStore):
-    """All rows of one account and strategy: decisions, orders, fills, payments, positions, write-offs, latch, equity."""
+    """All rows of one account and strategy: decisions, orders, fills, payments, positions, write-offs, latch, money."""
