@@ -1,14 +1,15 @@
 """Open the latch, because somebody asked for it on the status page.
 
 The page's Resume button, or `POST /api/resume`, writes an audit row with a number and starts this run with it. The run
-acts on that row alone, once and within ten minutes: started by hand, without the control token, it opens nothing. It
-tends every position, compares exchange and ledger, and refuses with every reason unless they agree and, after a
-breaker, the account is flat. From then on the day's losses and the peak count anew. `./tradewind resume` does the same
-without Airflow.
+acts on that row alone, within ten minutes, and only if the row bears the control token's signature: neither a run that
+was started by hand nor a row that another process made opens anything. It opens the latch that was there when it was
+asked for, and no later one. It tends every position, compares exchange and ledger, and refuses with every reason unless
+they agree and, after a breaker, the account is flat. From then on the day's losses and the peak count anew.
+`./tradewind resume` does the same without Airflow.
 
 ## What the buttons do
 
-- **Clear** does nothing: its request was taken by the first run.
+- **Clear** looks again, if it was refused and was asked for less than ten minutes ago; otherwise it does nothing.
 - **Mark success** opens nothing, and says the wrong thing about what happened. Look at the audit instead.
 - **Retry** never happens: what was refused must be looked at by a person, who asks again.
 - **Backfill** is refused: this DAG has no schedule.

@@ -14,17 +14,18 @@ from typing import Any
 
 import structlog
 from apiflask import APIBlueprint
-from flask import Response, g, url_for
+from flask import Response, g, request, url_for
 
+from tradewind.adapters.control_requests import sign
 from tradewind.core.types import TradingMode
 from tradewind.errors import TradewindError
 
 from . import schemas
-from .audit import record
+from .audit import record, source
 from .job_rows import job_for, remember, start
 from .problems import ExactJson
 from .read import tagged
-from .security import may_control
+from .security import CONTROL_HEADER, may_control
 from .services import services
 
 blueprint = APIBlueprint("control", __name__, url_prefix="/api", tag="Control")
@@ -106,12 +107,17 @@ def halt(json_data: dict[str, Any]) -> Response:
     responses=_PROBLEMS,
 )
 def resume(json_data: dict[str, Any], headers: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    made = services()
     key = headers["idempotency_key"] or secrets.token_hex(12)
-    request = job_for("resume_trading", key).job_id
-    if services().database.row(_ASKED, (request,)) is None:
-        # The run acts on this row alone: starting it by hand, without the control token, opens nothing.
-        record(services(), g.actor, "resume", "requested", {"request": request}, must=True)
-    return _start("resume_trading", {"request": request}, key)
+    number = job_for("resume_trading", key).job_id
+    if made.database.row(_ASKED, (number,)) is None:
+        # The run acts on this row alone, and on it only as the token that came with this call has signed it: neither
+        # starting the run by hand nor making such a row without the token opens anything.
+        seen = made.database.row(_SEEN, (made.account,)) or {}
+        named: dict[str, str] = {"request": number, "account": made.account}
+        signed = sign(request.headers[CONTROL_HEADER], action="resume", actor=g.actor, source=source(), **named, **seen)
+        record(made, g.actor, "resume", "requested", {**named, **signed}, must=True)
+    return _start("resume_trading", {"request": number}, key)
 
 
 @blueprint.post("/flatten")
@@ -139,6 +145,9 @@ def flatten(json_data: dict[str, Any], headers: dict[str, Any]) -> tuple[dict[st
 
 
 _ASKED = "SELECT 1 FROM audit WHERE action = 'resume' AND outcome = 'requested' AND detail ->> 'request' = %s"
+_SEEN = """
+    SELECT coalesce((SELECT sequence FROM latches WHERE account = %s), 0) AS latch_sequence,
+           extract(epoch FROM clock_timestamp())::bigint AS at"""
 _TIGHTEN = "SELECT mode, reason, since, sequence FROM tighten_latch(%s, %s, %s, %s, now())"
 
 

@@ -45,6 +45,7 @@ STACK_ONLY = frozenset(
         "writer_database_password",
         "api_read_token",
         "api_control_token",
+        "api_control_token_digest",
         "api_session_key",
     }
 )
@@ -160,6 +161,9 @@ class Settings(BaseSettings):
     airflow_url: str = Field("", pattern=r"^(|https?://.+)$", examples=["http://127.0.0.1:8080"])
     airflow_username: str = Field("admin", min_length=1, examples=["admin"])
     airflow_password: SecretStr = Field(NO_SECRET, examples=["<made by ./tradewind secrets init>"])
+
+    # SHA-256 of the control token, in hex: all that the status app needs of it. Derived where the token is given.
+    api_control_token_digest: SecretStr = NO_SECRET
 
     # Generated once by `stack.secrets`.
     postgres_password: SecretStr = NO_SECRET
@@ -320,6 +324,8 @@ class Settings(BaseSettings):
             "paper_database_url": self._sibling_database("tradewind_paper", self.paper_database_password),
             "airflow_database_url": self._sibling_database("airflow", self.airflow_database_password),
         }
+        if token := self.api_control_token.get_secret_value():
+            derived["api_control_token_digest"] = SecretStr(hashlib.sha256(token.encode()).hexdigest())
         if self.is_paper_exchange:
             derived |= {"exchange_api_key": self.paper_api_key, "exchange_api_secret": self.paper_api_secret}
         for name, value in derived.items():
@@ -359,7 +365,8 @@ class Settings(BaseSettings):
             problem = f"{self.exchange} signs with the passphrase that was chosen for the key"
             raise BadSetting("TRADEWIND_EXCHANGE_API_PASSPHRASE", problem, _example("exchange_api_passphrase"))
         keys, tokens = ("exchange_api_key", "exchange_api_secret"), ("api_read_token", "api_control_token")
-        needed = {"all": keys + tokens, "trading": keys, "status": tokens, "other": ()}
+        digested = ("api_read_token", "api_control_token_digest")
+        needed = {"all": keys + tokens, "trading": keys, "status": digested, "other": ()}
         for name in needed[self.part]:
             value = getattr(self, name).get_secret_value()
             if len(value) < _SHORTEST_LIVE_SECRET or any(word in value.lower() for word in _PLACEHOLDERS):

@@ -22,8 +22,9 @@ from tradewind.core.transfers import Reading
 
 NAMES = [migration.name for migration in read_migrations()]
 ROWS = 20
-# Reports are made anew by the next night's run, so 0011 replaced their table.
-REPLACED = {"0011_research": {"parity_reports"}}
+# Reports are made anew by the next night's run, so 0011 replaced their table. The latch is its history since 0018: see
+# `test_the_latch_lies_as_it_lay`.
+REPLACED = {"0011_research": {"parity_reports"}, "0018_latch": {"latches"}}
 # What a row gets in a table that a week of trading leaves empty; a check's first allowed word comes before it.
 SAMPLES = {
     "text": "x", "numeric": 1, "integer": 1, "bigint": 1, "double precision": 0.5, "boolean": True, "jsonb": {},
@@ -103,7 +104,7 @@ def test_rows_survive_from(left_by: str, week: str, empty_postgres_url: str, tmp
     assert migrate(empty_postgres_url) == later
     after = contents(empty_postgres_url)
     replaced = set().union(*(REPLACED.get(name, set()) for name in later))
-    assert before.keys() <= after.keys()
+    assert before.keys() - replaced <= after.keys()
     for table in before.keys() - replaced:
         old = before[table]
         known = old[0].keys() if old else ()
@@ -139,6 +140,55 @@ def test_the_upgraded_schema_is_the_fresh_one(week: str, empty_postgres_url: str
         shutil.copy(SQL_DIR / f"{name}.sql", tmp_path)
         assert migrate(empty_postgres_url, directory=tmp_path) == [name]
     assert shape(empty_postgres_url) == shape(week)
+
+
+# Per account: how the latch lay, its history, and how it must lie: mode, reason, sequence.
+LATCHES = {
+    "never": (None, (), None),
+    "halted": (("halted", "loss", 2), ((1, "reduce_only", "lunch"), (2, "halted", "loss")), ("halted", "loss", 2)),
+    "opened": (("active", "looked", 2), ((1, "halted", "loss"), (2, "active", "looked")), ("active", "looked", 2)),
+    "again": (
+        ("reduce_only", "lunch", 3),
+        ((1, "halted", "loss"), (2, "active", "looked"), (3, "reduce_only", "lunch")),
+        ("reduce_only", "lunch", 3),
+    ),
+    "without history": (("halted", "loss", 7), (), ("halted", "loss", 7)),
+    "touched": (("active", "", 0), ((1, "halted", "loss"),), ("halted", "loss", 1)),
+    "opened without a trace": (("active", "loss", 1), ((1, "halted", "loss"),), ("halted", "loss", 1)),
+    "number taken in advance": (
+        ("halted", "loss", 1), ((1, "halted", "loss"), (2, "active", "x")), ("halted", "loss", 3),
+    ),
+    "no mode": (("halted", "loss", 1), ((1, "shut", "loss"),), ("halted", "loss", 1)),
+}  # fmt: skip
+
+
+def test_the_latch_lies_as_it_lay(empty_postgres_url: str, tmp_path: Path) -> None:
+    """With its reason, its number and its history; where those differed, the tighter holds."""
+    for name in NAMES[: NAMES.index("0018_latch")]:
+        shutil.copy(SQL_DIR / f"{name}.sql", tmp_path)
+    migrate(empty_postgres_url, directory=tmp_path)
+    with psycopg.connect(empty_postgres_url) as connection:
+        for account, (latch, history, _) in LATCHES.items():
+            if latch:
+                connection.execute("INSERT INTO latches VALUES (%s, %s, %s, '2026-01-05', %s)", (account, *latch))
+            for number, mode, reason in history:
+                insert = "INSERT INTO latch_history VALUES (%s, %s, %s, %s, 'kim', '2026-01-05')"
+                connection.execute(insert, (account, number, mode, reason))
+    migrate(empty_postgres_url)
+    with psycopg.connect(empty_postgres_url, autocommit=True) as connection:
+        lies = connection.execute("SELECT account, mode, reason, sequence FROM latches").fetchall()
+        assert {row[0]: row[1:] for row in lies} == {name: wanted for name, (*_, wanted) in LATCHES.items() if wanted}
+        for account, (_, history, wanted) in LATCHES.items():
+            kept = connection.execute(
+                "SELECT sequence, reason FROM latch_history WHERE account = %s AND actor = 'kim' ORDER BY 1", (account,)
+            )
+            assert kept.fetchall() == [(number, reason) for number, _, reason in history]
+            tightened = connection.execute(
+                "SELECT mode, sequence FROM tighten_latch(%s, 'halted', 'again', 'watch', now())", (account,)
+            ).fetchone()
+            assert tightened is not None
+            assert tightened[0] == "halted"
+            assert tightened[1] == wanted[2] if wanted and wanted[0] == "halted" else tightened[1] > 7
 
 
 def shape(url: str) -> list[tuple[Any, ...]]:

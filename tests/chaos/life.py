@@ -27,8 +27,10 @@ from tradewind.jobs.safety import carry_on_flatten, trip_circuit_breaker, watch_
 from tradewind.jobs.trading import place_brackets
 
 PHASES = ("entry", "stop replacement", "flatten")
-# How long a watch's look takes on a machine with nothing else to do; on a slower one the bound is longer by as much.
-_LOOK_S = 0.25
+# How long one question takes on a machine with nothing else to do; on a slower one the bound is longer by as much.
+_QUESTION_S = 0.05
+# More than the watch's pause: what hangs for longer than a moment has hung by then.
+_BETWEEN_LOOKS_MS = 4_000
 _BREACH_FRAC = -0.25  # of a position of a fifth of the money: some 4 % of it, where the stop did not sell before
 _ZERO = Decimal(0)
 
@@ -45,7 +47,7 @@ class Judgement:
     unequal: list[str] = field(default_factory=list)
     undecided: list[str] = field(default_factory=list)
     expired: list[str] = field(default_factory=list)
-    unlatched: list[str] = field(default_factory=list)
+    latch: list[str] = field(default_factory=list)
     drifted: list[str] = field(default_factory=list)
     blind: list[str] = field(default_factory=list)
     naked_s: float = 0.0
@@ -72,9 +74,11 @@ class Life:
         self.intent: Intent = self.market.decide(self.rig)
         self.found = Judgement()
         self._closed_s = 0.0  # how long the symbol could not be traded
-        self._look_s = _LOOK_S
-        self._protected: tuple[Decimal, Decimal] | None = None  # (guarded, held) when the symbol closed
+        self._question_s = _QUESTION_S
+        self._protected: Decimal | None = None  # what stops rested for when the symbol closed
         self._money_moved = False
+        self._healed_s = 0.0  # how long the watch's looks took to cover what was bare
+        self.history: list[str] = []  # what happened to it, in words
 
     @property
     def id(self) -> str:
@@ -83,6 +87,11 @@ class Life:
     def is_open(self) -> bool:
         position = self.rig.trading_store.position(self.id)
         return position is not None and position.status is PositionStatus.OPEN
+
+    @property
+    def words(self) -> str:
+        where = f"{self.rig.account} on {type(self.market).__name__}, {self.market.side.value}"
+        return f"{where}: {', then '.join(self.history)}"
 
     def close(self) -> None:
         self.arena.exchange.admin.calm()
@@ -118,8 +127,9 @@ class Life:
         """A fault in the phase, healed and judged; None when the job was over before its step."""
         self.found = Judgement()
         self._protected = None
+        self.history.append(f"{fault.words} during {phase}")
         self.prepare(phase)
-        struck = fault.strike(self.arena, self.build, self.job(phase), lambda: self._begun(fault.trouble))
+        struck = fault.strike(self.arena, self.build, self.job(phase), lambda asked: self._begun(fault.trouble, asked))
         if fault.kind in ABSURD:
             self._live_on(phase)
             self.rig.admin.clear_faults()
@@ -135,15 +145,15 @@ class Life:
         The loss is a share of the money that is there now, whatever was paid in or out before.
         """
         self.found = Judgement()
+        self.history.append("breach")
         admin, sign = self.arena.exchange.admin, self.market.sign
         admin.shock(sign * _BREACH_FRAC, self.stage.symbol)
         lost_frac = -self._result_quote() / self._money_quote()
         for _ in range(2):
             self._look()
         halted = self.rig.trading_store.latch().mode is TradingMode.HALTED
-        limit = Decimal(str(self.rig.params.max_daily_loss_frac))
-        if halted != (lost_frac >= limit) and abs(lost_frac - limit) > Decimal("0.002"):
-            self.found.unlatched.append(f"{lost_frac:.2%} lost and the latch is {'' if halted else 'not '}closed")
+        if halted != (lost_frac >= self._loss_limit) and abs(lost_frac - self._loss_limit) > Decimal("0.002"):
+            self.found.latch.append(f"{lost_frac:.2%} lost and the latch is {'' if halted else 'not '}closed")
         quietly(trip_circuit_breaker, self.rig)
         self._heal("flatten")
         self._judge("flatten")
@@ -162,27 +172,30 @@ class Life:
             store.save_position(replace(position, stop_price=moved), "stop_moved", self.rig.clock.now())
 
     # ------------------------------------------------------------------------------------------------ while it lasts
-    def _begun(self, trouble: Trouble | None) -> None:
+    def _begun(self, trouble: Trouble | None, had_asked: bool) -> None:
+        """Between the question whether a market trades and a cancellation it may close: of one list, no more."""
         assert trouble is not None
         self._money_moved |= trouble.moves_money
         if trouble.closes and not trouble.ends_orders:
-            self._protected = self.market.guarded(self._truth), self.market.held(self._truth)
+            stops = self.market.stops(self._truth)
+            surprised = max(stops, default=_ZERO) if had_asked else _ZERO
+            self._protected = sum(stops, _ZERO) - surprised
 
     def _endure(self, phase: str, trouble: Trouble) -> None:
         """The watch and the minutes go on while the trouble lasts; then it is lifted."""
         began = time.monotonic()
         self._live_on(phase)
         if self._protected is not None:
-            guarded, held = self._protected
-            left = self.market.held(self._truth)
-            self.found.shrunk += invariants.shrunk(guarded, self.market.guarded(self._truth), held, left)
-        self.found.forgotten += invariants.forgotten(self.rig, self.rig.account)
+            now, held = self.market.guarded(self._truth), self.market.held(self._truth)
+            self.found.shrunk += invariants.shrunk(self._protected, now, held)
+        self.found.forgotten += invariants.forgotten(self.rig, self.rig.account, self._rules_of)
         trouble.stop(self.arena.exchange.admin)
         if trouble.closes:
             self._closed_s += time.monotonic() - began
 
     def _live_on(self, phase: str) -> None:
         for _ in range(2):
+            self.arena.exchange.admin.step_ms(_BETWEEN_LOOKS_MS)
             self._look()
             self._run(manage_positions)
         if phase == "entry":
@@ -192,12 +205,10 @@ class Life:
 
     def _look(self) -> None:
         """One look of the watch, which nothing that happens to one symbol may keep from reading."""
-        began = time.monotonic()
         try:
             watch_risk_once(self.rig)
         except Exception as error:  # noqa: BLE001 - whatever it is, the watch saw nothing
             self.found.blind.append(f"the watch: {type(error).__name__}: {error}")
-        self._look_s = max(self._look_s, time.monotonic() - began)
 
     def _run(self, job: Callable[[Rig], Any]) -> None:
         """A task's failure is repeated by the next one; one that no program expected is a defect."""
@@ -212,11 +223,11 @@ class Life:
     def _heal(self, phase: str) -> None:
         """What the watch's next looks, the next minutes, a person pressing Clear and one explaining transfers do."""
         rig = self.rig
-        began = time.monotonic()
+        began, self._healed_s = time.monotonic(), 0.0
         while self._bare() and time.monotonic() - began < 2 * self._bound_s:
+            self._healed_s = time.monotonic() - began
             quietly(watch_risk_once, rig)
             time.sleep(0.1)
-        self.found.naked_s = time.monotonic() - began if time.monotonic() - began > 2 * self._look_s else 0.0
         if phase == "entry":
             if self._rng.random() < 0.3:
                 rig.admin.step_ms(200_000)  # past the intent's expiry
@@ -248,8 +259,11 @@ class Life:
 
     @property
     def _bound_s(self) -> float:
-        """How long anything may be bare: the bound, on a machine as slow as this one is now."""
-        return NAKED_BOUND_S * max(1.0, self._look_s / _LOOK_S)
+        """How long anything may be bare: the bound, on a machine as slow as this one was since the trade began."""
+        began = time.monotonic()
+        self._truth.exchange.balances()
+        self._question_s = max(self._question_s, time.monotonic() - began)
+        return NAKED_BOUND_S * self._question_s / _QUESTION_S
 
     def _bare(self) -> Decimal:
         """What is held without a stop, by the exchange's word and its rules of this moment."""
@@ -257,7 +271,12 @@ class Life:
         return invariants.bare(held, guarded, self.intent.stop_price, self._instrument())
 
     def _instrument(self) -> Instrument:
-        return self.arena.instrument(self._truth, self.market)
+        rules = self._rules_of(self.market.symbol)
+        assert rules is not None
+        return rules
+
+    def _rules_of(self, symbol: str) -> Instrument | None:
+        return self.arena.rules_of(self._truth, self.market, symbol)
 
     # -------------------------------------------------------------------------------------------------------- judging
     def _judge(self, phase: str) -> None:
@@ -266,6 +285,14 @@ class Life:
         self._judge_ledger()
         if phase == "flatten":
             self._judge_flat()
+        elif self.rig.trading_store.latch().mode is TradingMode.HALTED:
+            lost_frac = -self._result_quote() / self._money_quote()
+            if lost_frac < self._loss_limit:
+                self.found.latch.append(f"halted although {lost_frac:.2%} is lost")
+
+    @property
+    def _loss_limit(self) -> Decimal:
+        return Decimal(str(self.rig.params.max_daily_loss_frac))
 
     def _judge_orders(self) -> None:
         found, everything = self.found, self.market.placed(self._truth)
@@ -285,8 +312,11 @@ class Life:
         if (bare := self._bare()) and self.rig.exchange.market_status(self.market.symbol) is MarketStatus.TRADING:
             found.naked.append(f"{bare} held without a stop after healing")
         measured = [span.seconds - self._closed_s for span in spans if span.seconds is not None]
-        found.naked_s = max([found.naked_s, *measured])
-        found.naked += invariants.bare_too_long(spans, self._bound_s, self._closed_s)
+        found.naked_s = max([self._healed_s, *measured])
+        bound_s = self._bound_s
+        found.naked += invariants.bare_too_long(spans, bound_s, self._closed_s)
+        if self._healed_s > bound_s:
+            found.naked.append(f"the watch left it bare for {self._healed_s:.1f} s")
 
     def _judge_ledger(self) -> None:
         found, rig = self.found, self.rig
@@ -298,13 +328,15 @@ class Life:
         ]
         found.lost_fills += invariants.lost_fills({row["trade_id"] for row in rows}, fills)
         found.unequal += invariants.unequal(rig, self._truth.holds)
-        found.forgotten += invariants.forgotten(rig, rig.account)
+        found.forgotten += invariants.forgotten(rig, rig.account, self._rules_of)
         position, resting = rig.trading_store.position(self.id), self.market.resting(self._truth)
         if (position is None or position.status in invariants.OVER) and resting:
             found.unequal.append(f"{len(resting)} orders rest for a position that is over")
         if not found.unequal:
             third = sum(self._third_fees_quote().values(), _ZERO)
             tolerance = Decimal("0.02") + third / 50
+            if position is None or position.status in invariants.OVER:  # dust may count or not
+                tolerance += abs(self.market.held(self._truth)) * self._mark()
             found.drifted += invariants.drifted(rig, self.started_quote, self._result_quote(), tolerance)
 
     def _result_quote(self) -> Decimal:
@@ -330,7 +362,7 @@ class Life:
         found, store = self.found, self.rig.trading_store
         opened = any(row["mode"] == "active" for row in store.latch_history())
         if store.latch().mode is not TradingMode.HALTED or opened:
-            found.unlatched.append("the latch opened by itself")
+            found.latch.append("the latch opened by itself")
         if store.live_positions():
             found.unequal.append("not flat")
         position = store.position(self.id)

@@ -105,13 +105,13 @@ class Drawing:
                 if phase != "entry" and not life.is_open():
                     break
                 if phase == "flatten" and not wanted[phase] and self.lives % BREACH_EVERY == 0:
-                    self.table.add("breach", f"a breach of {life.rig.account}", life.breach())
+                    judgement = life.breach()
+                    self.table.add("breach", life.words, judgement)
                     break
                 kind = wanted[phase].pop() if wanted[phase] else draw_kind(self.rng, self.kinds)
                 fault = life.draw(kind, self.steps[type(market)][phase])
-                judgement = life.undergo(phase, fault)
-                if judgement is not None:
-                    self.table.add(kind, f"{fault.words} during {phase} of {life.rig.account}", judgement)
+                if (judged := life.undergo(phase, fault)) is not None:
+                    self.table.add(kind, life.words, judged)
         finally:
             life.close()
 

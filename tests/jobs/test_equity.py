@@ -214,8 +214,10 @@ def test_the_watch_latches_at_the_configured_loss_whatever_came_before(
             fund.mark()
             if reading["breached"]:
                 assert store.latch().mode is TradingMode.HALTED
-                store.open_latch("looked", account.wall.now(), actor="ann")
-                store.record_equity("day_open", account.clock.now(), mark_equity(account), resumed_by="ann")
+                store.open_latch(
+                    "looked", account.wall.now(), actor="ann", source="test",
+                    sequence=store.latch().sequence, equity=mark(account).reading,
+                )  # fmt: skip
                 fund.resume()
 
     history()

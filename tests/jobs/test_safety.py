@@ -119,7 +119,7 @@ def test_silent_breaker_is_replaced_by_the_watch(rig: Rig) -> None:
     rig.admin.shock(-0.08)
     assert watch_risk_once(rig)["breached"]
     assert "flattened" not in watch_risk_once(rig), "the breaker is given its time to start"
-    rig.database.execute("UPDATE latches SET since = since - interval '11 seconds'")
+    rig.database.execute("UPDATE latch_history SET at = at - interval '11 seconds'")
     assert watch_risk_once(rig)["flattened"] is True
 
 

@@ -29,14 +29,19 @@ def around() -> Iterator[Outside]:
         yield made
 
 
+def login(postgres_url: str, role: str) -> str:
+    """The test's database through one of a deployment's roles."""
+    password = f"{role}-password-of-tests"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"ALTER ROLE {role} LOGIN PASSWORD '{password}'")
+    parts = urlsplit(postgres_url)
+    return urlunsplit(parts._replace(netloc=f"{role}:{password}@:{parts.port}"))
+
+
 @pytest.fixture
 def status_url(postgres_url: str) -> str:
-    """The test's database through the role that the app has in a deployment."""
-    password = "status-password-of-tests"
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"ALTER ROLE tradewind_status LOGIN PASSWORD '{password}'")
-    parts = urlsplit(postgres_url)
-    return urlunsplit(parts._replace(netloc=f"tradewind_status:{password}@:{parts.port}"))
+    """The one that the app has in a deployment."""
+    return login(postgres_url, "tradewind_status")
 
 
 @pytest.fixture
@@ -57,7 +62,8 @@ def settings(status_url: str, valkey_url: str, around: Outside, tmp_path: Path) 
 def wiring(settings: Settings) -> Iterator[Wiring]:
     """The real wiring over the test's own database, which has no deployment's stamp to verify."""
     wiring = Wiring(settings)
-    wiring.__dict__["database"] = Database(settings.database_url.get_secret_value())
+    for name in ("database", "urgent_database"):
+        wiring.__dict__[name] = Database(settings.database_url.get_secret_value())
     yield wiring
     wiring.close()
 

@@ -181,7 +181,7 @@ def test_what_changes_shows_without_reloading(visit: tuple[Page, list[str]], dat
     page.click('details[data-key="decision-ETH/USDT"] summary')
     page.evaluate("window.sameDocument = true")
     database.execute("UPDATE history_chunks SET done_at = now()")
-    database.execute("INSERT INTO latches VALUES ('demo', 'halted', 'loss of 3.2 %%', now(), 1)", ())
+    database.execute("SELECT tighten_latch('demo', 'halted', 'loss of 3.2 %%', 'watch', now())", ())
     page.wait_for_selector(".answer .chip:has-text('breaker latched')", timeout=15_000)
     page.wait_for_selector('progress[value="1.0"]', state="attached", timeout=15_000)
     assert page.evaluate("window.sameDocument") is True

@@ -1,34 +1,47 @@
-"""A resume that the page asked for, carried out by its run's job against a paper exchange."""
+"""A resume that the page asked for, carried out by its run's job against a paper exchange: each with its own role."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from flask.testing import FlaskClient
+from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 
 from tests.support.outside import outside
 from tests.support.paper_server import PaperServerProcess
-from tests.trading_api.conftest import CONTROL, CONTROLLER, READ, SESSION
+from tests.trading_api.conftest import CONTROL, CONTROLLER, READ, SESSION, login
+from tradewind.adapters.control_requests import STORE_KEY, padded_keys, sign
 from tradewind.adapters.database import Database
-from tradewind.errors import StopError
+from tradewind.core.types import TradingMode
+from tradewind.errors import StopError, TradingHalted
 from tradewind.jobs.safety import resume_requested
 from tradewind.settings import Settings
 from tradewind.wiring import Wiring
-from trading_api import create_app
+from trading_api import control, create_app
 
 
 @pytest.fixture
-def wiring(postgres_url: str, valkey_url: str, tmp_path: Path) -> Iterator[Wiring]:
+def writer_url(postgres_url: str) -> str:
+    return login(postgres_url, "tradewind_writer")
+
+
+@pytest.fixture
+def wiring(postgres_url: str, writer_url: str, valkey_url: str, tmp_path: Path) -> Iterator[Wiring]:
+    """A task's, whose database knows the control token's key from the last start."""
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute(STORE_KEY, padded_keys(CONTROL))
     with outside() as around, PaperServerProcess() as paper:
         around.airflow_down = True
         account = paper.create_account(USDT="10000")
         settings = Settings(
             home_dir=tmp_path,
             symbols=("BTC/USDT", "ETH/USDT"),
-            database_url=SecretStr(postgres_url),
+            database_url=SecretStr(writer_url),
             cache_url=SecretStr(valkey_url),
             exchange_url=paper.url,
             airflow_url=around.airflow_url,
@@ -40,14 +53,18 @@ def wiring(postgres_url: str, valkey_url: str, tmp_path: Path) -> Iterator[Wirin
             api_session_key=SecretStr(SESSION),
         )
         wiring = Wiring(settings)
-        wiring.__dict__["database"] = Database(postgres_url)
+        wiring.__dict__["database"] = Database(writer_url)
         yield wiring
         wiring.close()
 
 
 @pytest.fixture
-def client(wiring: Wiring) -> FlaskClient:
-    return create_app(wiring.settings, wiring).test_client()
+def client(wiring: Wiring, status_url: str) -> Iterator[FlaskClient]:
+    own = Wiring(wiring.settings)
+    for name in ("database", "urgent_database"):
+        own.__dict__[name] = Database(status_url)
+    yield create_app(own.settings, own).test_client()
+    own.close()
 
 
 def asked_for(client: FlaskClient, wiring: Wiring) -> str:
@@ -62,13 +79,13 @@ def test_a_request_opens_the_latch_once(client: FlaskClient, wiring: Wiring) -> 
     request = asked_for(client, wiring)
     assert resume_requested(wiring, request)["mode"] == "active"
     client.post("/api/halt", json={"reason": "again"}, headers=CONTROLLER)
-    with pytest.raises(StopError, match="no resume was asked for"):
+    with pytest.raises(TradingHalted, match="closed anew"):
         resume_requested(wiring, request)
     assert wiring.trading_store.latch().mode.value == "reduce_only"
     actions = wiring.database.rows("SELECT action, outcome FROM audit WHERE outcome <> 'failed' ORDER BY audit_id")
     assert [(row["action"], row["outcome"]) for row in actions] == [
-        ("halt", "reduce_only"), ("resume", "requested"), ("resume", "taken"), ("resume", "opened"),
-        ("halt", "reduce_only"),
+        ("halt", "reduce_only"), ("resume", "requested"), ("resume", "opened"), ("halt", "reduce_only"),
+        ("resume", "refused"),
     ]  # fmt: skip
 
 
@@ -80,9 +97,39 @@ def test_a_run_started_by_hand_opens_nothing(client: FlaskClient, wiring: Wiring
     assert wiring.trading_store.latch().mode.value == "reduce_only"
 
 
-def test_an_old_request_opens_nothing(client: FlaskClient, wiring: Wiring) -> None:
+@pytest.mark.parametrize("role", ["status", "writer"])
+def test_a_row_made_without_the_token_opens_nothing(
+    client: FlaskClient, wiring: Wiring, status_url: str, writer_url: str, role: str
+) -> None:
+    """A process that may insert audit rows, and start the run, has all but the signature."""
+    client.post("/api/halt", json={"reason": "lunch"}, headers=CONTROLLER)
+    fields: dict[str, str | int] = {
+        "action": "resume", "account": wiring.account, "request": "forged", "latch_sequence": 1, "actor": "control",
+        "source": "api", "at": int(time.time()),
+    }  # fmt: skip
+    signed = sign("a token of one's own", **fields)
+    detail = Jsonb({"request": "forged", "account": wiring.account, **signed})
+    insert = "INSERT INTO audit (actor, action, outcome, detail) VALUES ('control', 'resume', 'requested', %s)"
+    with psycopg.connect(status_url if role == "status" else writer_url) as connection:
+        connection.execute(insert, (detail,))
+    with pytest.raises(StopError, match="no resume was asked for"):
+        resume_requested(wiring, "forged")
+    assert wiring.trading_store.latch().mode.value == "reduce_only"
+
+
+def test_a_breach_after_the_request_is_not_opened_by_it(client: FlaskClient, wiring: Wiring) -> None:
     client.post("/api/halt", json={"reason": "lunch"}, headers=CONTROLLER)
     request = asked_for(client, wiring)
-    wiring.database.execute("UPDATE audit SET at = at - interval '11 minutes'")
+    wiring.trading_store.set_latch(TradingMode.HALTED, "breach", wiring.wall.now(), actor="watch")
+    with pytest.raises(TradingHalted, match="closed anew"):
+        resume_requested(wiring, request)
+    assert wiring.trading_store.latch().reason == "breach"
+
+
+def test_an_old_request_opens_nothing(client: FlaskClient, wiring: Wiring, monkeypatch: pytest.MonkeyPatch) -> None:
+    client.post("/api/halt", json={"reason": "lunch"}, headers=CONTROLLER)
+    old = control._SEEN.replace("clock_timestamp()", "clock_timestamp() - interval '11 minutes'")
+    monkeypatch.setattr(control, "_SEEN", old)
+    request = asked_for(client, wiring)
     with pytest.raises(StopError, match="no resume was asked for"):
         resume_requested(wiring, request)

@@ -132,7 +132,7 @@ def test_an_articles_text_is_text_and_its_link_an_address_or_nothing(
 
 def test_hostile_words_in_the_ledger_are_text_too(client: FlaskClient, database: Database) -> None:
     hostile = "<img src=x onerror=alert(1)>"
-    database.execute("INSERT INTO latches VALUES ('demo', 'reduce_only', %s, now(), 1)", (hostile,))
+    database.execute("SELECT tighten_latch('demo', 'reduce_only', %s, 'control', now())", (hostile,))
     database.execute(
         "INSERT INTO alerts (account, severity, key, title, body) VALUES ('demo', 'critical', 'k', %s, %s)",
         (hostile, hostile),
@@ -180,7 +180,7 @@ def test_rows_of_before_accounts_were_written_are_of_the_stamped_account(
 
 
 def test_a_halt_by_hand_offers_to_resume(client: FlaskClient, database: Database) -> None:
-    database.execute("INSERT INTO latches VALUES ('demo', 'reduce_only', 'lunch', now(), 1)")
+    database.execute("SELECT tighten_latch('demo', 'reduce_only', 'lunch', 'control', now())")
     html = page(client)
     assert re.search(r'data-action="halt" disabled', html)
     assert re.search(r'data-action="resume" >', html)

@@ -81,7 +81,7 @@ def test_system_status_tells_it_all(client: FlaskClient, bar: datetime) -> None:
 
 
 def test_a_latched_breaker_is_the_first_thing_said(client: FlaskClient, database: Database, bar: datetime) -> None:
-    database.execute("INSERT INTO latches VALUES ('demo', 'halted', 'equity fell 3.1 %%', now(), 1)", ())
+    database.execute("SELECT tighten_latch('demo', 'halted', 'equity fell 3.1 %%', 'watch', now())", ())
     status = get(client, "/api/system-status")
     assert status["trading"]["mode"] == "halted"
     assert "3.1 %" in status["trading"]["reasons"][0]

@@ -20,10 +20,15 @@ Connection = psycopg.Connection[DictRow]
 class Database:
     """Connections whose rows are dicts and whose times are UTC; made on first use, so forking before is harmless."""
 
-    def __init__(self, dsn: str, *, max_connections: int = 4) -> None:
+    def __init__(self, dsn: str, *, max_connections: int = 4, lock_timeout_s: float = 30.0) -> None:
         self._dsn = dsn
         self._max_connections = max_connections
         self._own = threading.local()  # the connection of a snapshot that this thread reads
+        # A session of ours that hangs in a transaction ends, and frees what it locked; what waits for a lock says so in
+        # the end. The longest that may idle is the one that holds a position's lock while the exchange is asked.
+        self._options = (
+            f"-c timezone=UTC -c lock_timeout={lock_timeout_s:g}s -c idle_in_transaction_session_timeout=300s"
+        )
 
     @cached_property
     def _pool(self) -> ConnectionPool[Connection]:
@@ -35,7 +40,7 @@ class Database:
             timeout=15,
             max_idle=60,
             check=ConnectionPool.check_connection,
-            kwargs={"row_factory": dict_row, "options": "-c timezone=UTC", "application_name": "tradewind"},
+            kwargs={"row_factory": dict_row, "options": self._options, "application_name": "tradewind"},
         )
 
     @contextmanager

@@ -86,15 +86,13 @@ class EquityStore(AccountStore):
                 %(equity)s, coalesce(%(link)s, (SELECT max(link_id) FROM equity_links WHERE account = %(account)s), 0),
                 %(kept)s, %(detail)s)"""
     # One reading a minute is enough, beside the peaks and the openings.
-    REPLACE_READINGS: Final = """
-        DELETE FROM equity WHERE account = %(account)s AND kind = 'mark' AND NOT is_kept AND link_id = %(link)s
-          AND at >= date_trunc('minute', greatest(%(at)s, (SELECT max(at) FROM equity WHERE account = %(account)s)))"""
+    REMOVE_REPLACED: Final = "SELECT remove_replaced_marks(%(account)s, %(link)s, %(at)s)"
 
     def keep_mark(self, at: datetime, equity_quote: Decimal, *, link: int, is_peak: bool, **detail: Any) -> None:
         """Keep one reading in the place of this minute's earlier ones; a peak stays beside them."""
         values = self._reading("mark", at, equity_quote, link, is_peak, detail)
         with self._writing() as connection:
-            connection.execute(self.REPLACE_READINGS, values)
+            connection.execute(self.REMOVE_REPLACED, values)
             connection.execute(self.INSERT_READING, values)
 
     def record_equity(
@@ -183,16 +181,12 @@ class EquityStore(AccountStore):
         values = self._reading("day_open", reading.at, reading.equity_quote, reading.link, True, detail)
         connection.execute(self.INSERT_READING, values)
 
-    CLOSE_LINK: Final = """
-        UPDATE equity_links SET after_quote = %s
-        WHERE account = %s AND link_id = %s AND after_quote IS NULL RETURNING before_quote"""
+    CLOSE_LINK: Final = "SELECT close_equity_link(%s, %s, %s, %s)"
 
     def close_link(self, equity: Reading) -> None:
         """Say what equity is after the link that the reading names, if that was not said before."""
         with self._writing() as connection:
-            row = connection.execute(self.CLOSE_LINK, (equity.equity_quote, self.account, equity.link)).fetchone()
-            if row is not None and row["before_quote"] <= 0:
-                self._begin_anew(connection, equity)
+            connection.execute(self.CLOSE_LINK, (self.account, equity.link, equity.at, equity.equity_quote))
 
     # ------------------------------------------------------------------------------------------------------- reading
     def equity_record(self, moment: datetime) -> EquityRecord:

@@ -61,14 +61,17 @@ class PgParityStore(AccountStore):
         )
 
     FLOWS: Final = """
-        SELECT split_part(symbol, '/', 1) AS asset,
-            sum(CASE WHEN is_buy THEN quantity ELSE -quantity END
-                - CASE WHEN fee_asset = split_part(symbol, '/', 1) THEN fee ELSE 0 END) AS moved
-        FROM fills WHERE account = %s AND at < %s GROUP BY 1"""
+        SELECT split_part(symbol, '/', 1) AS asset, sum(moved) AS moved FROM (
+            SELECT symbol, CASE WHEN is_buy THEN quantity ELSE -quantity END
+                - CASE WHEN fee_asset = split_part(symbol, '/', 1) THEN fee ELSE 0 END AS moved
+            FROM fills WHERE account = %(account)s AND at < %(before)s
+            UNION ALL SELECT symbol, -quantity FROM write_offs WHERE account = %(account)s) AS moves GROUP BY 1"""
 
     def base_flows(self, before: datetime) -> dict[str, Decimal]:
-        """What all fills before a moment left of each base asset, fees in it taken off: dust, when nothing is held."""
-        return {row["asset"]: row["moved"] for row in self._database.rows(self.FLOWS, (self.account, before))}
+        """What all fills before a moment left of each base asset, fees in it and what was given up taken off: dust,
+        when nothing is held."""
+        bound = {"account": self.account, "before": before}
+        return {row["asset"]: row["moved"] for row in self._database.rows(self.FLOWS, bound)}
 
     NEWEST: Final = """
         SELECT inputs -> 'symbols' AS symbols FROM cycle_inputs WHERE account = %s ORDER BY bar DESC LIMIT 1"""

@@ -1,18 +1,19 @@
 """The latch with its history, heartbeats, equity, flattenings, baselines, reconciliations and the audit.
 
-The latch only ever tightens, except through `open_latch`, and every change of it has its history row in the same
-transaction.
+The latch is its history: functions of the database add a row for each change, and nothing else can. It only ever
+tightens, except through `open_latch`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
 from tradewind.adapters.account_store import AccountStore, as_json
 from tradewind.core.ports import Flattening, ReconciliationRecord
+from tradewind.core.transfers import Reading
 from tradewind.core.types import Latch, TradingMode
 from tradewind.errors import TradingHalted
 
@@ -41,27 +42,44 @@ class SafetyStore(AccountStore):
         assert row is not None  # the function always returns the latch
         return Latch(self.account, TradingMode(row["mode"]), row["reason"], row["since"], row["sequence"])
 
-    LOCK_LATCH: Final = "SELECT mode, sequence FROM latches WHERE account = %s FOR UPDATE"
-    CHANGE_LATCH: Final = """
-        UPDATE latches SET mode = %s, reason = %s, since = %s, sequence = %s WHERE account = %s"""
-    INSERT_HISTORY: Final = """
-        INSERT INTO latch_history (account, sequence, mode, reason, actor, at) VALUES (%s, %s, %s, %s, %s, %s)"""
+    OPEN: Final = """
+        SELECT mode, reason, since, sequence FROM open_latch(
+            %(account)s, %(sequence)s, %(reason)s, %(actor)s, %(source)s, %(at)s, %(market_at)s, %(equity)s,
+            '{}', %(link)s)"""
+    OPEN_AS_REQUESTED: Final = """
+        SELECT mode, reason, since, sequence FROM open_latch_as_requested(
+            %(account)s, %(request)s, %(reason)s, %(at)s, %(market_at)s, %(equity)s, %(link)s)"""
 
-    def open_latch(self, reason: str, at: datetime, *, actor: str, sequence: int | None = None) -> Latch:
-        """Open the latch: the last step of an audited resume, after its checks.
+    def open_latch(
+        self,
+        reason: str,
+        at: datetime,
+        *,
+        actor: str,
+        source: str,
+        sequence: int,
+        equity: Reading,
+        request: str | None = None,
+    ) -> Latch:
+        """Open the latch, with its history, its audit row and the equity from which losses count anew: all or nothing.
 
-        Raises TradingHalted when it is not at `sequence` any more: what closed it since was not looked at.
+        With `request` the database takes actor, source and sequence from that request, which must be signed.
+        Raises TradingHalted when the latch is not at `sequence` any more: what closed it since was not looked at.
         """
-        mode = TradingMode.ACTIVE
-        with self._database.transaction() as connection:
-            row = connection.execute(self.LOCK_LATCH, (self.account,)).fetchone()
-            if row is not None and sequence is not None and row["sequence"] != sequence:
-                raise TradingHalted("the latch was closed anew meanwhile: look at the reason and resume again")
-            if row is not None and row["mode"] != mode.value:
-                sequence = row["sequence"] + 1
-                connection.execute(self.CHANGE_LATCH, (mode.value, reason, at, sequence, self.account))
-                connection.execute(self.INSERT_HISTORY, (self.account, sequence, mode.value, reason, actor, at))
-        return self.latch()
+        values = {
+            "account": self.account, "sequence": sequence, "reason": reason, "actor": actor, "source": source,
+            "at": at, "market_at": equity.at, "equity": equity.equity_quote, "link": equity.link, "request": request,
+        }  # fmt: skip
+        row = self._database.row(self.OPEN if request is None else self.OPEN_AS_REQUESTED, values)
+        if row is None:
+            raise TradingHalted("the latch was closed anew meanwhile: look at the reason and resume again")
+        return Latch(self.account, TradingMode(row["mode"]), row["reason"], row["since"], row["sequence"])
+
+    SIGNED_REQUEST: Final = "SELECT actor, source FROM signed_request(%s, %s, %s)"
+
+    def signed_request(self, action: str, request: str) -> Mapping[str, Any] | None:
+        """Actor and source of a request that bears the control token's signature; None for an old or a forged one."""
+        return self._database.row(self.SIGNED_REQUEST, (self.account, action, request))
 
     HISTORY: Final = """
         SELECT sequence, mode, reason, actor, at FROM latch_history WHERE account = %s ORDER BY sequence"""
@@ -190,22 +208,3 @@ class SafetyStore(AccountStore):
         """Who did what to the account, and how it ended."""
         values = (actor, action, outcome, as_json({"account": self.account, **detail}), source)
         self._database.execute(self.AUDIT, values)
-
-    LOCK_REQUEST: Final = "SELECT pg_advisory_xact_lock(hashtextextended('tradewind.request:' || %s, 0))"
-    REQUEST: Final = """
-        SELECT actor, source FROM audit a
-        WHERE action = %(action)s AND outcome = 'requested' AND detail ->> 'request' = %(request)s
-          AND at > clock_timestamp() - %(max_age)s
-          AND NOT EXISTS (SELECT 1 FROM audit t WHERE t.action = %(action)s AND t.outcome = 'taken'
-                          AND t.detail ->> 'request' = %(request)s)"""
-
-    def take_request(self, action: str, request: str, max_age: timedelta) -> Mapping[str, Any] | None:
-        """Actor and source of a request that the audit holds, once: None without one, for an old or a taken one."""
-        values = {"action": action, "request": request, "max_age": max_age}
-        with self._database.transaction() as connection:
-            connection.execute(self.LOCK_REQUEST, (request,))
-            row = connection.execute(self.REQUEST, values).fetchone()
-            if row is not None:
-                detail = as_json({"account": self.account, "request": request})
-                connection.execute(self.AUDIT, (row["actor"], action, "taken", detail, row["source"]))
-        return row

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from tradewind.adapters.decision_store import DecisionStore
 from tradewind.adapters.equity_store import EquityStore
-from tradewind.adapters.payment_store import PaymentStore
 from tradewind.adapters.price_store import PriceStore
-from tradewind.adapters.safety_store import SafetyStore
+from tradewind.adapters.write_off_store import WriteOffStore
 
 
-class PgTradingStore(DecisionStore, PaymentStore, SafetyStore, EquityStore, PriceStore):
-    """Decisions, orders, fills, payments, positions, latch, equity and prices of one account under one version."""
+class PgTradingStore(DecisionStore, WriteOffStore, EquityStore, PriceStore):
+    """All rows of one account and strategy: decisions, orders, fills, payments, positions, write-offs, latch, money."""

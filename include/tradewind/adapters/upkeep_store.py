@@ -19,20 +19,6 @@ _EXPIRED = {
     "reconciliations": "DELETE FROM reconciliations WHERE clean AND at < %(now)s - interval '14 days'",
     "alerts": "DELETE FROM alerts WHERE sent_at IS NOT NULL AND created_at < now() - interval '180 days'",
     "jobs": "DELETE FROM jobs WHERE state IN ('done', 'failed') AND finished_at < now() - interval '180 days'",
-    # Marks come every few seconds. After a week the highest (the peak that drawdown is measured from), the lowest and
-    # the last of each quarter of an hour tell as much.
-    "equity": """
-DELETE FROM equity e USING (
-    SELECT ctid,
-           row_number() OVER (quarter ORDER BY equity_quote DESC, at) AS from_top,
-           row_number() OVER (quarter ORDER BY equity_quote, at) AS from_bottom,
-           row_number() OVER (quarter ORDER BY at DESC) AS from_end
-    FROM equity
-    WHERE kind = 'mark' AND at < %(now)s - interval '7 days' AND at >= %(now)s - interval '40 days'
-    WINDOW quarter AS (PARTITION BY account, link_id, date_bin('15 minutes', at, 'epoch'))
-) AS ranked
-WHERE e.ctid = ranked.ctid AND from_top > 1 AND from_bottom > 1 AND from_end > 1
-""",
     "parity_reports": "DELETE FROM parity_reports WHERE at < %(now)s - %(decisions_kept)s",
 }
 # A bar's decisions explain each other: where one symbol was entered, all of the bar stays. The rows that name the entry
@@ -46,6 +32,8 @@ DELETE FROM {table} t WHERE t.bar < %(now)s - %(decisions_kept)s AND NOT EXISTS 
 """  # noqa: S608 - constants only
     for table in _DECIDED
 }
+# The equity marks that say nothing any more: a rule of the database's, so that no task can take the peak away.
+_EXPIRED_MARKS = "SELECT remove_expired_marks(%(now)s) AS removed"
 _ANALYZE = "SELECT renew_statistics()"
 _SIZES = """
 SELECT relname AS name, pg_total_relation_size(oid) AS bytes, greatest(reltuples, 0)::bigint AS rows
@@ -63,7 +51,9 @@ class PgUpkeep:
     def remove_expired(self, now: datetime) -> dict[str, int]:
         """Delete what has outlived its use at `now` (the market's time); returns the rows removed by table."""
         values = {"now": now, "decisions_kept": self._decisions_kept}
-        return {table: self._database.execute(sql, values) for table, sql in _EXPIRED.items()}
+        removed = {table: self._database.execute(sql, values) for table, sql in _EXPIRED.items()}
+        marks = self._database.row(_EXPIRED_MARKS, values)
+        return removed | {"equity": marks["removed"] if marks else 0}
 
     def refresh_statistics(self) -> list[dict[str, Any]]:
         """Let the planner see today's tables; returns name, bytes and estimated rows of the largest."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tradewind.commands import acting_ports
+from tradewind.commands import acting_ports, acting_settings
 from tradewind.errors import BadInput
 
 if TYPE_CHECKING:
@@ -24,6 +24,17 @@ _SHOWN_LEAKS = 40
 def register(app: typer.Typer) -> None:
     """Add the group `doctor`."""
     app.add_typer(doctor_app, rich_help_panel="Data")
+
+
+@doctor_app.command("machine")
+def doctor_machine(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Look for what lets other users of this machine at secrets and servers, and for what is not mended yet."""
+    from tradewind.stack.weaknesses import weaknesses
+
+    found = weaknesses(acting_settings(quietly=True))
+    typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(found) or "nothing was found")
 
 
 @doctor_app.command("features")

@@ -49,6 +49,7 @@ def up(
     from tradewind.settings import STRATEGY_FILE
     from tradewind.stack import daemon, with_secrets
     from tradewind.stack.progress import LiveReporter
+    from tradewind.stack.weaknesses import weaknesses
 
     if reload:
         settings = acting_settings()
@@ -64,6 +65,8 @@ def up(
         daemon.serve_detached(settings, fresh=fresh)
         return
     print(f"mode {settings.mode}, account {settings.account_id} (in {settings.home_dir})")
+    for weakness in weaknesses(settings):
+        print(weakness, file=sys.stderr)
     if detach:
         daemon.detach(settings)
         _print_addresses(settings)

@@ -198,7 +198,7 @@ class FuturesEngine(FuturesState):
             position = self.margins[account_id].position(symbol)
             if position.lots:
                 side = OrderSide.SELL if position.sign > 0 else OrderSide.BUY
-                client_id = f"settlement_autoclose-{now_ms}{self._next_order_id % 1000:03d}"
+                client_id = f"settlement_autoclose-{now_ms}"
                 tags = ((REDUCE_ONLY, 1), (_SETTLEMENT, 1))
                 request = NewOrder(symbol, side, OrderKind.MARKET, client_id, abs(position.lots), tags=tags)
                 order = self._admit(account_id, request, OrderStatus.NEW, now_ms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -363,7 +363,10 @@ class TradingExchange(Protocol):
         ...
 
     def instruments(self, symbols: Sequence[str]) -> dict[str, Instrument]:
-        """The rules of each of these that the exchange lists; an unlisted one is absent."""
+        """The rules of each of these that the exchange lists; an unlisted one is absent.
+
+        Fees are the account's own where the exchange tells them (`fees_are_own`).
+        """
         ...
 
     def market_status(self, symbol: str) -> MarketStatus:
@@ -429,8 +432,27 @@ class UnprotectedSpan:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteOff:
+    """A holding that a person gave up. `quantity` is negative for a short, `cost_quote` what it was entered for,
+    `settled_quote` what the exchange paid for it; `at` is wall time."""
+
+    position_id: str
+    account: str
+    symbol: str
+    quantity: Decimal
+    cost_quote: Decimal
+    settled_quote: Decimal
+    reason: str
+    actor: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerTotal:
-    """All fills and payments of one symbol, summed exactly: base held net of base fees, quote moved net of its fees."""
+    """All fills and payments of one symbol, summed exactly: base held net of base fees, quote moved net of its fees.
+
+    What was written off is not held any more, and what the exchange paid for it is part of the quote moved.
+    """
 
     symbol: str
     base_quantity: Decimal
@@ -567,13 +589,25 @@ class TradingStore(Protocol):
 
     def keep_prices(self, prices: Collection[KnownPrice]) -> None: ...
 
+    # what was given up
+    def write_off(self, position: Position, given_up: WriteOff, ended: Sequence[str], *, source: str) -> WriteOff:
+        """Close the position, keep the write-off, end these orders and audit it, in one transaction and once.
+
+        Returns the write-off that is kept. Needs the position's lock.
+        """
+        ...
+
+    def write_offs(self) -> list[WriteOff]:
+        """Every holding that was given up, oldest first."""
+        ...
+
     # reconciliation
     def take_baseline(self, holdings: Mapping[str, Decimal], at: datetime) -> dict[str, Decimal]:
         """Keep what the account held before us, once; returns what is kept."""
         ...
 
     def baseline(self) -> dict[str, Decimal] | None:
-        """What the account holds that is not ours: what it held before us and what a person explained since."""
+        """What the account holds that is not ours: what it held before us, what a person explained or gave up since."""
         ...
 
     def accept_difference(
@@ -604,8 +638,26 @@ class TradingStore(Protocol):
         HALTED until `open_latch`. Returns the latch as it lies."""
         ...
 
-    def open_latch(self, reason: str, at: datetime, *, actor: str, sequence: int | None = None) -> Latch:
-        """Open the latch: the last step of an audited resume, after its checks."""
+    def open_latch(
+        self,
+        reason: str,
+        at: datetime,
+        *,
+        actor: str,
+        source: str,
+        sequence: int,
+        equity: Reading,
+        request: str | None = None,
+    ) -> Latch:
+        """Open the latch as it was looked at (`sequence`): the last step of a resume, after its checks.
+
+        Its history, its audit row and the opening equity, later than every reading so far, come with it or not at all.
+        A task must name the signed `request` that it acts on. Raises TradingHalted when the latch was closed anew.
+        """
+        ...
+
+    def signed_request(self, action: str, request: str) -> Mapping[str, Any] | None:
+        """Actor and source of a request that a person made with the control token minutes ago; None without one."""
         ...
 
     def latch_history(self) -> list[Mapping[str, Any]]: ...
@@ -637,10 +689,6 @@ class TradingStore(Protocol):
 
     def resumed_at(self) -> datetime | None: ...
     def audit(self, actor: str, action: str, outcome: str, detail: Mapping[str, Any], *, source: str) -> None: ...
-
-    def take_request(self, action: str, request: str, max_age: timedelta) -> Mapping[str, Any] | None:
-        """Actor and source of a request that the audit holds, once: None without one, for an old or a taken one."""
-        ...
 
 
 class ParityStore(Protocol):

@@ -19,6 +19,7 @@ from tradewind.core.types import (
     Fill,
     Instrument,
     MarketStatus,
+    Minimums,
     Order,
     OrderRole,
     OrderState,
@@ -184,6 +185,7 @@ def _position_of(
         managed_bar=None,
         realised_quote=ZERO,
         fees_quote=ZERO,
+        minimums=Minimums.of(instrument),
     )
 
 

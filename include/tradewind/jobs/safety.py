@@ -15,7 +15,6 @@ sold. All of this works without Airflow.
 from __future__ import annotations
 
 import time
-from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
@@ -44,7 +43,6 @@ from tradewind.jobs.settling import refresh
 from tradewind.jobs.tending import BUSY, instruments_of, is_too_small, protect_naked, tend_all
 
 BREAKER: Final = "circuit_breaker"
-RESUME_REQUEST_MAX_AGE: Final = timedelta(minutes=10)
 _FLATTEN_ROUNDS: Final = 3
 
 
@@ -273,10 +271,13 @@ def flatten(ports: Ports, actor: str, source: str = "command") -> dict[str, Any]
     return done
 
 
-def resume(ports: Ports, actor: str, reason: str = "resumed", source: str = "command") -> dict[str, Any]:
+def resume(
+    ports: Ports, actor: str, reason: str = "resumed", source: str = "command", request: str | None = None
+) -> dict[str, Any]:
     """Open the latch after checking; today's losses and the peak count anew from here.
 
-    Raises TradingHalted, with every reason, unless exchange and ledger agree and, after a breaker, the account is flat.
+    `request` names the signed request that a task acts on. Raises TradingHalted, with every reason, unless exchange and
+    ledger agree and, after a breaker, the account is flat.
     """
     store = ports.trading_store
     latch = store.latch()
@@ -288,23 +289,28 @@ def resume(ports: Ports, actor: str, reason: str = "resumed", source: str = "com
         raise TradingHalted(f"resume is refused: {'; '.join(refusals)}")
     reading = mark(ports).reading
     equity = reading.equity_quote
-    store.record_equity("day_open", reading.at, equity, link=reading.link, resumed_by=actor, reason=reason)
-    words = f"{reason} (was: {latch.reason})"
-    opened = store.open_latch(words, ports.wall.now(), actor=actor, sequence=latch.sequence)
-    store.audit(actor, "resume", "opened", {"was": latch.reason, "equity_quote": equity}, source=source)
+    try:
+        opened = store.open_latch(
+            reason, ports.wall.now(), actor=actor, source=source, sequence=latch.sequence, equity=reading,
+            request=request,
+        )  # fmt: skip
+    except TradingHalted as error:
+        store.audit(actor, "resume", "refused", {"refusals": [str(error)]}, source=source)
+        raise
     ports.alerts.raise_alert("warning", f"resume-{opened.sequence}", "Trading is resumed", f"{actor}: {reason}")
     return {"mode": opened.mode.value, "equity_quote": str(equity), "sequence": opened.sequence}
 
 
 def resume_requested(ports: Ports, request: str) -> dict[str, Any]:
-    """Resume because the status page asked for it, in the audit row of this request; each is good once, for minutes.
+    """Resume because the status page asked for it: the request in the audit bears the control token's signature.
 
-    Raises StopError without such a row: nobody opens the latch by starting a run by hand.
+    It is good for minutes, and for the latch that was looked at. Raises StopError without such a request: no run that
+    was started by hand, and no row that another process made, opens the latch.
     """
-    asked = ports.trading_store.take_request("resume", request, RESUME_REQUEST_MAX_AGE)
+    asked = ports.trading_store.signed_request("resume", request)
     if asked is None:
         raise StopError("no resume was asked for: press Resume on the status page, or run ./tradewind resume")
-    return resume(ports, asked["actor"], source=asked["source"])
+    return resume(ports, asked["actor"], source=asked["source"], request=request)
 
 
 def _resume_refusals(ports: Ports, latch: Latch) -> list[str]:

@@ -193,7 +193,7 @@ def _apply(ports: Ports, position_id: str, orders: Sequence[Order], instrument: 
         event = after.status.value if after.status is not before.status else "filled"
         store.save_position(after, event, ports.clock.now(), quantity=after.quantity, reason=after.exit_reason)
         if after.status in OVER and before.status not in OVER:
-            _say_closed(ports, after)
+            say_closed(ports, after)
     lots = lot_quantities(orders, fills, after.side, instrument)
     return Figures(after, tuple(orders), lots)
 
@@ -214,7 +214,7 @@ def _fee_rates(ports: Ports, position_id: str, fills: Sequence[Fill], instrument
     return ports.trading_store.fee_rates(position_id)
 
 
-def _say_closed(ports: Ports, position: Position) -> None:
+def say_closed(ports: Ports, position: Position) -> None:
     ports.metrics.count("tradewind.positions.closed", reason=position.exit_reason)
     ports.metrics.gauge("tradewind.positions.result_quote", float(position.realised_quote), symbol=position.symbol)
     if position.entry_price is not None:

@@ -7,6 +7,7 @@ own and sees only those that are mounted into it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -77,6 +78,7 @@ def compose_files(values: Mapping[str, str], mode: str) -> dict[str, str]:
     cache = f"redis://:{quote(values['cache_password'], safe='')}@redis:6379"
     return {
         **{name: values[name] for name in _PLAIN},
+        "api_control_token_digest": hashlib.sha256(values["api_control_token"].encode()).hexdigest(),
         "redis.conf": _REDIS_CONFIG.format(password=values["cache_password"]),
         "administrator_database_url": f"postgresql://postgres:{quote(values['postgres_password'], safe='')}"
         "@postgres:5432/postgres",

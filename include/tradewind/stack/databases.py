@@ -21,6 +21,7 @@ import psycopg
 from psycopg import sql
 from pydantic import SecretStr
 
+from tradewind.adapters.control_requests import STORE_KEY, padded_keys
 from tradewind.adapters.migrations import migrate
 from tradewind.errors import StackFailed
 from tradewind.settings import Settings
@@ -48,6 +49,8 @@ def ensure(settings: Settings, server: EmbeddedPostgres | None) -> list[str]:
     with psycopg.connect(settings.database_url.get_secret_value(), connect_timeout=10) as connection:
         # Roles may have been made, and tables added, since the migration that gave the rights.
         connection.execute("SELECT grant_rights()")
+        if token := settings.api_control_token.get_secret_value():
+            connection.execute(STORE_KEY, padded_keys(token))
     return applied
 
 

@@ -49,8 +49,11 @@ def paper_environment(settings: Settings) -> dict[str, str]:
 
 def status_environment(settings: Settings) -> dict[str, str]:
     """For the status app, which checks the tokens, starts runs through Airflow's API, and may hardly write."""
-    also = frozenset({"api_read_token", "api_control_token", "api_session_key", "airflow_password"})
-    return base_environment(settings, also) | {f"{PREFIX}DATABASE_URL": settings.status_database_url.get_secret_value()}
+    also = frozenset({"api_read_token", "api_session_key", "airflow_password"})
+    return base_environment(settings, also) | {
+        f"{PREFIX}DATABASE_URL": settings.status_database_url.get_secret_value(),
+        f"{PREFIX}API_CONTROL_TOKEN_DIGEST": settings.api_control_token_digest.get_secret_value(),
+    }
 
 
 def airflow_home(settings: Settings) -> Path:

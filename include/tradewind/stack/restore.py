@@ -69,6 +69,9 @@ def restore(source: Path, **overrides: Any) -> Outcome:
             return outcome_of(settings, manifest, source, migrations=applied, left_out=(*unknown, *left_out))
 
 
+_OPEN_STILL = "SELECT count(*) FROM public.latches WHERE mode NOT IN ('reduce_only', 'halted')"
+
+
 def _restore_ours(settings: Settings, parts: TarParts, manifest: Manifest) -> tuple[tuple[str, ...], list[str]]:
     """Our database, last and stopped in the transaction that makes it: killed anywhere, nothing restored can trade.
 
@@ -83,6 +86,8 @@ def _restore_ours(settings: Settings, parts: TarParts, manifest: Manifest) -> tu
         migrations.apply(connection, since)
         for statement in _stopping(settings, manifest):
             connection.execute(statement)
+        if connection.execute(_OPEN_STILL).fetchone() != (0,):
+            raise BadInput("the backup's latch could not be closed: its history is not one of ours")
     return tuple(migration.name for migration in since), left_out
 
 
