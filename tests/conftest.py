@@ -20,7 +20,7 @@ from psycopg import sql
 from tradewind.adapters.database import Database
 from tradewind.adapters.migrations import migrate
 from tradewind.stack.postgres import EmbeddedPostgres
-from tradewind.stack.processes import ProcessMark, end_sessions, free_port
+from tradewind.stack.processes import ProcessMark, end_sessions
 from tradewind.stack.valkey import EmbeddedValkey
 
 _PREFIX = "tradewind-tests-"
@@ -38,6 +38,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--soak", default=0.0, type=float, metavar="MINUTES", help="draw faults for so long in tests/chaos"
     )
+    parser.addoption("--faults", default=0, type=int, metavar="NUMBER", help="draw so many faults in tests/chaos")
+    parser.addoption("--chaos-seed", default=0, type=int, metavar="SEED", help="draw other faults in tests/chaos")
     parser.addoption("--day", action="store_true", help="live through a day in tests/e2e/test_day.py")
     parser.addoption(
         "--scheduled-bars", default=0, type=int, metavar="BARS",
@@ -61,6 +63,8 @@ def _remove_left_over_servers() -> None:
     """End servers of test runs that were killed: their owner's process is gone, their own is known by id and time."""
     for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         try:
+            if directory.lstat().st_uid != os.geteuid():
+                continue  # another user must not choose what we end
             pid, started = (directory / "owner").read_text().split()
             if ProcessMark(int(pid), float(started)).alive():
                 continue
@@ -96,7 +100,7 @@ def _record(directory: Path, pid: int) -> None:
 @pytest.fixture(scope="session")
 def postgres_server(server_dir: Path) -> Iterator[EmbeddedPostgres]:
     """The session's PostgreSQL, without fsync."""
-    server = EmbeddedPostgres(server_dir / "postgres", free_port(), password=secrets.token_hex(8), durable=False)
+    server = EmbeddedPostgres(server_dir / "postgres", password=secrets.token_hex(8), durable=False)
     process = server.launch()
     _record(server_dir, process.pid)
     server.wait()
@@ -107,7 +111,7 @@ def postgres_server(server_dir: Path) -> Iterator[EmbeddedPostgres]:
 @pytest.fixture(scope="session")
 def valkey_server(server_dir: Path) -> Iterator[EmbeddedValkey]:
     """The session's Valkey."""
-    server = EmbeddedValkey(server_dir / "valkey", free_port(), password=secrets.token_hex(8))
+    server = EmbeddedValkey(server_dir / "valkey", password=secrets.token_hex(8))
     process = server.launch()
     _record(server_dir, process.pid)
     server.wait()

@@ -15,7 +15,7 @@ LIBRARY = ROOT / "include" / "tradewind"
 # Besides settings.py: processes of the stack inherit PATH, HOME and certificates from whoever starts them, and the
 # service that tidies Airflow's logs reads where Airflow was told to write them.
 READS_ENVIRONMENT = {"settings.py", "commands/stack.py"} | {
-    f"stack/{name}.py" for name in ("environment", "daemon", "maintenance", "postgres", "valkey")
+    f"stack/{name}.py" for name in ("environment", "daemon", "maintenance", "postgres_files", "valkey")
 }
 HEAVY = ("airflow", "catboost", "ccxt", "lightgbm", "numpy", "pandas", "psycopg", "redis", "sklearn", "xgboost")
 

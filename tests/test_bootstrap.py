@@ -114,10 +114,11 @@ def test_a_holder_that_has_not_written_its_number_yet_is_named(project: Path, be
         file.truncate()
         file.write(str(os.getpid()))
         file.flush()
-        time.sleep(1.0)
+        assert waiting.stderr is not None
+        said = next(line for line in waiting.stderr if "waiting" in line)
     _, error = waiting.communicate(timeout=240)
     assert waiting.returncode == 0, error
-    assert f"process {os.getpid()} is installing" in error
+    assert f"process {os.getpid()} is installing" in said
 
 
 @pytest.mark.parametrize("sight", [".venv/bin/python", ".venv/bin/uv"])

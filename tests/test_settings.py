@@ -6,11 +6,13 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import ValidationError
 
 from tradewind import settings as settings_module
 from tradewind.errors import BadSetting
-from tradewind.settings import PREFIX, Settings, load_settings
+from tradewind.settings import PREFIX, Settings, exposed_env_file, load_settings
+from tradewind.stack import with_secrets
 from tradewind.stack.secrets import init_secrets
 
 LIVE = {
@@ -36,9 +38,11 @@ def test_the_defaults_are_a_demo_on_the_embedded_stack() -> None:
     settings = load_settings()
     assert (settings.mode, settings.market, settings.account_id) == ("demo", "synthetic", "demo")
     assert settings.exchange_url == "http://127.0.0.1:8100"
-    assert settings.database_url.get_secret_value().endswith("@127.0.0.1:5543/tradewind_demo")
-    assert settings.paper_database_url.get_secret_value().endswith("/tradewind_paper_demo")
-    assert settings.airflow_database_url.get_secret_value().endswith("/airflow_demo")
+    for name, wanted in (("", "tradewind_demo"), ("paper_", "tradewind_paper_demo"), ("airflow_", "airflow_demo")):
+        reached = conninfo_to_dict(getattr(settings, f"{name}database_url").get_secret_value())
+        assert (reached["dbname"], reached["require_auth"]) == (wanted, "scram-sha-256")
+        assert str(reached["host"]).startswith("/")
+    assert settings.cache_url.get_secret_value().startswith("unix://")
     assert settings.uses_embedded_database
     assert settings.uses_embedded_cache
     assert settings.uses_embedded_exchange
@@ -63,8 +67,9 @@ def test_environment_beats_env_file_beats_secret_file(project: Path, monkeypatch
     ("name", "value", "problem"),
     [
         ("TRADEWIND_MODE", "real", "demo"),
-        ("TRADEWIND_POSTGRES_PORT", "99999", "65535"),
-        ("TRADEWIND_POSTGRES_PORT", "abc", "integer"),
+        ("TRADEWIND_STATUS_PORT", "99999", "65535"),
+        ("TRADEWIND_STATUS_PORT", "abc", "integer"),
+        ("TRADEWIND_POSTGRES_PORT", "5543", "remove it"),
         ("TRADEWIND_SYMBOLS", "BTCUSDT", "BTCUSDT"),
         ("TRADEWIND_SYMBOLS", "BTC/USDT,BTC/USDT", "twice"),
         ("TRADEWIND_SYMBOLS", ",", "no symbol"),
@@ -170,7 +175,20 @@ def test_external_servers_replace_the_embedded_ones() -> None:
     assert not settings.uses_embedded_database
     assert not settings.uses_embedded_cache
     airflow = settings.airflow_database_url.get_secret_value()
-    assert airflow == "postgresql://me:pw@db:5432/airflow_demo?sslmode=require"
+    assert airflow == "postgresql://me:pw@db:5432/airflow_demo?sslmode=require&require_auth=scram-sha-256"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:pw@db:5432/mine?require_auth=md5",
+        "postgresql://me@db:5432/mine",
+        "postgresql:///mine?host=/var/run/postgresql",
+        "postgresql://me:pw@/mine?host=/var/run/postgresql",
+    ],
+)
+def test_a_server_that_is_given_with_its_own_rule_or_no_password_keeps_its_url(url: str) -> None:
+    assert load_settings(database_url=url).database_url.get_secret_value() == url
 
 
 def test_no_secret_shows_in_print_and_nothing_changes_later(project: Path) -> None:
@@ -191,6 +209,31 @@ def test_the_example_file_is_accepted_when_every_line_is_taken(project: Path) ->
     lines = [line.removeprefix("#") for line in example.read_text().splitlines() if line.lstrip("#").startswith(PREFIX)]
     assert len(lines) > 25
     (project / ".env").write_text("\n".join(lines))
+    assert load_settings().mode == "demo"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602])
+def test_live_does_not_start_with_an_env_file_that_others_may_read_or_change(
+    mode: int, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = project / ".env"
+    path.write_text("".join(f"{name}={value}\n" for name, value in LIVE.items()))
+    path.chmod(mode)
+    with pytest.raises(BadSetting, match=r"chmod 600 .*\.env") as caught:
+        with_secrets()
+    assert load_settings().mode == "live", "what runs already goes on protecting"
+    assert not [value for name, value in LIVE.items() if "API" in name and value in str(caught.value)]
+    path.chmod(0o600)
+    assert with_secrets().mode == "live"
+
+
+def test_an_env_file_without_secrets_may_be_read_by_others(project: Path) -> None:
+    path = project / ".env"
+    path.write_text("TRADEWIND_MODE=demo\n")
+    path.chmod(0o644)
+    assert exposed_env_file() == ""
+    path.write_text("TRADEWIND_GEMINI_API_KEY=0123456789abcdef\n")
+    assert "TRADEWIND_GEMINI_API_KEY" in exposed_env_file()
     assert load_settings().mode == "demo"
 
 

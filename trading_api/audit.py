@@ -36,8 +36,9 @@ def record(
     `must`: raise StoreUnavailable instead, where the row is what somebody acts on.
     """
     _log.info("audit: %s %s %s from %s", actor, action, outcome, source())
+    kept = Jsonb({"account": made.account, **detail})
     try:
-        made.database.execute(_INSERT, (actor, action, outcome, Jsonb(dict(detail)), g.get("request_id", ""), source()))
+        made.database.execute(_INSERT, (actor, action, outcome, kept, g.get("request_id", ""), source()))
     except (psycopg.OperationalError, PoolTimeout, TradewindError) as error:
         if must:
             raise

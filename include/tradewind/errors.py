@@ -11,6 +11,7 @@
     │   ├── StoreUnavailable           PostgreSQL refused or dropped the connection
     │   ├── LockNotAcquired            another process holds the advisory lock
     │   ├── NotFlatYet                 a flatten has something left to sell or to cancel
+    │   ├── ProtectionPending          a stop or an exit could not be placed now; what rested is left
     │   ├── MissingData                bars, features or news that should come but are not here yet
     │   ├── NewsUnavailable            a feed or the scorer did not answer
     │   │   └── NewsBudgetSpent            the paid scorer has used its day's budget
@@ -33,8 +34,7 @@
     │   └── StackFailed                a process of the stack cannot run at all
     └── ReconcileError             nobody knows what happened: look it up before doing anything else
         ├── OutcomeUnknown             an order was sent and no answer came; carries the client order id
-        ├── LedgerMismatch             the exchange and our ledger disagree
-        └── PositionUnprotected        a fill without a resting stop
+        └── LedgerMismatch             the exchange and our ledger disagree
 
 Whoever catches one of the three branches knows what to do without knowing the leaf.
 No message may hold a secret: pass names of settings, never their values.
@@ -101,6 +101,10 @@ class LockNotAcquired(RetryError):
 
 class NotFlatYet(RetryError):
     """A flatten has something left to sell or to cancel; it goes on until nothing is."""
+
+
+class ProtectionPending(RetryError):
+    """A stop or an exit could not be placed now: what rested is left, and every look tries again."""
 
 
 class MissingData(RetryError):
@@ -242,7 +246,3 @@ class OutcomeUnknown(ReconcileError):
 
 class LedgerMismatch(ReconcileError):
     """The exchange and our ledger disagree."""
-
-
-class PositionUnprotected(ReconcileError):
-    """A fill without a resting stop."""

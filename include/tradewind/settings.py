@@ -12,15 +12,17 @@ import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
-from dotenv import dotenv_values
 from pydantic import AwareDatetime, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from tradewind.addresses import cache_socket, cache_url, postgres_url, socket_dir, with_scram
+from tradewind.env_file import env_file_faults, env_file_problem, env_file_values
 from tradewind.errors import BadSetting
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
+STRATEGY_FILE = PROJECT_DIR / "include" / "strategy.toml"
 PREFIX = "TRADEWIND_"
 LIVE_CONFIRMATION = "yes-real-money"
 _RUN_SECRETS = Path("/run/secrets")
@@ -47,6 +49,8 @@ STACK_ONLY = frozenset(
         "api_session_key",
     }
 )
+# The embedded PostgreSQL and Valkey listen on no port any more.
+_RETIRED = (f"{PREFIX}POSTGRES_PORT", f"{PREFIX}CACHE_PORT")
 _PLACEHOLDERS = ("changeme", "change-me", "example", "default", "password", "secret", "your-", "xxx")
 _SHORTEST_LIVE_SECRET = 16
 
@@ -145,9 +149,7 @@ class Settings(BaseSettings):
     api_session_key: SecretStr = Field(NO_SECRET, examples=["<made by ./tradewind secrets init>"])
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", examples=["INFO"])
 
-    # Ports of the embedded stack, all on 127.0.0.1.
-    postgres_port: Port = Field(5543, examples=["5543"])
-    cache_port: Port = Field(6390, examples=["6390"])
+    # Ports of the embedded stack, all on 127.0.0.1; PostgreSQL and Valkey have none.
     exchange_port: Port = Field(8100, examples=["8100"])
     airflow_port: Port = Field(8080, examples=["8080"])
     status_port: Port = Field(8090, examples=["8090"])
@@ -220,6 +222,11 @@ class Settings(BaseSettings):
         return self.uses_embedded_exchange or (self.is_paper_exchange and "paper_database_url" in self.model_fields_set)
 
     @property
+    def default_leader(self) -> str:
+        """The market leader, unless the strategy names another one: bitcoin in the account's quote currency."""
+        return f"BTC/{self.quote_currency}"
+
+    @property
     def secrets_dir(self) -> Path:
         return self.home_dir / "secrets"
 
@@ -246,9 +253,33 @@ class Settings(BaseSettings):
         texts = {name: _text(getattr(self, name)) for name in sorted(given - (STACK_ONLY - also))}
         return {PREFIX + name.upper(): text for name, text in texts.items() if self._secret_file(name) != text}
 
+    def on_record(self) -> dict[str, str]:
+        """What a stack writes down of its settings for the commands of other shells: all that was given, no secret."""
+        return {name: self.text_of(name) for name in sorted(self.model_fields_set - SECRET_FIELDS)}
+
+    def text_of(self, name: str) -> str:
+        """A field as the environment would give it."""
+        return _text(getattr(self, name))
+
+    @property
+    def database_place(self) -> str:
+        """Where our own database is, without its user and password; "" for the embedded one."""
+        if self.uses_embedded_database:
+            return ""
+        parts = urlsplit(self.database_url.get_secret_value())
+        host = parts.hostname or parse_qs(parts.query).get("host", ["localhost"])[0]
+        return f"{host}:{parts.port or 5432}{parts.path}"
+
+    @property
+    def exchange_key_sha256(self) -> str:
+        """Tells one key of the exchange, and so one account there, from another; "" without a key."""
+        key = self.exchange_api_key.get_secret_value()
+        return hashlib.sha256(key.encode()).hexdigest() if key else ""
+
     def _secret_file(self, name: str) -> str | None:
         path = self.secrets_dir / (PREFIX + name.upper()).lower()
-        return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+        text = path.read_text(encoding="utf-8").strip() if path.is_file() else None
+        return with_scram(text) if text and name.endswith("database_url") else text
 
     def _check_symbols(self) -> None:
         if not self.symbols:
@@ -274,6 +305,9 @@ class Settings(BaseSettings):
             problem = "is 'public', but the demo's market must not depend on the internet"
             raise BadSetting("TRADEWIND_MARKET", problem, "TRADEWIND_MODE=paper")
         local_exchange = f"http://127.0.0.1:{self.exchange_port}" if self.is_paper_exchange else ""
+        for name in sorted(self.model_fields_set):
+            if name.endswith("database_url"):
+                object.__setattr__(self, name, SecretStr(with_scram(getattr(self, name).get_secret_value())))
         derived: dict[str, Any] = {
             "market": default_market,
             "account_id": self.mode,
@@ -285,7 +319,7 @@ class Settings(BaseSettings):
             "status_database_url": self._restricted_database("status", self.status_database_password),
             "status_page_url": f"http://127.0.0.1:{self.status_port}",
             "cache_url": SecretStr(
-                f"redis://:{quote(self.cache_password.get_secret_value(), safe='')}@127.0.0.1:{self.cache_port}/0"
+                cache_url(cache_socket(socket_dir(self.home_dir / "valkey")), self.cache_password.get_secret_value())
             ),
             "paper_database_url": self._sibling_database("tradewind_paper", self.paper_database_password),
             "airflow_database_url": self._sibling_database("airflow", self.airflow_database_password),
@@ -298,17 +332,16 @@ class Settings(BaseSettings):
             if name not in self.model_fields_set or not getattr(self, name):
                 object.__setattr__(self, name, value)
 
-    def _embedded_database(self, name: str, password: SecretStr) -> SecretStr:
+    def _embedded_database(self, name: str, password: SecretStr, role: str = "") -> SecretStr:
         """A database of this mode; its role, named without the mode, owns nothing else."""
-        secret = quote(password.get_secret_value(), safe="")
-        return SecretStr(f"postgresql://{name}:{secret}@127.0.0.1:{self.postgres_port}/{name}_{self.mode}")
+        directory = socket_dir(self.home_dir / "postgres")
+        return SecretStr(postgres_url(directory, role or name, password.get_secret_value(), f"{name}_{self.mode}"))
 
     def _restricted_database(self, role: str, password: SecretStr) -> SecretStr:
         """Our own database through another role; on an external server, unless it is given, the owner's."""
         if not self.uses_embedded_database:
             return self.database_url
-        secret = quote(password.get_secret_value(), safe="")
-        return SecretStr(f"postgresql://tradewind_{role}:{secret}@127.0.0.1:{self.postgres_port}/tradewind_{self.mode}")
+        return self._embedded_database("tradewind", password, f"tradewind_{role}")
 
     def _sibling_database(self, name: str, password: SecretStr) -> SecretStr:
         """On the same server as ours, wherever that is."""
@@ -341,6 +374,9 @@ class Settings(BaseSettings):
                 raise BadSetting(PREFIX + name.upper(), problem, _example(name))
 
 
+SECRET_FIELDS = frozenset(name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation))
+
+
 def load_settings(**overrides: Any) -> Settings:
     """The settings of this process.
 
@@ -354,30 +390,62 @@ def load_settings(**overrides: Any) -> Settings:
     """
     if unknown := overrides.keys() - Settings.model_fields.keys():
         raise TypeError(f"{sorted(unknown)} are no settings")
-    env_file = PROJECT_DIR / ".env"
-    in_file = {name: value for name, value in dotenv_values(env_file).items() if value is not None}
-    _refuse_unknown({**in_file, **os.environ})
-    home = overrides.get("home_dir") or os.environ.get(PREFIX + "HOME_DIR") or in_file.get(PREFIX + "HOME_DIR")
-    home_dir = Path(home or PROJECT_DIR / ".tradewind").expanduser().absolute()
-    # The weaker directory first: a secret of the deployment wins over the container platform's.
-    secrets_dirs = [directory for directory in (_RUN_SECRETS, home_dir / "secrets") if directory.is_dir()]
+    for problem in unusable_values():
+        raise problem
+    home_dir = Path(overrides.get("home_dir") or home_of_shell())
     try:
-        return Settings(_env_file=env_file, _secrets_dir=secrets_dirs or None, **overrides)
+        return Settings(_env_file=_env_file(), _secrets_dir=secrets_dirs(home_dir) or None, **overrides)
     except ValidationError as error:
-        raise _bad_setting(error) from None
+        raise bad_setting(error) from None
 
 
-def _refuse_unknown(environment: dict[str, str]) -> None:
-    """A misspelt limit must not silently become the default."""
+def home_of_shell() -> Path:
+    """The directory in which this shell's deployment keeps its state."""
+    text, _ = given_values().get("home_dir", ("", ""))
+    return Path(text or PROJECT_DIR / ".tradewind").expanduser().absolute()
+
+
+def given_values() -> dict[str, tuple[str, str]]:
+    """What this shell says: the text of each field that is given, and where it stands. The environment beats `.env`."""
+    found: dict[str, tuple[str, str]] = {}
+    for place, values in ((".env", env_file_values(_env_file())), ("the environment", dict(os.environ))):
+        for name, value in values.items():
+            field = name.upper().removeprefix(PREFIX).lower()
+            if name.upper().startswith(PREFIX) and value and field in Settings.model_fields:
+                found[field] = (value.strip(), place)
+    return found
+
+
+def unusable_values() -> list[BadSetting]:
+    """What this shell says and no setting can be made of: a misspelt limit must not silently become the default."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    for name in sorted(environment):
+    found = [BadSetting(".env", fault, _example("mode")) for fault in env_file_faults(_env_file(), PREFIX)]
+    for name in sorted({*os.environ, *env_file_values(_env_file())}):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             close = difflib.get_close_matches(name.upper(), known, n=1)
-            hint = f"did you mean {close[0]}?" if close else "remove it"
-            raise BadSetting(name, f"is no setting of Tradewind; {hint}", _example("mode"))
+            hint = f"did you mean {close[0]}?" if close and name.upper() not in _RETIRED else "remove it"
+            found.append(BadSetting(name, f"is no setting of Tradewind; {hint}", _example("mode")))
+    return found
 
 
-def _bad_setting(error: ValidationError) -> BadSetting:
+def exposed_env_file() -> str:
+    """Why others may read or change this project's `.env`, and what to do; empty when they may not."""
+    given = {name for name, value in env_file_values(_env_file()).items() if value}
+    held = {PREFIX + name.upper() for name in SECRET_FIELDS}
+    return env_file_problem(_env_file(), given & held)
+
+
+def secrets_dirs(home_dir: Path) -> list[Path]:
+    """Where secret files lie, the weaker directory first: a deployment's own wins over the container platform's."""
+    directories = (_RUN_SECRETS, home_dir.expanduser().absolute() / "secrets")
+    return [directory for directory in directories if directory.is_dir()]
+
+
+def _env_file() -> Path:
+    return PROJECT_DIR / ".env"
+
+
+def bad_setting(error: ValidationError) -> BadSetting:
     """The first problem of pydantic's, in our form and without the value."""
     first = error.errors(include_url=False, include_input=False)[0]
     name = str(first["loc"][0]) if first["loc"] else "mode"

@@ -11,9 +11,8 @@ from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from .core.params import StrategyParams
-from .errors import NotSupported
-from .settings import Settings
+from .errors import BadInput, NotSupported
+from .settings import STRATEGY_FILE, Settings
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from .adapters.study_store import PgStudyStore
     from .adapters.trading_store import PgTradingStore
     from .core.matching_book import MatchingSettings
+    from .core.params import StrategyParams
     from .core.ports import (
         ArticleScorer,
         Clock,
@@ -45,7 +45,7 @@ class Wiring:
 
     def __init__(self, settings: Settings, params: StrategyParams | None = None) -> None:
         self.settings = settings
-        self.params = params or StrategyParams()
+        self._given_params = params
 
     @property
     def account(self) -> str:
@@ -58,6 +58,45 @@ class Wiring:
     @property
     def max_capital_quote(self) -> Decimal | None:
         return self.settings.max_capital_quote
+
+    # ------------------------------------------------------------------------------------------------------ strategy
+    @cached_property
+    def params(self) -> StrategyParams:
+        """The strategy's values, kept as they were first read.
+
+        Where their file cannot be used: those that the account last decided by, or the shipped ones before its first
+        decision. So a typo there never keeps a position from being managed or left; `params_error` blocks entries.
+        """
+        if self._given_params is not None:
+            return self._given_params
+        try:
+            return self.params_in_file()
+        except BadInput as error:
+            from structlog import get_logger
+
+            from .adapters.decision_store import last_params
+            from .core.params import StrategyParams
+
+            kept = last_params(self.database, self.account)
+            words = "shipped ones" if kept is None else "ones of the last decision"
+            get_logger(__name__).warning(f"{error}; the {words} are used, and entries wait")
+            return kept or StrategyParams(leader_symbol=self.settings.default_leader)
+
+    @property
+    def params_error(self) -> str:
+        """Why the file of the strategy's values cannot be used now, in one line; "" when it can."""
+        if self._given_params is None:
+            try:
+                self.params_in_file()
+            except BadInput as error:
+                return str(error)
+        return ""
+
+    def params_in_file(self) -> StrategyParams:
+        """The values in their file as it is now. Raises BadInput, in one line that says what to mend."""
+        from .adapters.strategy_file import load_params
+
+        return load_params(STRATEGY_FILE, self.settings.default_leader)
 
     # ------------------------------------------------------------------------------------------------------- servers
     @cached_property
@@ -119,7 +158,7 @@ class Wiring:
     def alerts(self) -> OutboxAlerts:
         from .adapters.alerts import OutboxAlerts
 
-        return OutboxAlerts(self.database)
+        return OutboxAlerts(self.database, self.account)
 
     # ---------------------------------------------------------------------------------------------------- market data
     @cached_property

@@ -38,7 +38,7 @@ def channel() -> Iterator[tuple[str, list[dict[str, str]]]]:
 
 
 def test_same_key_within_the_hour_is_one_row_also_when_raised_at_once(database: Database) -> None:
-    alerts = OutboxAlerts(database)
+    alerts = OutboxAlerts(database, "main")
     with ThreadPoolExecutor(4) as pool:
         for number in range(8):
             pool.submit(alerts.raise_alert, "warning", "stale:BTC/USDT", "Stale data", f"body {number}")
@@ -48,7 +48,7 @@ def test_same_key_within_the_hour_is_one_row_also_when_raised_at_once(database: 
 
 
 def test_the_same_key_after_the_hour_is_a_new_alert(database: Database) -> None:
-    alerts = OutboxAlerts(database)
+    alerts = OutboxAlerts(database, "main")
     alerts.raise_alert("warning", "k", "t", "b")
     database.execute("UPDATE alerts SET last_seen_at = last_seen_at - interval '61 minutes'")
     alerts.raise_alert("warning", "k", "t", "b")
@@ -56,7 +56,7 @@ def test_the_same_key_after_the_hour_is_a_new_alert(database: Database) -> None:
 
 
 def test_a_worse_severity_is_not_swallowed_by_a_milder_one(database: Database) -> None:
-    alerts = OutboxAlerts(database)
+    alerts = OutboxAlerts(database, "main")
     alerts.raise_alert("info", "k", "t", "b")
     alerts.raise_alert("critical", "k", "t", "b")
     assert len(database.rows("SELECT 1 FROM alerts")) == 2
@@ -64,7 +64,7 @@ def test_a_worse_severity_is_not_swallowed_by_a_milder_one(database: Database) -
 
 def test_alert_reaches_the_channel_once(database: Database, channel: tuple[str, list[dict[str, str]]]) -> None:
     url, received = channel
-    OutboxAlerts(database).raise_alert("critical", "breaker", "Breaker tripped", "Day's loss is 3.2 %")
+    OutboxAlerts(database, "main").raise_alert("critical", "breaker", "Breaker tripped", "Day's loss is 3.2 %")
     dispatcher = AlertDispatcher(database, [url])
     assert dispatcher.dispatch_once() == 1
     assert dispatcher.dispatch_once() == 0
@@ -74,7 +74,7 @@ def test_alert_reaches_the_channel_once(database: Database, channel: tuple[str, 
 
 
 def test_a_dead_channel_keeps_the_alert_and_backs_off(database: Database) -> None:
-    OutboxAlerts(database).raise_alert("critical", "breaker", "Breaker tripped", "b")
+    OutboxAlerts(database, "main").raise_alert("critical", "breaker", "Breaker tripped", "b")
     dispatcher = AlertDispatcher(database, ["json://127.0.0.1:9/"])
     assert dispatcher.dispatch_once() == 0
     assert dispatcher.dispatch_once() == 0, "the second attempt waits"
@@ -86,7 +86,7 @@ def test_a_dead_channel_keeps_the_alert_and_backs_off(database: Database) -> Non
 
 
 def test_quiet_hours_hold_back_all_but_the_critical(database: Database) -> None:
-    alerts = OutboxAlerts(database)
+    alerts = OutboxAlerts(database, "main")
     alerts.raise_alert("warning", "mild", "mild", "b")
     alerts.raise_alert("critical", "bad", "bad", "b")
     sent: list[str] = []
@@ -101,7 +101,7 @@ def test_quiet_hours_hold_back_all_but_the_critical(database: Database) -> None:
 
 
 def test_without_channels_alerts_stay_for_the_page(database: Database) -> None:
-    OutboxAlerts(database).raise_alert("info", "k", "t", "b")
+    OutboxAlerts(database, "main").raise_alert("info", "k", "t", "b")
     assert AlertDispatcher(database, []).dispatch_once() == 0
     row = database.row("SELECT attempts FROM alerts")
     assert row == {"attempts": 0}
@@ -110,11 +110,21 @@ def test_without_channels_alerts_stay_for_the_page(database: Database) -> None:
 def test_a_store_that_is_down_does_not_replace_the_callers_error(caplog: pytest.LogCaptureFixture) -> None:
     database = Database("postgresql://nobody@127.0.0.1:1/none?connect_timeout=1")
     database._pool.timeout = 1
-    OutboxAlerts(database).raise_alert("critical", "k", "Naked position", "b")
+    OutboxAlerts(database, "main").raise_alert("critical", "k", "Naked position", "b")
     database.close()
     assert "Naked position" in caplog.text
 
 
 def test_unknown_severity_is_a_mistake_of_the_caller(database: Database) -> None:
     with pytest.raises(ValueError, match="severity"):
-        OutboxAlerts(database).raise_alert("fatal", "k", "t", "b")
+        OutboxAlerts(database, "main").raise_alert("fatal", "k", "t", "b")
+
+
+def test_one_accounts_alert_is_no_repeat_of_anothers(database: Database) -> None:
+    """A demo's database holds an account for each of its runs, and their keys are the same."""
+    mine, theirs = OutboxAlerts(database, "demo-2"), OutboxAlerts(database, "demo-1")
+    theirs.raise_alert("critical", "halt-1", "Trading is halted", "yesterday")
+    assert not mine.is_known("halt-1")
+    mine.raise_alert("critical", "halt-1", "Trading is halted", "today")
+    rows = database.rows("SELECT account, body, repeats FROM alerts ORDER BY account")
+    assert [tuple(row.values()) for row in rows] == [("demo-1", "yesterday", 0), ("demo-2", "today", 0)]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
+import tempfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -9,11 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.bars import joined
 from tradewind.adapters import candle_files
-from tradewind.adapters.candle_files import NO_TIME_MS, count_rows, read_candle_file, series_named
+from tradewind.adapters.candle_files import COLUMNS, NO_TIME_MS, count_rows, read_candle_file, series_named
+from tradewind.backtest.candle_files import read_candles
 from tradewind.core.candles import check
 from tradewind.core.timeframes import columns, timeframe_ms, to_ms
 from tradewind.core.types import Bars
@@ -186,3 +195,87 @@ def test_rows_are_counted_beforehand(tmp_path: Path) -> None:
 )
 def test_what_a_name_tells(name: str, series: tuple[str, str] | None) -> None:
     assert series_named(Path(name)) == series
+
+
+# ------------------------------------------------------------------------------------------------------ hostile bytes
+def peak_bytes_of(read: Callable[[], object]) -> int:
+    """The most memory that Python and Arrow held while reading, which must end in BadInput."""
+    usual = pa.default_memory_pool()
+    counted = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(counted)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadInput):
+            read()
+        return max(tracemalloc.get_traced_memory()[1], counted.max_memory() or 0)
+    finally:
+        tracemalloc.stop()
+        pa.set_memory_pool(usual)
+
+
+@pytest.mark.parametrize("packed", ["zip", "gzip", "plain"])
+def test_an_endless_line_takes_no_memory(tmp_path: Path, packed: str) -> None:
+    line = b"1" * 200_000_000
+    path = tmp_path / f"a.{packed}"
+    if packed == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a.csv", line)
+    else:
+        path.write_bytes(gzip.compress(line, 1) if packed == "gzip" else line)
+    del line
+    assert peak_bytes_of(lambda: list(read_candle_file(path, "BTC/USDT", "15m"))) < 20_000_000
+    assert peak_bytes_of(lambda: refuse(count_rows(path))) < 20_000_000
+
+
+def refuse(rows: int) -> None:
+    """What counting says of a file that cannot be read: nothing, so that reading it will."""
+    assert rows == 0
+    raise BadInput("counted as nothing")
+
+
+@pytest.mark.parametrize("reader", ["import", "backtest"])
+@pytest.mark.parametrize("kind", ["rows", "text", "nested"])
+def test_a_bloated_parquet_file_is_refused_before_it_is_unpacked(tmp_path: Path, reader: str, kind: str) -> None:
+    path = tmp_path / "BTC_USDT-15m.parquet"
+    columns: dict[str, pa.Array] = {name: pa.array([1.0]) for name in COLUMNS}
+    if kind == "rows":
+        columns = {name: pa.array(np.ones(33_000_000, np.int8)) for name in COLUMNS}
+    elif kind == "text":
+        columns["open"] = pa.array(["1" * 300_000_000])
+    else:
+        columns["open"] = pa.array([[1.0, 2.0]])
+    pq.write_table(pa.table(columns), path, row_group_size=1 << 26, compression="zstd")
+    columns.clear()
+    assert path.stat().st_size < 2_000_000
+    reads: dict[str, Callable[[], object]] = {
+        "import": lambda: list(read_candle_file(path, "BTC/USDT", "15m")),
+        "backtest": lambda: read_candles(tmp_path, "BTC/USDT"),
+    }
+    assert peak_bytes_of(reads[reader]) < 20_000_000
+
+
+@pytest.mark.parametrize("names", [[], ["a.csv", "b.csv"]])
+def test_an_archive_holds_one_file(tmp_path: Path, names: list[str]) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, frame_of(make_bars()).to_csv(index=False))
+    with pytest.raises(BadInput):
+        list(read_candle_file(path, "BTC/USDT", "15m"))
+
+
+@given(
+    st.binary(max_size=3_000),
+    st.sampled_from([b"", b"PAR1", b"PK\x03\x04", b"\x1f\x8b", b"open_time,open,high,low,close,volume\n"]),
+)
+def test_any_bytes_are_candles_or_bad_input(body: bytes, start: bytes) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "BTC_USDT-15m.parquet"
+        path.write_bytes(start + body)
+        for read in (
+            lambda: list(read_candle_file(path, "BTC/USDT", "15m")),
+            lambda: read_candles(path.parent, "BTC/USDT"),
+        ):
+            with contextlib.suppress(BadInput):
+                assert read() is not None
+        assert count_rows(path) >= 0

@@ -234,7 +234,9 @@ def test_after_a_refused_timestamp_the_next_call_uses_the_exchanges_time() -> No
         with pytest.raises(ClockSkewed):
             client.read("private_get_account")
         assert client.read("private_get_account") == {"balances": []}
-        assert abs(client.clock_offset_ms() - ahead_ms) < 5_000
+        started = time.monotonic()
+        error_ms = abs(client.clock_offset_ms() - ahead_ms)
+        assert error_ms <= (time.monotonic() - started) * 1000 + 1, "an answer is no older than its way took"
 
 
 def test_a_429_holds_back_every_client_of_the_account(valkey_url: str) -> None:
@@ -247,7 +249,7 @@ def test_a_429_holds_back_every_client_of_the_account(valkey_url: str) -> None:
         asked = len(seen)
         with pytest.raises(RateLimited) as refused:
             other.read("public_get_time")
-        assert 20 < refused.value.retry_after_s <= 30
+        assert 0 < refused.value.retry_after_s <= 30
         assert len(seen) == asked, "nothing may be sent while the exchange wants quiet"
 
 

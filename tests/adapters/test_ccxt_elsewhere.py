@@ -17,6 +17,8 @@ import pytest
 from tests.support.http_server import Answer, Request, serving
 from tradewind.adapters.ccxt_client import CcxtClient, ClientConfig
 from tradewind.adapters.ccxt_exchange import CcxtMarketData
+from tradewind.adapters.ccxt_factory import build_exchange
+from tradewind.backtest.booking import rules_of
 from tradewind.core.candles import check, closed_only
 from tradewind.core.timeframes import closed_until_ms, expected_opens_ms, timeframe_ms, to_ms
 from tradewind.core.types import Bars
@@ -239,6 +241,7 @@ def test_rules_and_symbols_are_those_it_publishes(name: str, tick: str, step: st
         assert (rules.base, rules.quote, rules.active) == ("BTC", "USDT", True)
         assert (rules.tick_size, rules.step_size) == (Decimal(tick), Decimal(step))
         assert (rules.min_quantity, rules.min_notional_quote) == (Decimal(least), Decimal(notional))
+        assert rules_of(rules).price(1) == rules.tick_size, "a replay can count in them"
         with pytest.raises(UnknownSymbol, match=f"{name} does not list NONE/USDT"):
             data.candles("NONE/USDT", "15m", START, NEWEST)
 
@@ -269,6 +272,11 @@ def test_orders_are_sent_to_neither_of_these(name: str, tmp_path: Path) -> None:
     wiring = Wiring(load_settings(mode="testnet", exchange=name, home_dir=tmp_path))
     with pytest.raises(NotSupported, match="binance, okx, bybit or bitget"):
         _ = wiring.exchange
+
+
+def test_an_exchange_without_a_testnet_says_so() -> None:
+    with pytest.raises(NotSupported, match="kraken has no testnet"):
+        build_exchange(ClientConfig(exchange_id="kraken", testnet=True), None)
 
 
 @pytest.mark.parametrize("name", ["okx", "bitget"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -178,15 +179,16 @@ def test_what_was_scored_before_a_failure_is_kept() -> None:
 
 
 def test_a_server_that_hangs_is_given_up() -> None:
+    given_up = threading.Event()
+
     def hang(request: Request) -> Answer:
-        time.sleep(4)
+        given_up.wait(60)
         return Answer(200)
 
     with serving(hang) as (url, _):
-        started = time.monotonic()
         with pytest.raises(NewsUnavailable, match="does not answer"):
             scorer(url, timeout_s=0.5, attempts=1).score([article(0)])
-        assert time.monotonic() - started < 3.5
+        given_up.set()
 
 
 ATTACKS = (

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import psycopg
 import pytest
 
 from tests.core.test_ensemble import SETTINGS, sample
+from tradewind.adapters import model_store
 from tradewind.adapters.database import Database
 from tradewind.adapters.model_store import PgModelStore
 from tradewind.core.ensemble import FamilyModel, Sample, fit_family
@@ -107,6 +111,68 @@ def test_a_model_of_other_features_is_refused(
     database.execute("UPDATE models SET manifest = jsonb_set(manifest, '{features_hash}', '\"older\"')")
     with pytest.raises(ModelUnavailable, match="other features"):
         store.champion()
+
+
+def with_file(store: PgModelStore, database: Database, name: str, content: bytes) -> None:
+    """Put other bytes into version v1, with the hash that fits them, as the author of a registry could."""
+    row = database.row("SELECT artifact_url FROM models WHERE version = 'v1'")
+    assert row is not None
+    Path(row["artifact_url"].removeprefix("file://"), name).write_bytes(content)
+    database.execute(
+        "UPDATE models SET manifest = jsonb_set(manifest, ARRAY['files', %s], to_jsonb(%s::text))",
+        (name, hashlib.sha256(content).hexdigest()),
+    )
+
+
+@pytest.mark.parametrize("name", ["trending/lightgbm.txt", "trending/xgboost.ubj", "trending/catboost.cbm"])
+@pytest.mark.parametrize(
+    "spoil", [lambda c: c[: len(c) // 2], lambda c: bytes(reversed(c)), lambda c: b"\xff" * len(c)]
+)
+def test_bytes_with_the_right_hash_that_no_library_can_use_become_no_champion(
+    store: PgModelStore,
+    families: dict[RegimeFamily, FamilyModel],
+    database: Database,
+    tmp_path: Path,
+    name: str,
+    spoil: Callable[[bytes], bytes],
+) -> None:
+    """The library may refuse them or crash: it does so in a process of its own."""
+    save(store, families, "v1")
+    with_file(store, database, name, spoil((tmp_path / "v1" / name).read_bytes()))
+    with pytest.raises(ModelUnavailable, match="cannot be used"):
+        store.promote("v1", "test", AT)
+    assert store.champion() is None
+
+
+def test_a_library_that_crashes_ends_its_own_process_alone(
+    store: PgModelStore, families: dict[RegimeFamily, FamilyModel], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "lightgbm.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    save(store, families, "v1")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}{os.pathsep}{os.environ['PYTHONPATH']}")
+    with pytest.raises(ModelUnavailable, match=r"ends its process \(signal 11\)"):
+        store.promote("v1", "test", AT)
+    assert store.champion() is None
+
+
+@pytest.mark.parametrize("name", ["../../v2/family.json", "/etc/passwd", "trending/../../x.txt", "a\0.txt"])
+def test_a_file_outside_the_versions_directory_is_refused(
+    store: PgModelStore, families: dict[RegimeFamily, FamilyModel], database: Database, name: str
+) -> None:
+    save(store, families, "v1")
+    row = store.version("v1") | {"artifact_url": "file:///tmp", "manifest": {"files": {name: "00"}}}
+    with pytest.raises(ModelUnavailable, match="names a file"):
+        store._files(row)
+
+
+def test_a_file_of_any_size_is_read_to_its_limit_only(
+    store: PgModelStore, families: dict[RegimeFamily, FamilyModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(store, families, "v1")
+    monkeypatch.setattr(model_store, "_MAX_FILE_BYTES", 1_000)
+    with pytest.raises(ModelUnavailable, match="larger than"):
+        store.load("v1")
 
 
 def test_promotion_retires_the_former_champion_and_rollback_brings_it_back(

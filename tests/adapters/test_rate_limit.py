@@ -28,12 +28,17 @@ def spend_until_refused(one: RateLimiter, weight: float, *, bulk: bool = False) 
         spent += weight
 
 
+def refilled(started: float) -> float:
+    """At most what flowed back into a bucket of 6,000 a minute since `started`, and one request of 10 more."""
+    return (time.monotonic() - started) * 80 + 10
+
+
 def test_all_processes_share_one_burst(valkey_url: str) -> None:
     limiters = [limiter(valkey_url, max_wait_s=0.0) for _ in range(4)]
+    started = time.monotonic()
     with ThreadPoolExecutor(4) as threads:
         spent = sum(threads.map(lambda one: spend_until_refused(one, 10), limiters))
-    # A burst of 1000, and what was refilled meanwhile at 78 a second.
-    assert 1_000 <= spent <= 1_200
+    assert 1_000 <= spent <= 1_000 + refilled(started)
 
 
 def test_no_minute_can_exceed_the_limit() -> None:
@@ -48,25 +53,26 @@ def test_a_full_bucket_refills_at_the_rate_of_the_limit(valkey_url: str) -> None
     for _ in range(8):
         one.acquire(100)
     elapsed = time.monotonic() - started
-    assert 0.6 < elapsed < 3.0  # 783 a second
+    assert elapsed > 0.6  # 800 units at 783 a second
 
 
 def test_bulk_leaves_a_third_to_trading(valkey_url: str) -> None:
     bulk = limiter(valkey_url, max_wait_s=0.0, max_bulk_wait_s=0.0)
-    spent = spend_until_refused(bulk, 10, bulk=True)
-    assert 640 <= spent <= 780
     started = time.monotonic()
-    limiter(valkey_url).acquire(250)
-    assert time.monotonic() - started < 0.5
+    spent = spend_until_refused(bulk, 10, bulk=True)
+    assert 640 <= spent <= 680 + refilled(started)
+    limiter(valkey_url, max_wait_s=0.0).acquire(250)  # raises where it would have to wait
 
 
 def test_the_exchanges_own_count_lowers_the_bucket(valkey_url: str) -> None:
     one = limiter(valkey_url, max_wait_s=0.0)
+    started = time.monotonic()
     one.observe(5_650)
     other = limiter(valkey_url, max_wait_s=0.0)
-    assert spend_until_refused(other, 10) <= 80  # 95 % of 6000 less 5650, and some refill
+    assert spend_until_refused(other, 10) <= 50 + refilled(started)  # 95 % of 6000 less 5650
+    started = time.monotonic()
     one.observe(0)
-    assert spend_until_refused(other, 10) <= 40, "a low count must not fill the bucket again"
+    assert spend_until_refused(other, 10) <= refilled(started), "a low count must not fill the bucket again"
 
 
 def test_a_used_up_minute_is_waited_out(valkey_url: str) -> None:
@@ -78,13 +84,17 @@ def test_a_used_up_minute_is_waited_out(valkey_url: str) -> None:
 
 
 def test_a_429_stops_everybody_for_as_long_as_it_says(valkey_url: str) -> None:
-    limiter(valkey_url).block(0.5)
+    limiter(valkey_url).block(30)
     with pytest.raises(RateLimited) as refused:
         limiter(valkey_url, max_wait_s=0.1).acquire(1)
-    assert 0.2 < refused.value.retry_after_s <= 0.5
+    assert 0 < refused.value.retry_after_s <= 30
+
+
+def test_a_short_429_is_waited_out(valkey_url: str) -> None:
     started = time.monotonic()
+    limiter(valkey_url).block(0.5)
     limiter(valkey_url).acquire(1)
-    assert 0.2 < time.monotonic() - started < 2.0
+    assert time.monotonic() - started > 0.45
 
 
 def test_accounts_do_not_share(valkey_url: str) -> None:

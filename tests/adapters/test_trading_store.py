@@ -11,7 +11,8 @@ import pytest
 
 from tradewind.adapters.database import Database
 from tradewind.adapters.trading_store import PgTradingStore
-from tradewind.core.params import StrategyParams
+from tradewind.core.codec import decode
+from tradewind.core.params import PositionRules, StrategyParams
 from tradewind.core.ports import StoredPrediction
 from tradewind.core.types import (
     BracketLot,
@@ -34,6 +35,7 @@ from tradewind.errors import LedgerMismatch, LockNotAcquired, StoreUnavailable
 NOW = datetime(2025, 3, 1, 12, 0, 3, 123456, tzinfo=UTC)
 BAR = datetime(2025, 3, 1, 11, 45, tzinfo=UTC)
 PARAMS = StrategyParams()
+RULES = PARAMS.position_rules
 
 
 def order(client_order_id: str = "twe1", **changes: object) -> Order:
@@ -230,7 +232,7 @@ def test_a_lost_lock_cannot_write_or_send(store: PgTradingStore, postgres_url: s
     second = Database(postgres_url)
     other = PgTradingStore(second, "main", PARAMS.strategy_version)
     with pytest.raises(StoreUnavailable), store.position_lock("pos-1"):  # noqa: PT012 - the end of the lock is the point
-        stored = store.open_position(position())
+        stored = store.open_position(position(), RULES)
         store.plan_orders([order()])
         with psycopg.connect(postgres_url, autocommit=True) as admin:
             admin.execute(
@@ -252,19 +254,42 @@ def test_a_lost_lock_cannot_write_or_send(store: PgTradingStore, postgres_url: s
 
 def test_position_keeps_what_was_decided(store: PgTradingStore) -> None:
     with store.position_lock("pos-1"):
-        assert store.open_position(position()) == position()
+        assert store.open_position(position(), RULES) == position()
         opened = position(
             status=PositionStatus.OPEN, quantity=Decimal("0.00999"), entry_price=Decimal("60000.1"), opened_at=NOW
         )
         store.save_position(replace(opened, initial_stop_price=Decimal(1)), "filled", NOW, quantity=Decimal("0.00999"))
-        assert store.open_position(position()) == opened
+        assert store.open_position(position(), RULES) == opened
     assert store.live_positions() == [opened]
     assert [event["event"] for event in store.position_events("pos-1")] == ["planned", "filled"]
 
 
+def test_a_position_keeps_the_rules_it_was_opened_with(store: PgTradingStore) -> None:
+    with store.position_lock("pos-1"):
+        store.open_position(position(), RULES)
+        store.open_position(position(), replace(RULES, horizon_bars=7))
+    assert decode(PositionRules, store.position_rules(["pos-1", "pos-2"])["pos-1"]) == RULES
+    assert store.position_rules(["pos-2"]) == {}
+
+
+def test_the_parameters_behind_a_strategy_version_are_found_again(store: PgTradingStore) -> None:
+    assert store.strategy_params(PARAMS.strategy_version) is None
+    store.remember_strategy(PARAMS)
+    assert decode(StrategyParams, store.strategy_params(PARAMS.strategy_version)) == PARAMS
+
+
+def test_an_order_is_seen_and_never_unseen(store: PgTradingStore) -> None:
+    with store.position_lock("pos-1"):
+        store.plan_orders([order(), order("twe2", lot=1)])
+    store.mark_seen(["twe1"], NOW)
+    store.mark_seen(["twe1", "unknown"], NOW - timedelta(seconds=1))
+    seen = {found.client_order_id: found.seen_at for found in store.orders_of("pos-1")}
+    assert seen == {"twe1": NOW, "twe2": None}
+
+
 def test_fills_once_and_totals_exact(store: PgTradingStore) -> None:
     with store.position_lock("pos-1"):
-        store.open_position(position())
+        store.open_position(position(), RULES)
         store.plan_orders([order()])
     assert store.insert_fills([fill("1"), fill("2")]) == 2
     assert store.insert_fills([fill("1"), fill("3", is_buy=False, fee=Decimal("0.6"), fee_asset="USDT")]) == 1
@@ -279,7 +304,7 @@ def test_fills_once_and_totals_exact(store: PgTradingStore) -> None:
 def test_trade_ids_are_numbers_not_text_where_fills_share_a_millisecond(store: PgTradingStore) -> None:
     """10 came after 9, also where PostgreSQL sorts text: an entry's fill told what had closed its position."""
     with store.position_lock("pos-1"):
-        store.open_position(position())
+        store.open_position(position(), RULES)
         store.plan_orders([order()])
     store.insert_fills([fill("10", is_buy=False), fill("9"), fill("100", is_buy=False)])
     assert [one.trade_id for one in store.fills_of("pos-1")] == ["9", "10", "100"]
@@ -287,7 +312,7 @@ def test_trade_ids_are_numbers_not_text_where_fills_share_a_millisecond(store: P
 
 def test_closed_trades_in_r(store: PgTradingStore) -> None:
     with store.position_lock("pos-1"):
-        store.open_position(position())
+        store.open_position(position(), RULES)
         closed = position(
             status=PositionStatus.CLOSED,
             closed_at=NOW,
@@ -303,7 +328,7 @@ def test_closed_trades_in_r(store: PgTradingStore) -> None:
 
 def test_unprotected_span_is_measured_once(store: PgTradingStore) -> None:
     with store.position_lock("pos-1"):
-        store.open_position(position())
+        store.open_position(position(), RULES)
     store.start_unprotected("pos-1", "replacement", NOW)
     store.start_unprotected("pos-1", "another cause", NOW + timedelta(seconds=1))
     assert store.end_unprotected("pos-1", NOW + timedelta(seconds=1.5)) == 1.5
@@ -324,7 +349,7 @@ def test_the_right_to_send_is_given_once(store: PgTradingStore) -> None:
 
 def test_a_closed_position_leaves_no_open_span(store: PgTradingStore) -> None:
     with store.position_lock("pos-1"):
-        opened = store.open_position(position())
+        opened = store.open_position(position(), RULES)
         store.start_unprotected("pos-1", "exit", NOW)
         assert store.unprotected_now() == {"pos-1"}
         store.save_position(replace(opened, status=PositionStatus.CLOSED), "closed", NOW)

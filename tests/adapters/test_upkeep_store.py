@@ -57,9 +57,9 @@ def test_finished_jobs_go_with_their_chunks_and_sent_alerts_too(database: Databa
     )
     database.execute("INSERT INTO history_chunks VALUES ('old', 'A/USDT', '1h', now(), now())")
     database.execute(
-        "INSERT INTO alerts (severity, key, title, body, created_at, sent_at) VALUES "
-        "('info', 'a', 't', 'b', now() - interval '200 days', now()),"
-        "('critical', 'b', 't', 'b', now() - interval '200 days', NULL)"
+        "INSERT INTO alerts (account, severity, key, title, body, created_at, sent_at) VALUES "
+        "('a', 'info', 'a', 't', 'b', now() - interval '200 days', now()),"
+        "('a', 'critical', 'b', 't', 'b', now() - interval '200 days', NULL)"
     )
     removed = PgUpkeep(database, KEPT).remove_expired(NOW)
     assert (removed["jobs"], removed["alerts"]) == (1, 1)

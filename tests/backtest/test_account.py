@@ -14,6 +14,7 @@ from tradewind.core.decision import decide
 from tradewind.core.ledger import total
 from tradewind.core.matching_book import BarTicks
 from tradewind.core.matching_rules import amount
+from tradewind.core.matching_types import NewOrder, OrderKind, OrderSide
 from tradewind.core.types import BracketSupport, Intent, OrderRole, OrderState, PositionStatus, RegimeFamily, Side
 
 OPEN_MS = BAR_MS + STEP_MS
@@ -156,13 +157,24 @@ def test_leaving_sells_every_lot_and_says_why() -> None:
     assert amount(made.engine.book.accounts["test"].balance("USDT").locked) == 0
 
 
-def test_one_account_counts_in_one_currency_and_one_fee() -> None:
+def test_one_account_counts_in_one_currency() -> None:
     two = {"SOL/USDT": instrument(), "ETH/BTC": instrument("ETH/BTC")}
     with pytest.raises(ValueError, match="one quote asset"):
         SimulatedAccount("test", two, D(1), matching_settings(PARAMS))
-    fees = {"SOL/USDT": instrument(), "ETH/USDT": instrument("ETH/USDT", taker_fee_frac=D("0.002"))}
-    with pytest.raises(ValueError, match="share their fees"):
-        SimulatedAccount("test", fees, D(1), matching_settings(PARAMS))
+
+
+def test_each_market_has_its_own_fee() -> None:
+    """As an account pays nothing where an exchange promotes a market, and its usual rate beside it."""
+    markets = {
+        "SOL/USDT": instrument(taker_fee_frac=D(0)),
+        "ETH/USDT": instrument("ETH/USDT", taker_fee_frac=D("0.002")),
+    }
+    made = SimulatedAccount("test", markets, D(10_000), matching_settings(PARAMS))
+    for symbol in markets:
+        made.engine.on_price(symbol, 10_000, 50_000_000, OPEN_MS, OPEN_MS)
+        made.engine.place("test", NewOrder(symbol, OrderSide.BUY, OrderKind.MARKET, symbol, lots=1000), OPEN_MS)
+    balances = made.engine.book.accounts["test"].balances
+    assert [made.engine.amount(balances[base].total) for base in ("SOL", "ETH")] == [D(1), D("0.998")]
 
 
 def test_the_book_stands_around_the_last_price() -> None:

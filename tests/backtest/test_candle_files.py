@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support.trading import PARAMS, D, random_bars
+from tradewind.backtest.booking import rules_of
 from tradewind.backtest.candle_files import read_candles
 from tradewind.backtest.instruments import inferred_instrument
 from tradewind.core.types import Bars
@@ -62,5 +63,13 @@ def test_the_grid_is_read_off_the_prices() -> None:
         cheap.volume,
     )
     made = inferred_instrument(tiny, PARAMS)
-    assert made.tick_size == D("0.000001")
-    assert (made.tick_size * made.step_size * 10**8) % 1 == 0
+    assert (made.tick_size, made.step_size) == (D("1E-8"), 1), "six decimals would leave a grid of whole percents"
+
+
+def test_the_smallest_coins_keep_their_grid() -> None:
+    """SHIB and PEPE cost less than a tenth of what six decimals can tell apart."""
+    bars = random_bars(count=500)
+    columns = [np.round(column * 8.5e-8, 9) for column in (bars.open, bars.high, bars.low, bars.close)]
+    made = inferred_instrument(Bars("PEPE/USDT", "15m", bars.open_time_ms, *columns, bars.volume), PARAMS)
+    assert (made.tick_size, made.step_size) == (D("1E-9"), 1)
+    assert rules_of(made).atom_decimals == 9

@@ -28,7 +28,7 @@ from tradewind.backtest.replay import ReplayResult, ReplaySettings, replay
 from tradewind.backtest.signals import SymbolSeries, symbol_series
 from tradewind.core.candles import take
 from tradewind.core.params import StrategyParams
-from tradewind.core.types import BracketSupport, SentimentState
+from tradewind.core.types import Bars, BracketSupport, SentimentState
 
 QUICK = ReplaySettings(detailed=False)
 
@@ -114,6 +114,54 @@ def test_it_says_what_the_exact_replay_says(
     series = markets(seed, volatility, rate, gaps, thin)
     exact = replay(series, params, START_MS, BAR_MS, ReplaySettings(capital_quote=capital))
     assert_same(compiled(series, params, capital_quote=capital), exact)
+
+
+def test_it_counts_as_finely_as_each_exchange_needs() -> None:
+    """okx's BTC-USDT (a tick times a lot is 1e-9), a lot of 1 with ten decimals of price, and Binance's usual rules."""
+    params = replace(PARAMS, fee_frac=0.0015)
+    for grids in (("0.1", "0.00000001"), ("0.0000000001", "1")), (("0.00001", "0.000001"), ("0.01", "0.001")):
+        series = markets(7)
+        for symbol, (tick, step) in zip(series, (*grids, ("0.01", "0.001")), strict=True):
+            own, prices = series[symbol], 1e-6 if step == "1" else 1.0
+            bars = own.bars if prices == 1.0 else scaled(own.bars, prices)
+            rules = instrument(
+                symbol, tick_size=Decimal(tick), step_size=Decimal(step), min_quantity=Decimal(step),
+                max_quantity=Decimal(9_999_999_999), taker_fee_frac=Decimal("0.0015"), bracket=own.instrument.bracket,
+            )  # fmt: skip
+            answers = own.forecast
+            series[symbol] = symbol_series(bars, rules, answers, params, quality=None)
+        assert is_served(series, params, QUICK, matching_settings(PARAMS))
+        run = compiled(series, params)
+        assert run.decimals in (10, 11)
+        assert len({trade.symbol for trade in run.trades}) == 3
+        assert_same(run, replay(series, params, START_MS, BAR_MS))
+
+
+def scaled(bars: Bars, factor: float) -> Bars:
+    """The same market in prices of another size, its turnover unchanged."""
+    prices = (column * factor for column in (bars.open, bars.high, bars.low, bars.close))
+    return Bars(bars.symbol, bars.timeframe, bars.open_time_ms, *prices, bars.volume / factor)
+
+
+def test_each_market_may_have_its_own_fee() -> None:
+    params, series = replace(PARAMS, fee_frac=0.0035), markets(3)
+    for symbol, fee in zip(list(series), ("0", "0.001", "0.0035"), strict=True):
+        rules = replace(series[symbol].instrument, taker_fee_frac=Decimal(fee), maker_fee_frac=Decimal(fee) / 2)
+        series[symbol] = replace(series[symbol], instrument=rules)
+    assert is_served(series, params, QUICK, matching_settings(PARAMS))
+    run = compiled(series, params)
+    assert len({trade.symbol for trade in run.trades}) == 3
+    assert_same(run, replay(series, params, START_MS, BAR_MS))
+
+
+def test_a_market_dearer_than_judged_opens_nothing() -> None:
+    series = markets(3)
+    dear = next(iter(series))
+    rules = replace(series[dear].instrument, taker_fee_frac=Decimal("0.002"))
+    series[dear] = replace(series[dear], instrument=rules)
+    run = compiled(series, PARAMS)
+    assert {trade.symbol for trade in run.trades} == set(series) - {dear}
+    assert_same(run, replay(series, PARAMS, START_MS, BAR_MS))
 
 
 def test_what_is_clean_is_never_handed_back() -> None:

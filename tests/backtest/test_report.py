@@ -100,6 +100,25 @@ def test_the_report_is_self_contained_and_escapes_text(tmp_path: Path) -> None:
     assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", html[: html.index("<script>")] + body)
 
 
+def test_hostile_names_stay_text_in_the_report(tmp_path: Path) -> None:
+    """Symbols, titles and reasons come from exchanges and files; in charts they are JSON within a script."""
+    name = "</script><img src=x onerror=alert(1)>"
+    path = tmp_path / "report.html"
+    hostile = replace(
+        result([replace(trade(1.9, 190.0), symbol=name, regime=name, exit_reason=name)], title=name),
+        labels=[name],
+        bars={name: bars(name)},
+        funnel=[FunnelRow(name, passed=7, refused=3, first_refusals=3)],
+    )
+    write_report(path, hostile, {name: [{name: name}]})
+    html = path.read_text()
+    assert "onerror=alert(1)" in html, "the names are there"
+    assert "<img src=x" not in html
+    usual = tmp_path / "usual.html"
+    write_report(usual, result([trade(1.9, 190.0)]), {"Models": [{"version": "m1"}]})
+    assert html.count("</script") == usual.read_text().count("</script"), "no script is ended by a name"
+
+
 def test_the_report_tells_months_regimes_symbols_costs_and_holding(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     write_report(path, result([trade(1.9, 190.0), trade(-1.0, -100.0, "ETH/USDT")]), {})

@@ -10,11 +10,11 @@ import psycopg
 import pytest
 
 from tests.chaos.arena import Arena
+from tests.chaos.markets import SYMBOLS
 from tests.jobs.conftest import NOW_MS
 from tests.support.paper_server import PaperServerProcess
 from tradewind.adapters.migrations import migrate
 from tradewind.stack.postgres import EmbeddedPostgres
-from tradewind.stack.processes import free_port
 from tradewind.stack.valkey import EmbeddedValkey
 
 
@@ -27,14 +27,14 @@ def soak_minutes(request: pytest.FixtureRequest) -> float:
 @pytest.fixture(scope="session")
 def shared_arena(server_dir: Path, postgres_server: EmbeddedPostgres, valkey_server: EmbeddedValkey) -> Iterator[Arena]:
     """The exchange keeps its state on the session's PostgreSQL, the ledger lies on one that may be restarted."""
-    ledger = EmbeddedPostgres(server_dir / "chaos", free_port(), password=secrets.token_hex(8), durable=False)
+    ledger = EmbeddedPostgres(server_dir / "chaos", password=secrets.token_hex(8), durable=False)
     try:
         ledger.start()
         for server, name in ((ledger, "ledger"), (postgres_server, "chaos_exchange")):
             with psycopg.connect(server.url(), autocommit=True) as connection:
                 connection.execute(f"CREATE DATABASE {name}")  # a constant above
         migrate(ledger.url("ledger"))
-        with PaperServerProcess(postgres_server.url("chaos_exchange")) as exchange:
+        with PaperServerProcess(postgres_server.url("chaos_exchange"), symbols=",".join(SYMBOLS)) as exchange:
             exchange.admin.set_clock(NOW_MS)
             yield Arena(exchange, ledger, ledger.url("ledger"), valkey_server.url())
     finally:

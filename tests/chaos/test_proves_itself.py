@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,9 +18,11 @@ from tests.chaos.arena import Arena
 from tests.chaos.crashing import Fuse, mined
 from tests.chaos.faults import KILLED, TWICE, Fault
 from tests.chaos.life import Judgement, Life
+from tests.chaos.troubles import Trouble
+from tradewind.adapters.ccxt_trading import CcxtTrading
 from tradewind.adapters.trading_store import PgTradingStore
 from tradewind.core.ports import Ports
-from tradewind.core.types import Order, OrderState
+from tradewind.core.types import MarketStatus, Order, OrderState
 
 pytestmark = pytest.mark.chaos
 
@@ -54,7 +57,7 @@ def judge(arena: Arena, phase: str, fault: Fault) -> Judgement:
         life.prepare("entry")
         life.job("entry")(life.build())
     judgement = life.undergo(phase, fault)
-    arena.close()
+    life.close()
     assert judgement is not None, "the fault did not strike"
     return judgement
 
@@ -126,3 +129,32 @@ def test_a_rig_counts_its_own_steps(arena: Arena) -> None:
     steps = Life(arena, random.Random(1)).count_steps("entry")
     assert steps.moments > 50
     assert steps.calls > 5
+
+
+# ------------------------------------------------------------------------------------------------ what exchanges do
+def of_every_module(monkeypatch: pytest.MonkeyPatch, name: str, stand_in: Any) -> None:
+    """Put a stand-in wherever a function is known by this name."""
+    for module in [module for key, module in sys.modules.items() if key.startswith("tradewind.")]:
+        if hasattr(module, name):
+            monkeypatch.setattr(module, name, stand_in)
+
+
+def test_a_zero_bid_taken_for_a_price_is_noticed(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    zeros = {"action": "book", "shape": "zero", "path": "*/bookTicker", "of_symbol": "BTCUSDT", "times": 6}
+    fault = Fault("zero bid", 1, zeros)
+    assert judge(arena, "stop replacement", fault).wrongs == {}
+    of_every_module(monkeypatch, "is_price", lambda bid, ask: True)
+    of_every_module(monkeypatch, "is_jump", lambda bid, ask, before: False)
+    assert judge(arena, "stop replacement", fault).latch
+
+
+def test_protection_cancelled_during_a_halt_is_noticed(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    halt = Trouble(
+        (("status", {"symbol": "BTCUSDT", "status": "HALT"}),),
+        (("status", {"symbol": "BTCUSDT", "status": "TRADING"}),),
+        closes=True,
+    )
+    fault = Fault("halted", 0, trouble=halt)
+    assert judge(arena, "stop replacement", fault).wrongs == {}
+    monkeypatch.setattr(CcxtTrading, "market_status", lambda exchange, symbol: MarketStatus.TRADING)
+    assert judge(arena, "stop replacement", fault).shrunk

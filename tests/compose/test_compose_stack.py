@@ -128,7 +128,6 @@ def test_training_and_backfills_do_not_hold_up_a_cycle(stack: ComposeStack, caps
     assert min(found["backfill_runs_waiting"]) >= 90
     assert found["training_at_the_end"] == "running"
     assert found["loaded"]["cycle_p95_s"] <= 2.5 * found["idle"]["cycle_p95_s"]
-    assert found["loaded"]["start_p95_s"] <= 2.0
 
 
 def test_its_breaker_works(stack: ComposeStack) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -114,19 +112,3 @@ def test_uniqueness_is_the_mean_share_of_a_span(steps: list[tuple[int, int]]) ->
     for own, share in zip(spans, found, strict=True):
         expected = np.mean([1 / sum(bar in other for other in spans) for bar in own])
         assert share == pytest.approx(expected)
-
-
-def test_labels_take_time_in_proportion_to_the_bars() -> None:
-    long = toy_bars("BTC/USDT", 40_000, seed=2)
-    families = np.zeros(40_000, dtype=np.int64)
-
-    def took(count: int) -> float:
-        best = float("inf")
-        for _ in range(5):
-            start = time.process_time()
-            label_bars(long.slice(0, count), families[:count], PARAMS)
-            best = min(best, time.process_time() - start)
-        return best
-
-    took(1000)
-    assert took(40_000) < 4 * 3 * took(10_000)

@@ -18,8 +18,9 @@ from tradewind.core.ledger import (
     net_r,
     signed_quantity,
     total,
+    written_off,
 )
-from tradewind.core.types import Fill, OrderRole, OrderState, PositionStatus, Side
+from tradewind.core.types import Fill, Minimums, OrderRole, OrderState, PositionStatus, Side
 
 SOL = instrument()
 OPENING = replace(
@@ -39,7 +40,7 @@ def sell(trade_id: str = "9", quantity: str = "9.99", price: str = "105", **chan
 
 
 def test_a_fee_in_base_shrinks_what_is_held() -> None:
-    after = apply_fills(OPENING, [buy(fee=D("0.01"), fee_asset="SOL")], [ENTRY, STOP], SOL, D(100))
+    after = apply_fills(OPENING, [buy(fee=D("0.01"), fee_asset="SOL")], [ENTRY, STOP], SOL)
     assert after.status is PositionStatus.OPEN
     assert (after.quantity, after.entry_quantity, after.entry_price) == (D("9.99"), D(10), D(100))
     assert after.fees_quote == D(1)
@@ -48,7 +49,7 @@ def test_a_fee_in_base_shrinks_what_is_held() -> None:
 
 def test_closing_realises_the_cash_that_moved() -> None:
     fills = [buy(fee=D("0.01"), fee_asset="SOL"), sell(fee=D("1.04895"))]
-    after = apply_fills(OPENING, fills, [ENTRY, DONE_STOP], SOL, D(105))
+    after = apply_fills(OPENING, fills, [ENTRY, DONE_STOP], SOL)
     assert after.status is PositionStatus.CLOSED
     assert after.quantity == 0
     assert after.realised_quote == D("9.99") * 105 - 1000 - D("1.04895")
@@ -73,7 +74,7 @@ def test_an_exit_is_told_by_its_reason() -> None:
 
 def test_a_part_carries_its_share_of_the_cost() -> None:
     fills = [buy(fee=D("1")), sell(quantity="5", price="102", fee=D("0.51"))]
-    after = apply_fills(OPENING, fills, [ENTRY, STOP], SOL, D(102))
+    after = apply_fills(OPENING, fills, [ENTRY, STOP], SOL)
     assert after.status is PositionStatus.OPEN
     assert after.quantity == 5
     assert after.realised_quote == D(510) - D(500) - D("0.5") - D("0.51")
@@ -83,11 +84,11 @@ def test_a_short_wins_when_it_falls() -> None:
     short = replace(OPENING, side=Side.SHORT, initial_stop_price=D("102.5"))
     opened = fill("1", is_buy=False, quantity="10", price="100", fee=D(1))
     half = fill("2", is_buy=True, quantity="5", price="98", fee=D("0.5"))
-    after = apply_fills(short, [opened, half], [replace(ENTRY, is_buy=False), STOP], SOL, D(98))
+    after = apply_fills(short, [opened, half], [replace(ENTRY, is_buy=False), STOP], SOL)
     assert after.realised_quote == D(10) - D("0.5") - D("0.5")
     assert signed_quantity(after) == -5
     rest = fill("3", is_buy=True, quantity="5", price="98")
-    closed = apply_fills(short, [opened, half, rest], [replace(ENTRY, is_buy=False), DONE_STOP], SOL, D(98))
+    closed = apply_fills(short, [opened, half, rest], [replace(ENTRY, is_buy=False), DONE_STOP], SOL)
     assert closed.realised_quote == D(20) - D("1.5")
     assert net_r(closed) == pytest.approx(18.5 / 25)
 
@@ -95,34 +96,78 @@ def test_a_short_wins_when_it_falls() -> None:
 def test_a_fee_in_a_third_asset_needs_its_price() -> None:
     fills = [buy(fee=D("0.002"), fee_asset="BNB")]
     with pytest.raises(KeyError, match="BNB"):
-        apply_fills(OPENING, fills, [ENTRY, STOP], SOL, D(100))
-    after = apply_fills(OPENING, fills, [ENTRY, STOP], SOL, D(100), {"BNB": D(500)})
+        apply_fills(OPENING, fills, [ENTRY, STOP], SOL)
+    after = apply_fills(OPENING, fills, [ENTRY, STOP], SOL, {"BNB": D(500)})
     assert after.quantity == 10
     assert after.fees_quote == D(1)
 
 
-def test_a_remainder_that_cannot_be_sold_is_dust_and_written_off() -> None:
+def test_a_remainder_that_was_no_order_at_the_entrys_price_is_dust() -> None:
     fills = [buy(), sell(quantity="9.96", price="105")]
-    after = apply_fills(OPENING, fills, [ENTRY, DONE_STOP], SOL, D(105))
+    after = apply_fills(OPENING, fills, [ENTRY, DONE_STOP], SOL)
     assert after.status is PositionStatus.DUST
     assert after.quantity == D("0.04")
     assert after.realised_quote == D("9.96") * 105 - 1000
+    below_the_step = apply_fills(OPENING, [buy(price="9000"), sell(quantity="9.9995")], [ENTRY, DONE_STOP], SOL)
+    assert below_the_step.status is PositionStatus.DUST
+
+
+def test_what_was_an_order_at_the_entrys_price_stays_a_position() -> None:
+    """The minimum is 5: 0.06 were bought for 6 and sell for 3 by now, which is a loss and no dust."""
+    fills = [buy(), sell(quantity="9.94", price="50")]
+    after = apply_fills(OPENING, fills, [ENTRY, DONE_STOP], SOL)
+    assert after.status is PositionStatus.OPEN
+    assert after.quantity == D("0.06")
+
+
+def test_dust_is_judged_on_whole_steps() -> None:
     assert is_dust(D("0.04"), D(105), SOL)
     assert not is_dust(D("0.05"), D(105), SOL)
     assert not is_dust(D(0), D(105), SOL)
+    assert is_dust(D("0.0009"), D(90000), SOL)
+
+
+def test_a_minimum_that_grew_makes_no_dust() -> None:
+    """It was an order when it was opened: what the exchange asks for later is its affair, and no end of a position."""
+    opened = replace(OPENING, minimums=Minimums.of(SOL))
+    grown = replace(SOL, min_notional_quote=D(5000), step_size=D(20), min_quantity=D(20))
+    for today in (grown, replace(SOL, min_notional_quote=D(5000)), replace(SOL, step_size=D(20))):
+        assert apply_fills(opened, [buy()], [ENTRY, DONE_STOP], today).status is PositionStatus.OPEN
+        assert apply_fills(OPENING, [buy()], [ENTRY, DONE_STOP], today).status is PositionStatus.DUST
+    shrunk = replace(SOL, min_notional_quote=D(1))
+    rest = [buy(), sell(quantity="9.96", price="105")]
+    assert apply_fills(opened, rest, [ENTRY, DONE_STOP], shrunk).status is PositionStatus.OPEN, "sold by today's rules"
+    assert apply_fills(opened, rest, [ENTRY, DONE_STOP], grown).status is PositionStatus.DUST
+
+
+def test_what_was_written_off_stays_closed_and_counts_what_its_fills_moved() -> None:
+    held = apply_fills(OPENING, [buy(fee=D(1))], [ENTRY, STOP], SOL)
+    closed = written_off(held, [buy(fee=D(1))], D(0), NOW)
+    assert (closed.status, closed.exit_reason, closed.closed_at) == (PositionStatus.CLOSED, "written_off", NOW)
+    assert (closed.quantity, closed.realised_quote) == (D(10), D(-1001))
+    assert apply_fills(closed, [buy(fee=D(1))], [ENTRY, STOP], SOL) == closed
+    late = apply_fills(closed, [buy(fee=D(1)), sell(quantity="4", price="50")], [ENTRY, DONE_STOP], SOL)
+    assert (late.status, late.quantity, late.realised_quote) == (PositionStatus.CLOSED, D(6), D(-801))
+    assert written_off(held, [buy(fee=D(1))], D(900), NOW).realised_quote == D(-101), "what the exchange paid for it"
+
+
+def test_a_fee_in_a_third_asset_is_in_the_loss_of_what_was_written_off() -> None:
+    bought = [buy(fee=D("0.002"), fee_asset="BNB")]
+    held = apply_fills(OPENING, bought, [ENTRY, STOP], SOL, {"BNB": D(500)})
+    assert written_off(held, bought, D(0), NOW).realised_quote == D(-1001)
 
 
 def test_it_is_not_dust_while_an_exit_still_rests_nor_closed_while_an_entry_may_fill() -> None:
     fills = [buy(), sell(quantity="9.96", price="105")]
-    assert apply_fills(OPENING, fills, [ENTRY, STOP], SOL, D(105)).status is PositionStatus.OPEN
+    assert apply_fills(OPENING, fills, [ENTRY, STOP], SOL).status is PositionStatus.OPEN
     working = replace(ENTRY, state=OrderState.WORKING)
-    assert apply_fills(OPENING, [buy(), sell(quantity="10")], [working], SOL, D(105)).status is PositionStatus.OPEN
-    assert apply_fills(OPENING, [], [working], SOL, D(105)).status is PositionStatus.OPENING
+    assert apply_fills(OPENING, [buy(), sell(quantity="10")], [working], SOL).status is PositionStatus.OPEN
+    assert apply_fills(OPENING, [], [working], SOL).status is PositionStatus.OPENING
 
 
 def test_an_entry_that_did_not_fill_is_over() -> None:
     expired = replace(ENTRY, state=OrderState.EXPIRED, filled_quantity=D(0))
-    after = apply_fills(OPENING, [], [expired], SOL, D(100))
+    after = apply_fills(OPENING, [], [expired], SOL)
     assert (after.status, after.exit_reason, after.closed_at) == (PositionStatus.CLOSED, "not_filled", NOW)
     assert closed_trade(after) is None
     assert net_r(after) == 0
@@ -130,7 +175,7 @@ def test_an_entry_that_did_not_fill_is_over() -> None:
 
 def test_closing_stays_closing_until_it_is_over() -> None:
     closing = replace(position(), status=PositionStatus.CLOSING)
-    assert apply_fills(closing, [buy()], [ENTRY, STOP], SOL, D(100)).status is PositionStatus.CLOSING
+    assert apply_fills(closing, [buy()], [ENTRY, STOP], SOL).status is PositionStatus.CLOSING
 
 
 def test_two_fills_of_one_name_that_differ_are_not_believed() -> None:
@@ -198,10 +243,10 @@ def test_partial_results_add_up_to_the_whole(exits: list[tuple[Decimal, Decimal]
     fills = [buy("0", str(whole), str(price), at=NOW - timedelta(hours=1))]
     for i, (quantity, at) in enumerate(exits, start=1):
         fills.append(sell(str(i), str(quantity), str(at), at=NOW + timedelta(seconds=i)))
-        after = apply_fills(OPENING, fills, [ENTRY, STOP], SOL, D(100))
+        after = apply_fills(OPENING, fills, [ENTRY, STOP], SOL)
         assert after.quantity == whole - sum((q for q, _ in exits[:i]), Decimal(0))
         so_far = sum((q * (p - price) for q, p in exits[:i]), Decimal(0))
         assert abs(after.realised_quote - so_far) < Decimal("1e-18")
-    closed = apply_fills(OPENING, fills, [ENTRY, DONE_STOP], SOL, D(100))
+    closed = apply_fills(OPENING, fills, [ENTRY, DONE_STOP], SOL)
     assert closed.status is PositionStatus.CLOSED
     assert closed.realised_quote == so_far

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -11,17 +12,19 @@ import pytest
 from tests.support.paper_events import SOAK, Commands
 from tradewind.core.matching import Engine
 from tradewind.core.matching_book import BarTicks, MatchingSettings
+from tradewind.core.matching_conditions import Grid, PriceRange
 from tradewind.core.matching_rules import SymbolRules
-from tradewind.core.matching_types import OrderStatus, Refusal
+from tradewind.core.matching_types import OrderSide, OrderStatus, Refusal
 
 RULES = (
+    SymbolRules("BNBUSDT", "BNB", "USDT", Decimal("0.01"), Decimal("0.001"), max_algo_orders=40),
     SymbolRules("BTCUSDT", "BTC", "USDT", Decimal("0.01"), Decimal("0.00001"), max_algo_orders=40),
     SymbolRules("XRPUSDT", "XRP", "USDT", Decimal("0.0001"), Decimal("0.1"), max_algo_orders=40),
 )
-START = {"BTCUSDT": 6_000_000, "XRPUSDT": 20_000}
-LOTS = {"BTCUSDT": 40_000, "XRPUSDT": 5_000}
+START = {"BTCUSDT": 6_000_000, "XRPUSDT": 20_000, "BNBUSDT": 60_000}
+LOTS = {"BTCUSDT": 40_000, "XRPUSDT": 5_000, "BNBUSDT": 2_000}
 ACCOUNTS = ("a", "b")
-DEPOSIT = {"USDT": 50_000 * 10**8, "BTC": 10**8, "XRP": 20_000 * 10**8}
+DEPOSIT = {"USDT": 50_000 * 10**8, "BTC": 10**8, "XRP": 20_000 * 10**8, "BNB": 10**8 // 20}
 
 
 class Crowd:
@@ -33,6 +36,8 @@ class Crowd:
         self.engine = Engine(RULES, settings)
         for account in ACCOUNTS:
             self.engine.open_account(account, DEPOSIT)
+        in_bnb = self.engine.book.accounts["b"]
+        in_bnb.fee_asset, in_bnb.symbol_fees = "BNB", {"XRPUSDT": (0, 300), "BTCUSDT": (200, 2000)}
         self.price = dict(START)
         self.now = 0
         self.commands = Commands(self.rng, LOTS)
@@ -49,9 +54,13 @@ class Crowd:
         try:
             if action < 0.40:
                 self.move(symbol)
-            elif action < 0.65:
-                self.engine.place(account, self.commands.order(symbol, self.price[symbol]), self.now)
-            elif action < 0.85:
+            elif action < 0.46:
+                self.trouble(symbol, account)
+            elif action < 0.67:
+                new = self.commands.order(symbol, self.price[symbol])
+                mode = self.rng.choice(("NONE", "EXPIRE_TAKER", "EXPIRE_MAKER", "EXPIRE_BOTH", "DECREMENT"))
+                self.engine.place(account, replace(new, tags=(("selfTradePreventionMode", mode),)), self.now)
+            elif action < 0.86:
                 self.engine.place_list(account, self.commands.order_list(symbol, self.price[symbol]), self.now)
             else:
                 open_orders = self.engine.open_orders(account)
@@ -65,6 +74,31 @@ class Crowd:
             self.outcomes["accepted"] += 1
         except Refusal as refused:
             self.outcomes[refused.reason.value] += 1
+
+    def trouble(self, symbol: str, account: str) -> None:
+        """What an exchange does to a market or an account beside trading."""
+        conditions, what = self.engine.conditions, self.rng.randrange(7)
+        self.outcomes[f"trouble {what}"] += 1
+        resting = self.engine.open_orders(account, symbol)
+        if what == 0:
+            conditions.halted.clear()
+            conditions.halted.update({symbol} if self.rng.random() < 0.3 else ())
+        elif what == 1:
+            conditions.dry = {symbol: frozenset({self.rng.choice(list(OrderSide))})} if not conditions.dry else {}
+        elif what == 2:
+            conditions.ranges = {symbol: PriceRange(999_000, 1_001_000)} if not conditions.ranges else {}
+        elif what == 3:
+            conditions.grids = {symbol: Grid(10, 10)} if not conditions.grids else {}
+        elif what == 4 and resting:
+            status = self.rng.choice((OrderStatus.EXPIRED, OrderStatus.EXPIRED_IN_MATCH))
+            self.engine.expire(self.rng.choice(resting), self.now, status)
+        elif what == 5 and resting:
+            order = self.rng.choice(resting)
+            self.engine.fill_resting(order, self.rng.randrange(1, order.lots + 2), self.now)
+        elif what == 6:
+            asset, moved = self.rng.choice(list(DEPOSIT)), self.rng.randrange(-(10**8), 10**8) or 1
+            self.engine.book.deposit(account, asset, moved)
+            self.net[(account, asset)] += moved
 
     def move(self, symbol: str) -> None:
         last = self.price[symbol]
@@ -99,8 +133,10 @@ class Crowd:
         for asset in DEPOSIT:
             assert book.fees_collected.get(asset, 0) == self.net[("fees", asset)]
         for order in changes.orders.values():
-            assert 0 <= order.filled_lots <= order.lots or order.status is OrderStatus.PENDING_NEW
-            assert (order.status is OrderStatus.FILLED) <= (order.filled_lots == order.lots > 0)
+            assert (
+                0 <= order.filled_lots + order.prevented_lots <= order.lots or order.status is OrderStatus.PENDING_NEW
+            )
+            assert (order.status is OrderStatus.FILLED) <= (order.remaining_lots == 0 < order.lots)
             if order.status is OrderStatus.PARTIALLY_FILLED:
                 assert 0 < order.filled_lots < order.lots
         for order_list in changes.lists.values():
@@ -132,6 +168,8 @@ def test_random_crowd(seed: int) -> None:
     assert crowd.outcomes["accepted"] > 1000
     kinds = Counter(o.status for o in crowd.engine.orders.values())
     assert min(kinds[s] for s in (OrderStatus.FILLED, OrderStatus.CANCELED, OrderStatus.EXPIRED)) > 20
+    assert kinds[OrderStatus.EXPIRED_IN_MATCH] > 0
+    assert crowd.engine.book.fees_collected["BNB"] > 0
 
 
 def test_same_commands_same_state() -> None:

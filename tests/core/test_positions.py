@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal as D
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.trading import BAR_MS, PARAMS, STEP_MS, position, random_bars
+from tradewind.core.codec import decode, encode
+from tradewind.core.params import PositionRules
 from tradewind.core.position_kernels import break_even_price, manage_close, meet_bar, unit_result, walk_bracket
 from tradewind.core.positions import (
     HOLD,
@@ -31,11 +34,12 @@ from tradewind.core.positions import (
 from tradewind.core.types import Side
 
 TICK = D("0.01")
+RULES = PARAMS.position_rules
 COSTS = Costs(0.001, 0.0003)
 
 
 def act(close: str, held: int = 5, **changes: object) -> Hold | MoveStop | ExitNow:
-    return manage_on_close(replace(position(), **changes), D(close), held, PARAMS, COSTS, TICK)
+    return manage_on_close(replace(position(), **changes), D(close), held, RULES, COSTS, TICK)
 
 
 def test_under_one_r_nothing_moves() -> None:
@@ -95,12 +99,12 @@ def test_bars_are_counted_by_time_from_the_decision() -> None:
 
 
 def test_a_failed_stop_is_two_r_against_the_entry() -> None:
-    assert not stop_failed(position(), D("95.01"), PARAMS)
-    assert stop_failed(position(), D("95"), PARAMS)
+    assert not stop_failed(position(), D("95.01"), RULES)
+    assert stop_failed(position(), D("95"), RULES)
     short = position(side=Side.SHORT, initial_stop_price=D("102.5"))
-    assert stop_failed(short, D("105"), PARAMS)
-    assert not stop_failed(short, D("95"), PARAMS)
-    assert not stop_failed(position(entry_price=None), D("1"), PARAMS)
+    assert stop_failed(short, D("105"), RULES)
+    assert not stop_failed(short, D("95"), RULES)
+    assert not stop_failed(position(entry_price=None), D("1"), RULES)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +261,7 @@ def test_the_order_edge_rounds_exactly() -> None:
 @given(close=st.decimals("100", "140", places=2), best=st.decimals("100", "140", places=2))
 @settings(max_examples=100, deadline=None)
 def test_the_wrapper_stays_on_the_tick_and_keeps_the_exact_best_close(close: D, best: D) -> None:
-    action = manage_on_close(position(best_close=best), close, 3, PARAMS, COSTS, TICK)
+    action = manage_on_close(position(best_close=best), close, 3, RULES, COSTS, TICK)
     assert action.best_close == max(close, best)
     if isinstance(action, MoveStop):
         assert action.price % TICK == 0
@@ -267,3 +271,21 @@ def test_the_wrapper_stays_on_the_tick_and_keeps_the_exact_best_close(close: D, 
 def test_time_stop_is_counted_also_over_missing_bars() -> None:
     late = position(bar=position().bar - timedelta(minutes=15 * 96))
     assert bars_held(late, BAR_MS, STEP_MS) == 96
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"horizon_bars": 0}, {"trail_atr": -1.0}, {"failed_stop_r": 0.0}, {"spread_bps": float("nan")}, {"fee_frac": "x"}],
+)
+def test_rules_that_no_position_can_follow_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"must be a finite number|at least one bar"):
+        replace(RULES, **wrong)
+    with pytest.raises(ValueError, match="timeframe"):
+        replace(RULES, decision_timeframe="17m")
+
+
+def test_stored_rules_read_back_the_same_and_strangers_are_refused() -> None:
+    assert decode(PositionRules, encode(RULES)) == RULES
+    assert replace(PARAMS, max_positions=1, risk_frac=0.5).position_rules == RULES, "the other parameters are not in it"
+    with pytest.raises(ValueError, match="no field"):
+        decode(PositionRules, {**encode(RULES), "trail_r": 1})

@@ -13,7 +13,6 @@ from tradewind.core.reconcile import (
     LedgerView,
     expected_balance,
     reconcile,
-    sellable,
 )
 from tradewind.core.types import Balance, ExchangeOrder, Order, OrderRole, OrderState, PositionStatus
 
@@ -58,6 +57,7 @@ LEDGER = LedgerView(
     baseline={"SOL": D(2), "USDT": D(5000)},
     positions=[position()],
     instruments={"SOL/USDT": instrument()},
+    assets=frozenset({"SOL", "USDT"}),
 )
 EXCHANGE = ExchangeView(
     open_orders=[there(STOP)],
@@ -128,16 +128,18 @@ def test_a_person_sells_half_behind_our_back() -> None:
         DifferenceKind.BALANCE_DEFICIT,
         DifferenceKind.BALANCE_SURPLUS,
     }
-    # Of the 9.99 in the ledger only 4.99 stand over the 2 that were there before us.
-    assert sellable("SOL", D("9.99"), LEDGER, {"SOL": balance("SOL", "6.99")}) == D("4.99")
-    assert sellable("SOL", D("9.99"), LEDGER, {"SOL": balance("SOL", "1")}) == 0
-    assert sellable("SOL", D("3"), LEDGER, EXCHANGE.balances) == 3
-    assert sellable("SOL", D("3"), LEDGER, {}) == 0
 
 
 def test_stops_for_more_than_is_held_would_sell_the_baseline() -> None:
-    smaller = replace(LEDGER, positions=[position(quantity=D("5"))])
+    smaller = replace(LEDGER, positions=[position(quantity=D("5"))], asset_flows={**LEDGER.asset_flows, "SOL": D("5")})
     assert DifferenceKind.OVERPROTECTED_POSITION in kinds(EXCHANGE, smaller)
+
+
+def test_stops_that_cover_dust_of_earlier_positions_too_sell_nobodys_coins() -> None:
+    smaller = replace(LEDGER, positions=[position(quantity=D("9.98"))])  # the 0.01 is nobody's: it lies there as dust
+    assert DifferenceKind.OVERPROTECTED_POSITION not in kinds(EXCHANGE, smaller)
+    for somebodys in ({"baseline": {**LEDGER.baseline, "SOL": D("2.005")}}, {"asset_flows": {"SOL": D("9.985")}}):
+        assert DifferenceKind.OVERPROTECTED_POSITION in kinds(EXCHANGE, replace(smaller, **somebodys))
 
 
 def test_a_deposit_is_reported_and_blocks_nothing_a_withdrawal_blocks() -> None:
@@ -149,9 +151,62 @@ def test_a_deposit_is_reported_and_blocks_nothing_a_withdrawal_blocks() -> None:
     assert reconcile(less, replace(LEDGER, tolerances={"USDT": D("0.01")})).clean
 
 
-def test_assets_nobody_trades_are_not_compared() -> None:
+def test_assets_that_are_not_traded_are_not_compared() -> None:
     other = replace(EXCHANGE, balances={**EXCHANGE.balances, "DOGE": balance("DOGE", "1000")})
     assert reconcile(other, LEDGER).differences == ()
+    moved = replace(LEDGER, baseline={**LEDGER.baseline, "DOGE": D(2000)})
+    assert reconcile(other, moved).differences == (), "a person's own, which they may move"
+    traded = replace(moved, assets=LEDGER.assets | {"DOGE"})
+    assert DifferenceKind.BALANCE_DEFICIT in kinds(other, traded)
+
+
+def test_what_an_exchange_rounds_is_no_difference() -> None:
+    rounded = replace(EXCHANGE, balances={**EXCHANGE.balances, "USDT": balance("USDT", "3999.99999995")})
+    assert reconcile(rounded, LEDGER).differences == ()
+    missing = replace(EXCHANGE, balances={**EXCHANGE.balances, "USDT": balance("USDT", "3999.9999999")})
+    assert not reconcile(missing, LEDGER).clean
+
+
+def test_a_position_in_a_market_that_is_not_listed_blocks_and_the_others_are_compared() -> None:
+    gone = position(position_id="p2", symbol="LUNA/USDT", quantity=D(3))
+    lost = order("tws" + "3" * 32, symbol="LUNA/USDT", role=OrderRole.STOP, state=OrderState.WORKING, position_id="p2")
+    ledger = replace(
+        LEDGER,
+        positions=[position(), gone],
+        orders=[*LEDGER.orders, lost],
+        asset_flows={**LEDGER.asset_flows, "LUNA": D(3)},
+        assets=LEDGER.assets | {"LUNA"},
+    )
+    there_too = replace(EXCHANGE, balances={**EXCHANGE.balances, "LUNA": balance("LUNA", "3")})
+    report = reconcile(there_too, ledger)
+    assert [(d.kind, d.subject) for d in report.differences] == [(DifferenceKind.UNREADABLE_MARKET, "p2")]
+    assert not report.clean
+    bare = reconcile(replace(there_too, open_orders=[]), ledger)
+    assert DifferenceKind.UNPROTECTED_POSITION in {d.kind for d in bare.differences}
+
+
+def test_what_was_written_off_may_stay_or_go() -> None:
+    ledger = replace(LEDGER, written_off={"SOL": D("9.99")}, positions=[], orders=[])
+    quiet = replace(EXCHANGE, open_orders=[])
+    for held in ("11.99", "5", "2"):
+        still = replace(quiet, balances={**EXCHANGE.balances, "SOL": balance("SOL", held)})
+        assert reconcile(still, ledger).differences == (), held
+    less = reconcile(replace(quiet, balances={**EXCHANGE.balances, "SOL": balance("SOL", "1.5")}), ledger)
+    (found,) = less.differences
+    assert (found.kind, D(found.exchange) - D(found.ledger)) == (DifferenceKind.BALANCE_DEFICIT, D("-0.5"))
+    more = reconcile(replace(quiet, balances={**EXCHANGE.balances, "SOL": balance("SOL", "12")}), ledger)
+    (found,) = more.differences
+    assert (found.kind, D(found.exchange) - D(found.ledger)) == (DifferenceKind.BALANCE_SURPLUS, D("0.01"))
+
+
+def test_a_short_that_was_written_off_may_stay_or_go() -> None:
+    ledger = replace(
+        LEDGER, asset_flows={"SOL": D(-4), "USDT": D(-1000)}, written_off={"SOL": D(-4)}, positions=[], orders=[]
+    )
+    quiet = replace(EXCHANGE, open_orders=[])
+    for held, kind in (("-2", None), ("2", None), ("2.5", DifferenceKind.BALANCE_SURPLUS)):
+        found = reconcile(replace(quiet, balances={**EXCHANGE.balances, "SOL": balance("SOL", held)}), ledger)
+        assert [d.kind for d in found.differences] == ([] if kind is None else [kind]), held
 
 
 def test_a_closed_position_needs_no_stop() -> None:

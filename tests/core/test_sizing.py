@@ -6,15 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.trading import PARAMS, D, instrument
-from tradewind.core.brackets import held_after_fee
+from tests.support.trading import NOW, PARAMS, D, instrument, position
+from tradewind.core.brackets import held_after_fee, plan_protection
+from tradewind.core.futures import make_brackets
 from tradewind.core.params import Geometry
 from tradewind.core.positions import Costs
-from tradewind.core.sizing import Room, Sizing, risk_per_unit, size_entry
-from tradewind.core.types import Instrument, Side, Verdict
+from tradewind.core.sizing import Room, Sizing, cost_frac, risk_per_unit, size_entry
+from tradewind.core.types import BookTop, Instrument, MarginRules, Side, Verdict
 
 SOL = instrument()
 GEOMETRY = Geometry(2.5, 2.0)
+MARGIN = MarginRules(3, make_brackets([("0", "0.01", 50)]))
+SMALL_RISKS = replace(PARAMS, min_risk_share_frac=0.001)
 WIDE = Room(D(10_000), D(10_000), D(10_000), D(100))
 
 
@@ -82,6 +85,7 @@ def test_what_cannot_be_sized_says_why(changes: dict[str, object], words: str) -
 
 @given(
     side=st.sampled_from(list(Side)),
+    on_margin=st.booleans(),
     reference=st.decimals("0.5", "60000", places=2),
     atr_frac=st.floats(0.001, 0.05),
     equity=st.decimals("100", "1000000", places=2),
@@ -93,9 +97,19 @@ def test_what_cannot_be_sized_says_why(changes: dict[str, object], words: str) -
 )
 @settings(deadline=None, max_examples=300)
 def test_no_cap_is_ever_exceeded_and_everything_is_on_the_grid(
-    side: Side, reference: D, atr_frac: float, equity: D, free: D, exposure: D, volume: float, step: str, tick: str
+    side: Side,
+    on_margin: bool,
+    reference: D,
+    atr_frac: float,
+    equity: D,
+    free: D,
+    exposure: D,
+    volume: float,
+    step: str,
+    tick: str,
 ) -> None:
-    rules: Instrument = instrument(step_size=D(step), min_quantity=D(step), tick_size=D(tick))
+    margin = MARGIN if on_margin or side is Side.SHORT else None  # nothing is sold short on spot
+    rules: Instrument = instrument(step_size=D(step), min_quantity=D(step), tick_size=D(tick), margin=margin)
     room = Room(equity, free, exposure, equity * D("0.01"))
     sizing, verdict = size(
         room,
@@ -112,10 +126,48 @@ def test_no_cap_is_ever_exceeded_and_everything_is_on_the_grid(
     for price in (sizing.entry_limit_price, sizing.stop_price, *(lot.target_price for lot in sizing.lots)):
         assert price % rules.tick_size == 0
     assert sum(lot.quantity for lot in sizing.lots) == sizing.quantity
-    assert sizing.quantity * sizing.entry_limit_price * D("1.001") <= free
+    assert sizing.quantity * sizing.entry_limit_price * cost_frac(rules) <= free
     assert sizing.quantity * sizing.entry_limit_price <= exposure
     assert float(sizing.quantity) <= volume * PARAMS.max_bar_volume_frac * (1 + 1e-12)
     assert sizing.risk_quote <= room.risk_quote
+    book = BookTop("SOL/USDT", reference, reference, NOW)
     for lot in sizing.lots:
-        least = min(sizing.stop_price, sizing.entry_limit_price)
-        assert held_after_fee(lot.quantity, rules) * least >= rules.min_notional_quote
+        assert lot.quantity * sizing.entry_limit_price >= rules.min_notional_quote
+        held = held_after_fee(lot.quantity, rules)
+        own = position(side=side, quantity=held)
+        pair = plan_protection(own, lot.lot, held, sizing.stop_price, lot.target_price, 1, book, rules, NOW)
+        assert pair is not None, "what is entered can be protected, and is not left at market at once"
+        assert pair[0].quantity == held
+        if margin is None:
+            assert held * sizing.stop_price >= rules.min_notional_quote
+
+
+def test_a_short_near_the_least_notional_is_entered_with_its_stop() -> None:
+    """At its target it is worth less than the minimum, which what reduces a position need not be."""
+    rules = instrument(min_notional_quote=D(100), margin=MARGIN)
+    sizing, _ = size(replace(WIDE, exposure_quote=D(101)), side=Side.SHORT, instrument=rules, params=SMALL_RISKS)
+    assert sizing is not None
+    assert 100 <= sizing.notional_quote <= 101
+    (lot,) = sizing.lots
+    assert lot.quantity * lot.target_price < 100
+    own = position(side=Side.SHORT, quantity=lot.quantity)
+    book = BookTop("SOL/USDT", D(100), D(100), NOW)
+    assert plan_protection(own, 0, lot.quantity, sizing.stop_price, lot.target_price, 1, book, rules, NOW) is not None
+
+
+def test_a_short_whose_entry_is_under_the_least_notional_is_refused() -> None:
+    """Its limit lies under the close: at the close it would be over the minimum, and the exchange asks at the limit."""
+    rules = instrument(min_notional_quote=D(100), margin=MARGIN)
+    exposure = D("1.0005") * D("99.90")
+    sizing, verdict = size(
+        replace(WIDE, exposure_quote=exposure), side=Side.SHORT, instrument=rules, params=SMALL_RISKS
+    )
+    assert sizing is None
+    assert "minimum" in verdict.reason
+
+
+def test_nothing_is_entered_that_a_stop_could_not_sell_in_one_order() -> None:
+    """A stop that fires is a market order: what one may not sell must not be held behind one."""
+    sizing, verdict = size(instrument=instrument(max_market_quantity=D(7)), params=SMALL_RISKS)
+    assert sizing is not None
+    assert (sizing.quantity, verdict.numbers["bound_by"]) == (7, "max_quantity")

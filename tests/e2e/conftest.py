@@ -19,6 +19,7 @@ import pytest
 from tradewind.paper.admin import PaperAdmin
 from tradewind.settings import Settings
 from tradewind.stack.airflow_api import AirflowClient
+from tradewind.stack.postgres import discard
 from tradewind.stack.processes import free_ports
 from tradewind.stack.stack import running_stack, with_secrets
 from tradewind.wiring import Wiring
@@ -73,6 +74,7 @@ def system() -> Iterator[RunningSystem]:
             market_start=today - timedelta(days=1),
             **free_ports(),
         )
+        held.callback(discard, settings.home_dir / "postgres")
         held.enter_context(running_stack(settings))
         airflow = held.enter_context(
             AirflowClient(settings.airflow_url, settings.airflow_username, settings.airflow_password.get_secret_value())

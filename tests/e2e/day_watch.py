@@ -18,6 +18,7 @@ from statistics import median
 import psutil
 import psycopg
 
+from tests.support.unix_peers import clients_of
 from tradewind.bench.trading_stack import TradingStack
 from tradewind.stack import services
 
@@ -166,20 +167,14 @@ def _connections(system: TradingStack, families: dict[str, list[psutil.Process]]
     try:
         with _superuser(system) as connection:
             rows = connection.execute(
-                "SELECT usename, client_port FROM pg_stat_activity WHERE backend_type = 'client backend' "
+                "SELECT usename, pid FROM pg_stat_activity WHERE backend_type = 'client backend' "
                 "AND usename <> current_user"
             ).fetchall()
     except psycopg.OperationalError:
         return Counter()
-    port = system.settings.postgres_port
     names = {process.pid: name for name, family in families.items() for process in family} | {os.getpid(): "test"}
-    # A local port may also lead to some other server.
-    holders = {
-        end.laddr.port: names[end.pid]
-        for end in psutil.net_connections("tcp")
-        if end.laddr and end.raddr and end.raddr.port == port and end.pid in names
-    }
-    return Counter((str(role), holders.get(client, "somebody")) for role, client in rows)
+    clients = clients_of([pid for _, pid in rows], names)
+    return Counter((str(role), names[clients[pid]] if pid in clients else "somebody") for role, pid in rows)
 
 
 def left_in_the_database(system: TradingStack) -> tuple[int, int]:

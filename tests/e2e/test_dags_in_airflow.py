@@ -62,13 +62,12 @@ def test_every_pool_of_the_file_was_imported(system: RunningSystem) -> None:
 
 
 def test_the_watch_started_with_the_stack_and_keeps_its_heartbeat(system: RunningSystem) -> None:
-    def age_s() -> float | None:
-        beat = system.wiring.trading_store.heartbeats().get("watch_risk")
-        return None if beat is None else (datetime.now(UTC) - beat).total_seconds()
+    def beat() -> datetime | None:
+        return system.wiring.trading_store.heartbeats().get("watch_risk")
 
-    wait_for(lambda: (age := age_s()) is not None and age < 10, 120, "the risk watch never beat")
-    time.sleep(12)
-    assert age_s() < 10
+    for _ in range(3):
+        last = beat()
+        wait_for(lambda last=last: beat() not in (None, last), 240, "the risk watch does not beat")
     (run,) = system.airflow.dag_runs("watch_risk", state="running")
     assert system.task_states("watch_risk", run["dag_run_id"])["watch_equity"] == "deferred"
 
@@ -177,7 +176,7 @@ def test_a_failed_run_raises_an_alert(system: RunningSystem) -> None:
     conf = {"symbols": ["NOSUCH/USDT"], "timeframes": ["15m"]}
     assert system.run("backfill_history", conf)["state"] == "failed"
     alert = "SELECT severity, title FROM alerts WHERE key = 'dag_failed:backfill_history'"
-    (row,) = wait_for(lambda: system.rows(alert), 30, "no alert was raised for the failed run")
+    (row,) = wait_for(lambda: system.rows(alert), 240, "no alert was raised for the failed run")
     assert row == {"severity": "warning", "title": "backfill_history failed"}
 
 
@@ -186,10 +185,10 @@ def test_a_breach_trips_the_breaker_once_and_a_new_watch_follows(system: Running
     system.admin.step(1)
     # A peak that the account never had, seven seconds ago: the drawdown from it is 50 %.
     ports.trading_store.record_equity("mark", ports.clock.now() - timedelta(seconds=7), mark_equity(ports) * 2)
-    latch = wait_for(lambda: _halted(system), 30, "the watch latched nothing")
+    latch = wait_for(lambda: _halted(system), 240, "the watch latched nothing")
     run_id = f"breach__latch_{latch.sequence}"
     try:
-        wait_for(lambda: system.airflow.dag_runs("trip_circuit_breaker"), 30, "nobody started trip_circuit_breaker")
+        wait_for(lambda: system.airflow.dag_runs("trip_circuit_breaker"), 240, "nobody started trip_circuit_breaker")
         assert system.airflow.wait_dag_run("trip_circuit_breaker", run_id)["state"] == "success"
         work = ports.trading_store.flattening(latch.sequence)
         assert work is not None
@@ -202,7 +201,7 @@ def test_a_breach_trips_the_breaker_once_and_a_new_watch_follows(system: Running
         beat = ports.trading_store.heartbeats()["watch_risk"]
         return bool(system.airflow.dag_runs("watch_risk", state="running")) and beat > ports.trading_store.latch().since
 
-    wait_for(watching, 60, "no watch followed the breach")
+    wait_for(watching, 240, "no watch followed the breach")
     system.airflow.clear_tasks("trip_circuit_breaker", run_id)
     time.sleep(1)
     system.airflow.wait_dag_run("trip_circuit_breaker", run_id)

@@ -18,6 +18,7 @@ import pytest
 from tests.e2e.conftest import RunningSystem
 from tradewind.settings import PROJECT_DIR, Settings
 from tradewind.stack.environment import airflow_environment
+from tradewind.stack.postgres import discard
 from tradewind.stack.processes import accepts_connections, free_ports
 from tradewind.stack.state import StackState, state_file
 
@@ -61,8 +62,8 @@ def test_everything_listens_on_this_machine_alone(system: RunningSystem) -> None
     ]  # fmt: skip
     assert {connection.laddr.ip for connection in listening} == {"127.0.0.1"}
     settings = system.settings
-    wanted = {settings.postgres_port, settings.cache_port, settings.exchange_port, settings.airflow_port}
-    assert {connection.laddr.port for connection in listening} == wanted | {settings.status_port}
+    wanted = {settings.exchange_port, settings.airflow_port, settings.status_port}
+    assert {connection.laddr.port for connection in listening} == wanted
 
 
 def test_every_dag_is_there_and_the_pools_are_ours(system: RunningSystem) -> None:
@@ -105,8 +106,9 @@ def test_a_killed_scheduler_comes_back_and_runs_dags(system: RunningSystem) -> N
 @pytest.fixture
 def command_home() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="tradewind-e2e-", ignore_cleanup_errors=True) as directory:
-        Path(directory).chmod(0o711)
-        yield Path(directory) / "home of it"
+        home = Path(directory) / "home of it"
+        yield home
+        discard(home / "postgres")
 
 
 def test_up_killed_and_down_leave_nothing(command_home: Path) -> None:

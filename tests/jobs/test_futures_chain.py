@@ -13,14 +13,18 @@ from tests.support.futures import futures_account
 from tests.support.futures_rig import FuturesRig
 from tests.support.paper_server import PaperServerProcess
 from tests.support.trading_rig import RuleModels
-from tradewind.core.types import OrderRole, OrderState, PositionStatus, Side, TradingMode
-from tradewind.errors import OrderRejected
-from tradewind.jobs.accepting import adopt_purchase
-from tradewind.jobs.equity import ensure_baseline
+from tradewind.adapters.ccxt_futures import CcxtFuturesTrading
+from tradewind.core.positions import sign_of
+from tradewind.core.types import ExchangeOrder, OrderRole, OrderState, Payment, PositionStatus, Side, TradingMode
+from tradewind.errors import BadInput, OrderRejected
+from tradewind.jobs.accepting import accept_difference, adopt_purchase
+from tradewind.jobs.equity import cash_flow_quote, ensure_baseline
 from tradewind.jobs.payments import mark_beginning
 from tradewind.jobs.positions import manage_positions
-from tradewind.jobs.safety import flatten
+from tradewind.jobs.safety import flatten, watch_risk_once
+from tradewind.jobs.tending import tend_all
 from tradewind.jobs.trading import filter_signals, place_brackets, predict_signals, size_positions
+from tradewind.jobs.writing_off import write_off
 
 SIDES = [Side.LONG, Side.SHORT]
 CLOSED = (PositionStatus.CLOSED, PositionStatus.DUST)
@@ -51,6 +55,32 @@ def enter(rig: FuturesRig, side: Side, **options: Any) -> str:
     result = place_brackets(rig, intent.intent_id)
     assert result["outcome"] == "filled", result
     return intent.intent_id
+
+
+@pytest.mark.parametrize("line", ["insert_fills", "save_position"])
+def test_the_watch_protects_an_entry_whose_task_died_before_its_figures(
+    make_futures_rig: Callable[..., FuturesRig], monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """The entry's row says filled, the position knows of nothing yet: no order is undecided, and nothing protects."""
+    rig = make_futures_rig()
+    rig.make_ready()
+    intent = rig.decide_side(Side.SHORT)
+
+    class Killed(Exception):
+        """Stands for the process's end."""
+
+    def die(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    dying = make_futures_rig(account=rig.paper_account)
+    monkeypatch.setattr(dying.trading_store, line, die)
+    with pytest.raises(Killed):
+        place_brackets(dying, intent.intent_id)
+    assert rig.position_quantity() < 0
+    assert rig.waiting() == []
+    watch_risk_once(rig)
+    stops = [order for order in rig.waiting() if order["orderType"] == "STOP_MARKET"]
+    assert sum(Decimal(stop["quantity"]) for stop in stops) == -rig.position_quantity()
 
 
 def move(rig: FuturesRig, side: Side, frac: float) -> None:
@@ -97,7 +127,7 @@ def test_a_trade_over_break_even_and_funding_to_its_stop(rig: FuturesRig, side: 
     assert better > 0 if side is Side.LONG else better < 0, "at +1R the stop belongs beyond break-even"
     (stop,) = [row for row in rig.waiting() if row["orderType"] == "STOP_MARKET"]
     assert (Decimal(stop["triggerPrice"]), Decimal(stop["quantity"])) == (half.stop_price, half.quantity)
-    assert all((span.seconds or 0) < 2 for span in rig.trading_store.unprotected_spans(position_id))
+    assert all(span.seconds is not None for span in rig.trading_store.unprotected_spans(position_id))
     rig.assert_agrees()
 
     move(rig, side, -0.05)
@@ -206,6 +236,121 @@ def test_a_stop_that_was_replaced_and_not_cancelled_is_cancelled_by_the_next_run
     assert Decimal(stop["triggerPrice"]) == position(rig, position_id).stop_price
     assert not any(span.cause == "replacement" for span in rig.trading_store.unprotected_spans(position_id))
     rig.assert_agrees()
+
+
+class Hanging(CcxtFuturesTrading):
+    """A stop of the algo service that has triggered, was never placed, and cannot be cancelled."""
+
+    hung: frozenset[str] = frozenset()
+
+    def _algo(self, answer: Any, symbol: str) -> ExchangeOrder:
+        if answer["clientAlgoId"] in self.hung:
+            answer = {**answer, "algoStatus": "TRIGGERING", "actualOrderId": ""}
+        return super()._algo(answer, symbol)
+
+    def open_orders(self, symbols: Any) -> list[ExchangeOrder]:
+        return [order for order in super().open_orders(symbols) if order.client_order_id not in self.hung]
+
+    def cancel_order(self, symbol: str, client_order_id: str) -> ExchangeOrder:
+        if client_order_id in self.hung:
+            raise OrderRejected("Unknown order sent.", -2011)
+        return super().cancel_order(symbol, client_order_id)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_an_exit_that_reduces_waits_for_no_cancellation(rig: FuturesRig, side: Side) -> None:
+    position_id = enter(rig, side, notional=Decimal(6000))
+    hanging = Hanging(rig.client, rig.account)
+    (stop,) = [o for o in rig.trading_store.orders_of(position_id) if o.role is OrderRole.STOP]
+    hanging.cancel_order("BTC/USDT", stop.client_order_id)  # it is lost there, and the market fills nothing for it
+    hanging.hung = frozenset({stop.client_order_id})
+    rig.exchange = hanging  # type: ignore[assignment]
+    move(rig, side, -0.06)  # three R against it
+    manage_positions(rig)
+    assert rig.position_quantity() == 0
+    sold = [o for o in rig.trading_store.orders_of(position_id) if o.role is OrderRole.EXIT]
+    assert [o.state for o in sold] == [OrderState.FILLED]
+    rig.assert_agrees()
+
+
+def test_an_exit_goes_out_while_the_stop_still_rests(rig: FuturesRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    position_id = enter(rig, Side.SHORT)
+    send, resting_then = rig.exchange.send_order, []
+
+    def note(order: Any, instrument: Any) -> ExchangeOrder:
+        resting_then.append([row["orderType"] for row in rig.waiting()])
+        return send(order, instrument)
+
+    monkeypatch.setattr(rig.exchange, "send_order", note)
+    assert flatten(rig, "tester")["flat"]
+    assert [sorted(kinds) for kinds in resting_then] == [["STOP_MARKET", "TAKE_PROFIT_MARKET"]]
+    assert rig.trading_store.unprotected_spans(position_id)[1:] == []
+    assert rig.waiting() == []
+
+
+def test_a_new_pair_that_is_refused_leaves_the_old_one(rig: FuturesRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    position_id = enter(rig, Side.LONG, stop_frac=Decimal("0.02"), target_frac=Decimal("0.2"))
+    before = sorted(row["clientAlgoId"] for row in rig.waiting())
+
+    def refuse(order: Any) -> Any:
+        raise OrderRejected("refused", -4131)
+
+    monkeypatch.setattr(rig.exchange, "_send_algo", refuse)
+    move(rig, Side.LONG, 0.025)
+    (problem,) = manage_positions(rig)["problems"]
+    assert "the old one is left" in problem
+    assert sorted(row["clientAlgoId"] for row in rig.waiting()) == before
+    assert position(rig, position_id).status is PositionStatus.OPEN
+    monkeypatch.undo()
+    assert manage_positions(rig)["clean"]
+    (stop,) = [row for row in rig.waiting() if row["orderType"] == "STOP_MARKET"]
+    assert Decimal(stop["triggerPrice"]) == position(rig, position_id).stop_price
+
+
+def test_a_short_near_the_least_notional_keeps_its_stop(rig: FuturesRig) -> None:
+    """At its target it is worth less than an entry must be: what reduces it need not be worth that."""
+    rules = rig.exchange.instruments(["BTC/USDT"])["BTC/USDT"]
+    least = rules.min_notional_quote * Decimal("1.03") + rules.step_size * 60_000
+    position_id = enter(rig, Side.SHORT, notional=least, stop_frac=Decimal("0.05"), target_frac=Decimal("0.3"))
+    rig.admin.shock(-0.2, "BTC/USDT")
+    assert position(rig, position_id).quantity * rig.bid() < rules.min_notional_quote
+    for _ in range(2):
+        assert manage_positions(rig)["clean"]
+    assert position(rig, position_id).status is PositionStatus.OPEN
+    assert sorted(row["orderType"] for row in rig.waiting()) == ["STOP_MARKET", "TAKE_PROFIT_MARKET"]
+    assert flatten(rig, "tester")["flat"]
+    assert rig.position_quantity() == 0
+    rig.assert_agrees()
+
+
+def test_nothing_is_entered_beside_a_contract_of_ones_own(rig: FuturesRig) -> None:
+    """The exchange nets both: a short would eat the person's contract, and its stop would be refused."""
+    market = {"symbol": "BTCUSDT"}
+    rig.client.read("fapiprivate_post_leverage", {**market, "leverage": 3})
+    rig.client.read("fapiprivate_post_order", {**market, "side": "BUY", "type": "MARKET", "quantity": "0.05"})
+    rig.make_ready()
+    rig.model_store = RuleModels(rig.clock.now() - timedelta(days=1))
+    predict_signals(rig, rig.bar())
+    filter_signals(rig, rig.bar())
+    size_positions(rig, rig.bar())
+    (decision,) = [d for d in rig.trading_store.decisions(rig.bar()) if d.symbol == "BTC/USDT"]
+    assert "were held here before the first start" in decision.reason
+
+    rig.step()
+    rig.make_ready()
+    intent = rig.decide_side(Side.SHORT)
+    done = place_brackets(rig, intent.intent_id)
+    assert done["outcome"] == "expired"
+    assert "./tradewind accept BTC" in done["reason"]
+    assert position(rig, intent.intent_id).status in CLOSED
+    assert rig.position_quantity() == Decimal("0.05")
+
+    rig.client.read("fapiprivate_post_order", {**market, "side": "SELL", "type": "MARKET", "quantity": "0.05"})
+    rig.step()
+    accept_difference(rig, "BTC", "closed my own", "ann")
+    accept_difference(rig, "USDT", "closed my own", "ann")
+    rig.make_ready()
+    assert place_brackets(rig, rig.decide_side(Side.SHORT).intent_id)["outcome"] == "filled"
 
 
 def test_an_entry_accepted_and_then_hung_is_looked_up_and_not_sent_again(
@@ -322,3 +467,42 @@ def test_a_contract_opened_by_hand_is_put_under_a_stop(rig: FuturesRig, side: Si
     assert rig.position_quantity() == 0
     assert rig.waiting() == []
     rig.assert_agrees()
+
+
+def test_an_income_that_names_no_market_ends_no_reconciliation(rig: FuturesRig) -> None:
+    """A rebate is the account's own result; rows of older versions may even name a contract as the exchange does."""
+    rig.make_ready()
+    assert manage_positions(rig)["clean"]
+    before = cash_flow_quote(rig)
+    rows = [
+        Payment(rig.account, f"rebate:{symbol}", symbol, "api_rebate", "USDT", Decimal("0.25"), rig.clock.now())
+        for symbol in ("", "LUNAUSDT")
+    ]
+    rig.trading_store.insert_payments(rows)
+    assert cash_flow_quote(rig) - before == Decimal("0.5")
+    told = manage_positions(rig)["differences"]
+    assert told == ["balance_deficit"], "the paper exchange has not paid them: that is all there is to say"
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_contract_that_was_delisted_is_given_up_at_the_price_of_its_settlement(
+    rig: FuturesRig, make_futures_rig: Callable[..., FuturesRig], side: Side
+) -> None:
+    position_id = enter(rig, side)
+    quantity = position(rig, position_id).quantity * sign_of(side)
+    cash = cash_flow_quote(rig)
+    rig.admin.delist("BTC/USDT")
+    later = make_futures_rig(rig.paper_account)  # a process of its own
+    assert tend_all(later) != []
+    with pytest.raises(BadInput, match="--settled-at"):
+        write_off(later, position_id, "delisted", "kim")
+    held = later.exchange.balances()
+    assert "BTC" not in held
+    settled_at = (held["USDT"].total - ensure_baseline(later)["USDT"] - cash) / quantity
+    done = write_off(later, position_id, "delisted", "kim", settled_at=settled_at)
+    assert done["clean"]
+    given_up = position(later, position_id)
+    assert (given_up.status, given_up.exit_reason) == (PositionStatus.CLOSED, "written_off")
+    assert abs(given_up.realised_quote) < 20, "what the settlement brought is part of the result"
+    assert cash_flow_quote(later) == pytest.approx(held["USDT"].total - ensure_baseline(later)["USDT"])
+    assert manage_positions(later)["clean"]

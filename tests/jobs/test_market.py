@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,8 +13,10 @@ import pytest
 
 from tests.support.market_rig import DAY, HOUR, NOON, NOON_MS, STEP, MarketRig
 from tests.support.paper_server import PaperServerProcess
+from tests.support.trading import position
 from tradewind.core.ports import CandleGap
 from tradewind.core.timeframes import columns, expected_opens_ms, from_ms
+from tradewind.core.types import PositionStatus
 from tradewind.errors import BadInput, ExchangeUnreachable, RetryError
 from tradewind.jobs import collecting, fetching
 from tradewind.jobs.market import backfill_history, check_quality, collect_candles, fill_candle_gaps
@@ -105,9 +107,8 @@ def test_the_wait_for_a_bar_has_an_end(rig: MarketRig) -> None:
 def test_one_symbol_holds_up_the_others_for_seconds_only(rig: MarketRig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collecting, "_STRAGGLERS_S", 0.6)
     rig.server.admin.add_fault("error_before", path=KLINES, symbol="ETHUSDT", status=500)
-    started = time.monotonic()
-    result = collect_candles(rig.ports, "15m", None, None, deadline_s=30.0)
-    assert time.monotonic() - started < 10
+    # Were the deadline waited for, the suite's own time-out would end this test.
+    result = collect_candles(rig.ports, "15m", None, None, deadline_s=3600.0)
     assert list(result["failed"]) == ["ETH/USDT"]
     assert result["bars"] == {"BTC/USDT": 1}
 
@@ -176,6 +177,31 @@ def test_one_symbols_failure_is_its_own_and_is_retried(rig: MarketRig) -> None:
     assert result["bars"] == {"BTC/USDT": 1}
     assert not result["newest_complete"]
     assert rig.metrics.counts["tradewind.candles.failed", "ETH/USDT"] == 1
+
+
+def test_what_is_held_is_collected_until_it_is_closed(
+    server: PaperServerProcess, postgres_url: str, valkey_url: str, tmp_path: Path
+) -> None:
+    """ETH/USDT was taken out of the settings with a position in it."""
+    rig = MarketRig(server, postgres_url, valkey_url, tmp_path, symbols=("BTC/USDT",))
+    store, account = rig.ports.trading_store, rig.ports.account
+    held = position(symbol="ETH/USDT", account=account)
+    with store.position_lock(held.position_id):
+        store.open_position(held, rig.ports.params.position_rules)
+    assert collect_candles(rig.ports, "15m", None, None)["bars"] == {"BTC/USDT": 1, "ETH/USDT": 1}
+    rig.set_market(NOON + timedelta(minutes=5))
+    backfill_history(rig.ports, "load", ["BTC/USDT", "ETH/USDT"], ["15m"], NOON - timedelta(days=2), NOON)
+    punched = punch(rig, "ETH/USDT", NOON_MS - 20 * STEP, NOON_MS - 10 * STEP)
+    assert fill_candle_gaps(rig.ports, ["15m"])["filled_bars"] == punched
+
+    server.admin.add_fault("error_before", path=KLINES, symbol="ETHUSDT", status=503)
+    result = collect_candles(rig.ports, "15m", None, None, deadline_s=0.1)
+    assert "ETH/USDT" in result["failed"]
+    assert result["newest_complete"], "entries wait for no market that they are not made in"
+    with store.position_lock(held.position_id):
+        store.save_position(replace(held, status=PositionStatus.CLOSED), "closed", NOON)
+    assert collect_candles(rig.ports, "15m", None, None)["bars"].keys() == {"BTC/USDT"}
+    rig.close()
 
 
 def test_when_nobody_answers_the_task_is_to_be_retried(rig: MarketRig) -> None:

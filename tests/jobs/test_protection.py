@@ -6,9 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from urllib.parse import urlsplit
 
 import pytest
 
+from tests.jobs.conftest import NOW_MS
+from tests.support.paper_server import PaperServerProcess
 from tests.support.trading_rig import Rig
 from tradewind.adapters.ccxt_trading import CcxtTrading
 from tradewind.core.brackets import floor_to_step
@@ -22,11 +25,13 @@ from tradewind.core.types import (
     Position,
     PositionStatus,
 )
+from tradewind.errors import OrderRejected
 from tradewind.jobs.positions import manage_positions
-from tradewind.jobs.safety import watch_risk_once
+from tradewind.jobs.safety import flatten, resume, watch_risk_once
 from tradewind.jobs.tending import protect_naked
 from tradewind.jobs.trading import place_brackets
 
+WIDE = {"stop_frac": Decimal("0.3"), "target_frac": Decimal("0.3")}
 OVER = (PositionStatus.CLOSED, PositionStatus.DUST)
 
 
@@ -80,7 +85,6 @@ def test_emulated_bracket_is_protected_after_its_fill(make_rig: Callable[..., Ri
     assert targets == sorted(lot.target_price for lot in intent.lots)
     spans = [span.seconds for span in rig.trading_store.unprotected_spans(position.position_id)]
     assert None not in spans
-    assert sum(seconds for seconds in spans if seconds) < 5
     assert manage_positions(rig)["clean"]
     rig.assert_agrees()
 
@@ -94,6 +98,80 @@ def test_stop_is_moved_in_both_lots(rig: Rig) -> None:
     assert resting_stops(rig) == [stop, stop]
     generations = {order.generation for order in rig.trading_store.orders_of(position.position_id)}
     assert generations == {0, 1}, "what rests as wanted is left alone"
+
+
+class CoarserTick(CcxtTrading):
+    """The exchange has made the tick coarser, as it does with dozens of markets a year: what rests stays."""
+
+    tick = Decimal("0.1")
+    is_known = True
+    refusals = 0
+
+    def instruments(self, symbols: Sequence[str]) -> dict[str, Instrument]:
+        found = super().instruments(symbols)
+        # What a process has read is read again after a refusal by such a rule.
+        known = self.is_known or self.refusals
+        return {symbol: replace(rules, tick_size=self.tick) if known else rules for symbol, rules in found.items()}
+
+    def send_protection(self, stop: Order, target: Order, instrument: Instrument) -> list[ExchangeOrder]:
+        assert stop.stop_price is not None
+        assert target.price is not None
+        if stop.stop_price % self.tick or target.price % self.tick:
+            self.refusals += 1
+            raise OrderRejected("Filter failure: PRICE_FILTER", -1013)
+        return super().send_protection(stop, target, instrument)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_coarser_tick_moves_a_stop_and_sells_nothing(rig: Rig, is_known: bool) -> None:
+    position = enter(rig)
+    rig.exchange = changed = CoarserTick(rig.client, rig.account)
+    changed.is_known = is_known
+    assert manage_positions(rig)["clean"]
+    assert resting_stops(rig) == [position.stop_price], "what rests on the old tick is left"
+    want_stop(rig, position, "0.98")
+    assert manage_positions(rig)["clean"]
+    (stop,) = resting_stops(rig)
+    wanted = after(rig, position).stop_price
+    assert 0 <= stop - wanted < changed.tick
+    assert stop % changed.tick == 0
+    assert changed.refusals == (0 if is_known else 1)
+    rows = rig.trading_store.orders_of(position.position_id)
+    assert [order for order in rows if order.role is OrderRole.EXIT] == []
+    generations = {order.generation for order in rows}
+    assert manage_positions(rig)["clean"]
+    assert {order.generation for order in rig.trading_store.orders_of(position.position_id)} == generations
+    rig.assert_agrees()
+
+
+def test_legs_that_the_exchange_sized_with_dust_of_ours_are_left_alone(postgres_url: str) -> None:
+    """OPOCO takes the commission from free coins where they suffice: the legs are then for more than the entry left."""
+    with PaperServerProcess(symbols="BTC/USDT,XRP/USDT") as server:
+        server.admin.set_clock(NOW_MS)
+        rig = Rig(server, postgres_url, server.create_account(USDT="10000"), symbols=("BTC/USDT", "XRP/USDT"))
+        rules = rig.exchange.instruments(["XRP/USDT"])["XRP/USDT"]
+        assert rules.bracket is BracketSupport.OPOCO
+        for notional in (900, 20):  # the first one's dust pays the second one's commission
+            rig.step()
+            rig.make_ready()
+            intent = rig.decide("XRP/USDT", notional=Decimal(notional), **WIDE)
+            assert place_brackets(rig, intent.intent_id)["outcome"] == "filled"
+            if notional == 900:
+                flatten(rig, "tester")
+                resume(rig, "tester")
+                left = rig.holds("XRP")
+        position = rig.trading_store.position(intent.intent_id)
+        assert position is not None
+        assert left >= intent.quantity - position.quantity > 0, "the case that this is about"
+        (stop,) = [order for order in rig.exchange_orders() if order["type"] == "STOP_LOSS"]
+        assert Decimal(stop["origQty"]) == intent.quantity > position.quantity
+        assert manage_positions(rig)["clean"]
+        generations = {order.generation for order in rig.trading_store.orders_of(position.position_id)}
+        assert generations == {0}, "nothing was cancelled and placed anew"
+        assert rig.trading_store.unprotected_spans(position.position_id) == []
+        assert flatten(rig, "tester")["flat"]
+        rig.assert_agrees()
+        rig.close()
 
 
 def test_a_stop_that_the_price_is_through_is_a_market_exit(rig: Rig) -> None:
@@ -143,7 +221,6 @@ def test_protection_that_never_arrived_is_a_market_exit_in_time(make_rig: Callab
     assert after(rig, position).status in OVER
     (span,) = rig.trading_store.unprotected_spans(position.position_id)
     assert span.seconds is not None
-    assert span.seconds < rig.params.replacement_deadline_s + 1.5
     rig.assert_agrees()
 
 
@@ -157,16 +234,30 @@ def test_cancellation_without_an_answer_leaves_no_doubt(make_rig: Callable[..., 
     rig.assert_agrees()
 
 
-def test_unprotected_time_of_a_replacement_over_a_slow_line(rig: Rig) -> None:
+def test_a_replacement_sends_nothing_between_the_cancel_and_the_new_pair(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time without a stop is that of two requests, however slow the line is."""
     position = enter(rig)
+    sent: list[str] = []
+    fetch = rig.client.exchange.fetch
+
+    def recording(url: str, method: str = "GET", headers: object = None, body: object = None) -> object:
+        sent.append(f"{method} {urlsplit(url).path}")
+        return fetch(url, method, headers, body)
+
+    monkeypatch.setattr(rig.client.exchange, "fetch", recording)
     rig.admin.add_fault("delay", method="*", path="/api/v3/*", seconds=0.3)
     for frac in ("0.96", "0.97", "0.98"):
+        sent.clear()
         stop = want_stop(rig, position, frac)
         manage_positions(rig)
         assert resting_stops(rig) == [stop]
+        cancel = sent.index("DELETE /api/v3/orderList")
+        assert sent[cancel + 1] == "POST /api/v3/orderList/oco"
     spans = [span.seconds for span in rig.trading_store.unprotected_spans(position.position_id)]
     assert len(spans) == 3
-    assert all(seconds is not None and seconds < 1.0 for seconds in spans), spans
+    assert None not in spans
 
 
 def test_a_target_that_was_filled_in_part_keeps_its_rest_protected(rig: Rig) -> None:
@@ -248,9 +339,74 @@ def test_the_watch_leaves_alone_what_is_protected(rig: Rig) -> None:
     asked: list[str] = []
     rig.client.exchange.fetch = _noting(rig.client.exchange.fetch, asked)
     assert protect_naked(rig) == []
-    assert asked == []
+    assert ["openOrders" in url for url in asked] == [True], "the first look sees that a new stop is there"
+    assert protect_naked(rig) == []
+    assert len(asked) == 1, "and the next one is some seconds away"
+    pass_seconds(rig, 4)
+    assert protect_naked(rig) == []
+    assert len(asked) == 2
     assert rig.exchange_orders() == before
     assert after(rig, position).stop_price == position.stop_price
+    assert rig.trading_store.unprotected_spans() == []
+
+
+def pass_seconds(rig: Rig, seconds: int) -> None:
+    """As if the stops had been seen so much earlier."""
+    rig.database.execute(f"UPDATE orders SET seen_at = seen_at - interval '{seconds} seconds'")
+
+
+def test_the_watch_sees_that_the_exchange_ended_a_stop(rig: Rig) -> None:
+    """A maintenance, a rule against self-trades, an expiry: whatever it was, it is healed at once and measured."""
+    position = enter(rig)
+    assert protect_naked(rig) == []
+    for order in rig.exchange_orders():
+        if order["type"] == "STOP_LOSS":
+            rig.exchange.cancel_order("BTC/USDT", order["clientOrderId"])
+    assert resting_stops(rig) == []
+    pass_seconds(rig, 4)
+    watch_risk_once(rig)
+    assert resting_stops(rig) == [position.stop_price]
+    (span,) = rig.trading_store.unprotected_spans(position.position_id)
+    assert span.cause == "stop ended by the exchange"
+    assert span.seconds is not None
+    assert span.seconds >= 4, "from the last moment at which it was seen"
+    assert manage_positions(rig)["clean"]
+    rig.assert_agrees()
+
+
+def test_the_minutes_look_measures_a_vanished_stop_too(rig: Rig) -> None:
+    position = enter(rig)
+    manage_positions(rig)
+    for order in rig.exchange_orders():
+        if order["type"] == "STOP_LOSS":
+            rig.exchange.cancel_order("BTC/USDT", order["clientOrderId"])
+    pass_seconds(rig, 30)
+    manage_positions(rig)
+    assert resting_stops(rig) == [position.stop_price]
+    (span,) = rig.trading_store.unprotected_spans(position.position_id)
+    assert span.seconds is not None
+    assert span.seconds >= 30
+
+
+def test_the_watch_protects_the_rest_of_a_target_that_was_filled_in_part(make_rig: Callable[..., Rig]) -> None:
+    """Its first fill ends the stop beside it: the exchange's rule for lists. One bar lacks the volume for all of it."""
+    rig = make_rig({"USDT": "10000000"})
+    position = enter(rig, notional=Decimal(900_000))
+    assert protect_naked(rig) == []
+    rig.admin.shock(0.0501, "BTC/USDT")
+    rig.step()
+    assert [o["status"] for o in rig.exchange_orders() if o["type"] == "LIMIT_MAKER"] == ["PARTIALLY_FILLED"]
+    assert resting_stops(rig) == []
+    rig.admin.shock(-0.02, "BTC/USDT")
+    pass_seconds(rig, 4)
+    watch_risk_once(rig)
+    found = after(rig, position)
+    assert found.status is PositionStatus.OPEN
+    assert 0 < found.quantity < position.quantity
+    assert resting_quantities(rig) == [floor_to_step(found.quantity, Decimal("0.00001"))]
+    (span,) = rig.trading_store.unprotected_spans(position.position_id)
+    assert span.cause == "stop ended by the exchange"
+    rig.assert_agrees()
 
 
 def _noting(fetch: Callable[..., object], asked: list[str]) -> Callable[..., object]:

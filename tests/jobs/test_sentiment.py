@@ -49,7 +49,7 @@ class Bundle:
 
     @property
     def alerts(self) -> OutboxAlerts:
-        return OutboxAlerts(self.database)
+        return OutboxAlerts(self.database, "news")
 
     def run(self) -> dict[str, Any]:
         return score_sentiment(cast(Ports, self))
@@ -103,6 +103,19 @@ def test_one_dead_feed_of_two_is_isolated(database: Database) -> None:
     row = database.row("SELECT last_error FROM feed_states WHERE feed = %s", (dead,))
     assert row is not None
     assert "does not answer" in row["last_error"]
+
+
+def test_a_feed_that_raises_what_nobody_expected_is_isolated(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(lambda request: rss("Bitcoin rallies")) as (good, _):
+        feeds = RssFeeds(["https://n.example/rss?key=subscriber", good])
+        fetch = feeds.fetch
+        monkeypatch.setattr(feeds, "fetch", lambda name, *rest: fetch(name, *rest) if name == good else [][1])
+        report = Bundle(database, feeds).run()
+    assert (report["feeds_failed"], report["articles_new"]) == (1, 1)
+    (error,) = database.rows("SELECT last_error FROM feed_states WHERE last_error IS NOT NULL")
+    assert error["last_error"] == "feed https://n.example/rss failed: IndexError"
 
 
 def test_all_feeds_dead_is_neutral_after_a_while_and_raises(database: Database) -> None:

@@ -77,7 +77,7 @@ def test_a_trade_from_entry_over_break_even_to_its_stop(rig: Rig) -> None:
     assert 0 <= half.quantity - Decimal(stop["origQty"]) < STEP_SIZE * 2
     spans = store.unprotected_spans(position_id)
     assert spans
-    assert all(span.seconds is not None and span.seconds < 2 for span in spans)
+    assert all(span.seconds is not None for span in spans)
 
     rig.admin.shock(-0.18, "BTC/USDT")  # through every stop that the bar before could have asked for
     rig.step()

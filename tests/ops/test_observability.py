@@ -145,7 +145,7 @@ def test_what_is_sent_arrives_under_the_mapped_names(
 ) -> None:
     with exporter() as (statsd_port, web_port):
         sender = StatsdMetrics("127.0.0.1", statsd_port)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 120
         text = ""
         # Datagrams to a process that does not listen yet are lost.
         while "tradewind_orders_ack" not in text and time.monotonic() < deadline:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
 from tradewind import errors
-from tradewind.core.params import Geometry
+from tradewind.addresses import cache_socket, cache_url, postgres_url
+from tradewind.core.params import Geometry, StrategyParams
 from tradewind.orchestration.runtime import (
     build_wiring,
     dsn_of,
@@ -73,12 +74,27 @@ def test_redis_takes_the_number_from_a_url_and_ssl_from_the_extra() -> None:
     assert dsn_of(with_ssl, "redis") == "rediss://cache.example/0"
 
 
+@pytest.mark.parametrize("directory", ["/run/tradewind/0123", "/home/a b/ü,$HOME/postgres-socket"])
+@given(password=SECRETS)
+def test_servers_on_sockets_are_named_through_a_connection(directory: str, password: str) -> None:
+    database = Connection(conn_id="x", uri=postgres_url(Path(directory), "owner", password, "tradewind_demo"))
+    assert conninfo_to_dict(dsn_of(database, "postgresql")) == {
+        "host": directory, "port": "5432", "user": "owner", "password": password, "dbname": "tradewind_demo",
+        "require_auth": "scram-sha-256",
+    }  # fmt: skip
+    cache = Connection(conn_id="x", uri=cache_url(cache_socket(Path(directory)), password, 2))
+    reached = redis.Redis.from_url(dsn_of(cache, "redis")).connection_pool.connection_kwargs
+    assert (reached["path"], reached["password"], reached["db"]) == (f"{directory}/valkey.sock", password, 2)
+
+
 def test_wiring_takes_the_servers_from_airflows_connections(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TRADEWIND_HOME_DIR", str(tmp_path))
     monkeypatch.setenv("AIRFLOW_CONN_TRADEWIND_DB", "postgresql://u:p%40ss@db.example:5433/tradewind_demo")
     monkeypatch.setenv("AIRFLOW_CONN_TRADEWIND_CACHE", "redis://:hush@cache.example:6390/0")
     settings = build_wiring().settings
-    assert settings.database_url.get_secret_value() == "postgresql://u:p%40ss@db.example:5433/tradewind_demo"
+    assert settings.database_url.get_secret_value() == (
+        "postgresql://u:p%40ss@db.example:5433/tradewind_demo?require_auth=scram-sha-256"
+    )
     assert settings.cache_url.get_secret_value() == "redis://:hush@cache.example:6390/0"
     assert "hush" not in repr(settings)
 
@@ -139,12 +155,15 @@ def test_a_moment_without_offset_is_refused(text: str | None) -> None:
 def test_an_empty_request_for_history_takes_what_is_configured() -> None:
     now = datetime(2026, 1, 31, tzinfo=UTC)
     ports: Any = SimpleNamespace(
-        clock=SimpleNamespace(now=lambda: now), symbols=("BTC/USDT",), settings=SimpleNamespace(history_months=2)
+        clock=SimpleNamespace(now=lambda: now),
+        symbols=("ETH/USDT",),
+        params=StrategyParams(),
+        settings=SimpleNamespace(history_months=2),
     )
     empty = {"symbols": [], "timeframes": ["15m"], "from": None, "to": None, "job_id": None}
     assert history_request(ports, empty, "run-1") == {
-        "job_id": "history__run-1", "symbols": ("BTC/USDT",), "timeframes": ("15m",), "start": now - timedelta(days=60),
-        "end": now,
+        "job_id": "history__run-1", "symbols": ("ETH/USDT", "BTC/USDT"), "timeframes": ("15m",),
+        "start": now - timedelta(days=60), "end": now,
     }  # fmt: skip
 
 

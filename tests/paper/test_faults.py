@@ -91,7 +91,7 @@ def test_delay_comes_before_the_deed(server: PaperServerProcess, client: RawClie
     server.admin.add_fault("delay", path="/api/v3/time", seconds=0.3, seconds_max=0.4, times=1)
     begun = time.monotonic()
     assert client.public("/api/v3/time").status_code == 200
-    assert 0.3 <= time.monotonic() - begun < 2
+    assert time.monotonic() - begun >= 0.3
 
 
 def test_partial_fill(server: PaperServerProcess, client: RawClient) -> None:

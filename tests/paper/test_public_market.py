@@ -203,14 +203,14 @@ def test_nothing_happens_while_it_is_silent_and_the_first_new_price_counts() -> 
         script.down = True
         script.now_ms += 11_000
         await poll()
-        assert exchange.broken == {BTC}
+        assert exchange.conditions.broken == {BTC}
         with pytest.raises(Refusal, match="closed"):
             exchange.engine.place("a", stop_at(48_000, "second"), script.now_ms)
         script.now_ms += 600_000
         script.set(51_000, 40_000, 48_500)
         script.down = False
         await poll()
-        assert exchange.broken == set()
+        assert exchange.conditions.broken == set()
         assert placed.status is OrderStatus.FILLED
         paid = (
             Decimal(placed.filled_quote_atoms) / placed.filled_lots / exchange.engine.rules[BTC].quote_atoms_per_ticklot
@@ -245,18 +245,18 @@ def test_the_observed_spread_is_what_takers_pay() -> None:
 def test_breaks_by_the_exchange_itself_and_by_old_candles() -> None:
     async def steps(script: Script, exchange: PaperExchange, poll: Callable[[], Any]) -> None:
         await poll()
-        assert exchange.broken == set()
+        assert exchange.conditions.broken == set()
         script.now_ms += 240_000  # the candles stand still
         await poll()
-        assert exchange.broken == {BTC}
+        assert exchange.conditions.broken == {BTC}
         script.set(50_000, 50_000, 50_000)
         await poll()
-        assert exchange.broken == set()
+        assert exchange.conditions.broken == set()
         script.trading = "BREAK"
         script.now_ms += 301_000
         script.set(50_000, 50_000, 50_000)
         await poll()
-        assert exchange.broken == {BTC}
+        assert exchange.conditions.broken == {BTC}
 
     run_scripted(steps)
 
@@ -286,11 +286,11 @@ def test_a_ban_is_waited_out_in_silence() -> None:
             script.now_ms += 10_000
             await poll()
         assert script.asked == asked
-        assert exchange.broken == {BTC}
+        assert exchange.conditions.broken == {BTC}
         script.now_ms += 11_000
         script.set(50_000, 50_000, 50_000)
         await poll()
         assert script.asked > asked
-        assert exchange.broken == set()
+        assert exchange.conditions.broken == set()
 
     run_scripted(steps)

@@ -36,7 +36,8 @@ def step_to(exchange: PaperExchange, market_ms: int) -> None:
 def test_server_time_stays_on_the_wall(paper_server: PaperServerProcess) -> None:
     paper_server.admin.set_clock(START)
     client = RawClient(paper_server.url, paper_server.create_account(USDT="10"))
-    assert abs(client.public("/api/v3/time").json()["serverTime"] - time.time() * 1000) < 5000
+    before_ms = int(time.time() * 1000)
+    assert before_ms <= client.public("/api/v3/time").json()["serverTime"] <= time.time() * 1000
     assert client.signed("GET", "/api/v3/account").status_code == 200
     rows = client.public("/api/v3/klines", symbol=BTC, interval="15m", limit=1).json()
     assert rows[0][0] <= START < rows[0][0] + 900_000
@@ -80,7 +81,7 @@ def test_stop_rests_without_anyone_asking(paper_server: PaperServerProcess) -> N
     sent = {"symbol": BTC, "side": "SELL", "type": "STOP_LOSS", "quantity": "0.5", "stopPrice": tight}
     assert client.signed("POST", "/api/v3/order", **sent).status_code == 200
     paper_server.admin.run(20_000)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         time.sleep(0.5)
         state = paper_server.admin.state()["accounts"][account.account_id]

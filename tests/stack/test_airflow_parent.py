@@ -57,7 +57,7 @@ def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AirflowP
 
 
 def said(log: Path) -> dict[str, object]:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not log.exists() or not log.read_text().endswith("\n"):
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import secrets
@@ -11,20 +12,20 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from psycopg import sql
 
 from tests.jobs.conftest import NOW_MS
+from tests.support.homes import lent
 from tests.support.paper_server import PaperServerProcess
 from tests.support.trading_rig import Rig
 from tradewind import stack
 from tradewind.adapters.database import Database
-from tradewind.adapters.migrations import SQL_DIR, migrate, read_migrations
+from tradewind.adapters.migrations import SQL_DIR, apply, migrate, read_migrations
 from tradewind.core.types import TradingMode
-from tradewind.errors import AlreadyRunning, BadInput, IdentityMismatch, MigrationError, StackFailed
+from tradewind.errors import AlreadyRunning, BadInput, IdentityMismatch, MigrationError, StoreUnavailable
 from tradewind.jobs.positions import manage_positions
 from tradewind.jobs.safety import resume
 from tradewind.jobs.trading import place_brackets
@@ -32,25 +33,18 @@ from tradewind.settings import Settings
 from tradewind.stack import databases, dumps
 from tradewind.stack.backup import backup
 from tradewind.stack.postgres import EmbeddedPostgres
-from tradewind.stack.processes import free_port
 from tradewind.stack.restore import restore
 from tradewind.stack.state import home_lock
 
 _numbers = itertools.count()
-# What a restore writes itself; another home has another control token.
-CHANGED = {"latch_history", "audit", "models", "control_key"}
+# What a restore writes itself: what it changed, when it made the schema; another home has another control token.
+CHANGED = {"latch_history", "audit", "models", "schema_migrations", "deployment", "control_key"}
 
 
 @pytest.fixture
 def here(postgres_server: EmbeddedPostgres, tmp_path: Path) -> dict[str, Any]:
     """Overrides of a home whose embedded server is the session's."""
-    password = urlsplit(postgres_server.url()).password
-    return {
-        "home_dir": tmp_path / "home",
-        "account_id": "rig",
-        "postgres_port": postgres_server.port,
-        "postgres_password": password,
-    }
+    return {**lent(postgres_server, tmp_path / "home"), "account_id": "rig"}
 
 
 @pytest.fixture
@@ -64,7 +58,7 @@ def settings(postgres_server: EmbeddedPostgres, here: dict[str, Any]) -> Setting
 @pytest.fixture(scope="module")
 def empty_server(server_dir: Path) -> Iterator[EmbeddedPostgres]:
     """Another server, on which nothing was ever made."""
-    server = EmbeddedPostgres(server_dir / "second", free_port(), password=secrets.token_hex(8), durable=False)
+    server = EmbeddedPostgres(server_dir / "second", password=secrets.token_hex(8), durable=False)
     server.start()
     yield server
     server.stop()
@@ -245,8 +239,9 @@ def rewritten(source: Path, change: Callable[[str, bytes], bytes]) -> Path:
 
 
 def test_damage_is_found_first(elsewhere: dict[str, Any], written: Path, tmp_path: Path) -> None:
-    flipped = rewritten(written, lambda name, data: data[:-9] + b"x" + data[-8:] if name == "tradewind.dump" else data)
-    with pytest.raises(BadInput, match=r"tradewind\.dump differs"):
+    orders = "tradewind/orders.copy.gz"
+    flipped = rewritten(written, lambda name, data: data[:-9] + b"x" + data[-8:] if name == orders else data)
+    with pytest.raises(BadInput, match=r"orders\.copy\.gz differs"):
         restore(flipped, **elsewhere)
     (tmp_path / "cut.tar").write_bytes(written.read_bytes()[: written.stat().st_size // 3])
     with pytest.raises(BadInput, match="no whole backup"):
@@ -269,17 +264,24 @@ def test_a_newer_schema_is_refused(elsewhere: dict[str, Any], written: Path) -> 
 
 
 def test_a_load_that_fails_leaves_nothing(settings: Settings, empty_postgres_url: str, tmp_path: Path) -> None:
-    dump = tmp_path / "our.dump"
-    dumps.dump(secret(settings.database_url), dump)
-    with pytest.raises(StackFailed, match="no_such_function"):
-        dumps.load(empty_postgres_url, dump, then=["SELECT no_such_function()"])
-    assert dumps.is_empty(empty_postgres_url)
-    dump.write_bytes(dump.read_bytes()[:20_000])
-    with pytest.raises(StackFailed, match="cannot read the dump"):
-        dumps.load(empty_postgres_url, dump)
-    assert dumps.is_empty(empty_postgres_url)
-    with pytest.raises(StackFailed) as caught:
-        dumps.dump(secret(settings.database_url), tmp_path / "no" / "where")
+    with dumps.snapshot(secret(settings.database_url)) as connection:
+        contents = dumps.dump(connection, tmp_path)
+
+    def cut(name: str) -> Iterator[bytes]:
+        yield gzip.decompress((tmp_path / name).read_bytes())
+        raise BadInput("the rest is missing")
+
+    def fill() -> None:
+        with dumps.filling(empty_postgres_url) as connection:
+            apply(connection, read_migrations())
+            dumps.load(connection, contents, cut)
+
+    with pytest.raises(BadInput, match="the rest is missing"):
+        fill()
+    with dumps.snapshot(empty_postgres_url) as connection:
+        assert dumps.is_empty(connection)
+    with pytest.raises(StoreUnavailable) as caught, dumps.snapshot(secret(settings.database_url) + "x"):
+        pass
     assert secret(settings.database_password) not in str(caught.value)
 
 

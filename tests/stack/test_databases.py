@@ -7,6 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.support.homes import lent
 from tradewind import stack
 from tradewind.adapters.migrations import read_migrations
 from tradewind.errors import IdentityMismatch, StackFailed
@@ -17,7 +18,7 @@ from tradewind.stack.postgres import EmbeddedPostgres
 
 @pytest.fixture
 def settings(postgres_server: EmbeddedPostgres, tmp_path: Path) -> Settings:
-    return stack.with_secrets(home_dir=tmp_path, postgres_port=postgres_server.port)
+    return stack.with_secrets(**lent(postgres_server, tmp_path))
 
 
 def test_the_databases_are_made_once(settings: Settings, postgres_server: EmbeddedPostgres) -> None:
@@ -36,7 +37,7 @@ def test_a_role_reaches_its_own_database_alone(settings: Settings, postgres_serv
         row = connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone()
     assert row == (False,)
     with pytest.raises(psycopg.OperationalError, match="permission denied"):
-        psycopg.connect(ours.replace("/tradewind_demo", "/tradewind_paper_demo"))
+        psycopg.connect(ours, dbname="tradewind_paper_demo")
 
 
 def test_a_fresh_start_forgets_everything(settings: Settings, postgres_server: EmbeddedPostgres) -> None:
@@ -50,7 +51,7 @@ def test_a_fresh_start_forgets_everything(settings: Settings, postgres_server: E
 
 
 def test_other_modes_are_never_dropped(tmp_path: Path, postgres_server: EmbeddedPostgres) -> None:
-    paper = stack.with_secrets(mode="paper", home_dir=tmp_path, postgres_port=postgres_server.port)
+    paper = stack.with_secrets(mode="paper", **lent(postgres_server, tmp_path))
     with pytest.raises(StackFailed, match="never dropped"):
         databases.recreate(paper, postgres_server)
 
@@ -58,9 +59,7 @@ def test_other_modes_are_never_dropped(tmp_path: Path, postgres_server: Embedded
 def test_another_seed_is_another_deployment(settings: Settings, postgres_server: EmbeddedPostgres) -> None:
     databases.recreate(settings, postgres_server)
     databases.ensure(settings, postgres_server)
-    other = stack.with_secrets(
-        home_dir=settings.home_dir, postgres_port=postgres_server.port, market_seed=settings.market_seed + 1
-    )
+    other = stack.with_secrets(home_dir=settings.home_dir, market_seed=settings.market_seed + 1)
     with pytest.raises(IdentityMismatch, match="seed"):
         databases.ensure(other, postgres_server)
 
@@ -78,7 +77,7 @@ def test_an_administrator_makes_roles_and_databases_on_an_external_server(
     postgres_server: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     def url(role: str, name: str) -> str:
-        return f"postgresql://{role}:{role}-word@127.0.0.1:{postgres_server.port}/{name}"
+        return postgres_server.url(name, role, f"{role}-word")
 
     settings = stack.with_secrets(
         home_dir=tmp_path,

@@ -18,19 +18,19 @@ from tradewind.settings import Settings
 from tradewind.stack import databases, services
 from tradewind.stack.backup_file import server_of
 from tradewind.stack.on_record import on_record
-from tradewind.stack.processes import free_port
+from tradewind.stack.postgres import discard
 from tradewind.stack.report import print_report, stack_report
 from tradewind.stack.state import home_lock
 
 
 @pytest.fixture
-def home(server_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(server_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty home of its own, and the settings that a command run in it reads."""
     home = server_dir / tmp_path.name
     monkeypatch.setenv("TRADEWIND_HOME_DIR", str(home))
-    monkeypatch.setenv("TRADEWIND_POSTGRES_PORT", str(free_port()))
     monkeypatch.setenv("TRADEWIND_ACCOUNT_ID", "rig")
-    return home
+    yield home
+    discard(home / "postgres")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.paper_requests import RawClient
 from tradewind.paper.admin import PaperAccount
+from tradewind.stack.postgres import discard
 from tradewind.stack.processes import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -44,3 +45,4 @@ def test_prints_a_line_serves_and_stops(tmp_path: Path) -> None:
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(60) in (0, 130)  # as after Ctrl-C
+        discard(tmp_path / "paper-alone" / "postgres")

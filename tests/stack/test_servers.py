@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,8 @@ import pytest
 import redis
 
 from tradewind.errors import PortTaken
-from tradewind.stack.postgres import EmbeddedPostgres
-from tradewind.stack.processes import ProcessMark, accepts_connections, end_sessions, free_port, require_port
+from tradewind.stack.postgres import EmbeddedPostgres, discard
+from tradewind.stack.processes import LOCALHOST, ProcessMark, end_sessions, require_port
 from tradewind.stack.valkey import EmbeddedValkey
 
 
@@ -32,7 +33,7 @@ def home() -> Iterator[Path]:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to give the data to another user")
 def test_root_places_the_data_where_the_server_can_read_it(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
-    server = EmbeddedPostgres(tmp_path / "postgres", free_port(), password="x", durable=False)
+    server = EmbeddedPostgres(tmp_path / "postgres", password="x", durable=False)
     try:
         server.start()
         assert (tmp_path / "postgres").is_symlink()
@@ -41,21 +42,21 @@ def test_root_places_the_data_where_the_server_can_read_it(tmp_path: Path) -> No
         server.start()
     finally:
         server.stop()
-        shutil.rmtree(server.data_dir.parent)
+        discard(tmp_path / "postgres")
 
 
 def test_postgres_keeps_its_data_over_a_restart_and_leaves_nothing(home: Path) -> None:
-    server = EmbeddedPostgres(home / "a home" / "postgres", free_port(), password="p w/'\"%:@", durable=False)
+    (home / "a home").mkdir(mode=0o711)
+    server = EmbeddedPostgres(home / "a home" / "postgres", password="p w/'\"%:@", durable=False)
     server.start()
     with psycopg.connect(server.url(), autocommit=True) as connection:
         connection.execute("CREATE TABLE kept (n int)")
         connection.execute("INSERT INTO kept VALUES (7)")
-        assert connection.execute("SHOW listen_addresses").fetchone() == ("127.0.0.1",)
-        assert connection.execute("SHOW unix_socket_directories").fetchone() == ("",)
+        assert connection.execute("SHOW listen_addresses").fetchone() == ("",)
     server.stop()
     assert server.mark is None
     assert not (server.data_dir / "postmaster.pid").exists()
-    assert not accepts_connections(server.port)
+    assert not list(server.socket_dir.glob(".s.*"))
 
     server.start()
     with psycopg.connect(server.url()) as connection:
@@ -64,7 +65,7 @@ def test_postgres_keeps_its_data_over_a_restart_and_leaves_nothing(home: Path) -
 
 
 def test_durable_postgres_syncs(home: Path) -> None:
-    server = EmbeddedPostgres(home / "postgres", free_port(), password="x")
+    server = EmbeddedPostgres(home / "postgres", password="x")
     server.start()
     try:
         with psycopg.connect(server.url()) as connection:
@@ -75,7 +76,7 @@ def test_durable_postgres_syncs(home: Path) -> None:
 
 
 def test_a_killed_postgres_recovers(home: Path) -> None:
-    server = EmbeddedPostgres(home / "postgres", free_port(), password="x", durable=False)
+    server = EmbeddedPostgres(home / "postgres", password="x", durable=False)
     server.start()
     with psycopg.connect(server.url()) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 7 AS n")
@@ -94,24 +95,26 @@ def test_a_wrong_password_is_refused(postgres_server: EmbeddedPostgres) -> None:
 
 
 def test_valkey_needs_its_password_and_hides_it_from_ps(tmp_path: Path) -> None:
-    server = EmbeddedValkey(tmp_path / "a home", free_port(), password="s3cret")
+    server = EmbeddedValkey(tmp_path / "a home", password="s3cret")
     process = server.launch()
     server.wait()
     try:
         redis.Redis.from_url(server.url()).set("a", 1)
         with pytest.raises(redis.AuthenticationError):
-            redis.Redis(port=server.port).get("a")
+            redis.Redis(unix_socket_path=str(server.socket)).get("a")
         assert not any("s3cret" in part for part in psutil.Process(process.pid).cmdline())
     finally:
         server.stop()
-    assert not accepts_connections(server.port)
+    assert not server.socket.exists()
 
 
-def test_a_taken_port_is_named_with_its_setting(postgres_server: EmbeddedPostgres) -> None:
-    with pytest.raises(PortTaken, match=f"port {postgres_server.port} .*TRADEWIND_POSTGRES_PORT=") as caught:
-        require_port(postgres_server.port, "TRADEWIND_POSTGRES_PORT", "PostgreSQL server")
+def test_a_taken_port_is_named_with_its_setting() -> None:
+    with socket.create_server((LOCALHOST, 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(PortTaken, match=f"port {port} .*TRADEWIND_STATUS_PORT=") as caught:
+            require_port(port, "TRADEWIND_STATUS_PORT", "status app")
     suggestion = int(str(caught.value).rsplit("=", 1)[1])
-    require_port(suggestion, "TRADEWIND_POSTGRES_PORT", "PostgreSQL server")
+    require_port(suggestion, "TRADEWIND_STATUS_PORT", "status app")
 
 
 def test_a_reused_process_id_is_not_taken_for_ours() -> None:

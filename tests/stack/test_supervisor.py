@@ -246,6 +246,8 @@ def test_one_supervisor_a_home(tmp_path: Path) -> None:
 def test_what_a_killed_supervisor_left_is_ended_by_the_next_command(server_dir: Path) -> None:
     """The real thing: a process holding PostgreSQL and Valkey is killed; `down` finds both by id and start time."""
     from tradewind import stack
+    from tradewind.stack import services
+    from tradewind.stack.postgres import discard
     from tradewind.stack.processes import free_ports
 
     home = server_dir / "killed"
@@ -263,18 +265,20 @@ def test_what_a_killed_supervisor_left_is_ended_by_the_next_command(server_dir: 
     until(lambda: "ready" in (home / "holder.log").read_text(), timeout_s=60)
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
-    assert accepts_connections(settings.postgres_port)
-    assert accepts_connections(settings.cache_port)
+    servers = [services.embedded_postgres(settings), services.embedded_valkey(settings)]
+    assert all(server.ready() for server in servers)
     assert stack.down(settings)
-    assert not accepts_connections(settings.postgres_port)
-    assert not accepts_connections(settings.cache_port)
+    assert not any(server.ready() for server in servers)
     assert not (home / "postgres" / "postmaster.pid").exists()
     assert list((home / "run").iterdir()) == []
     assert not stack.down(settings)
+    discard(home / "postgres")
 
 
 def test_sigterm_ends_the_holder_with_all_it_holds(server_dir: Path) -> None:
     from tradewind import stack
+    from tradewind.stack import services
+    from tradewind.stack.postgres import discard
     from tradewind.stack.processes import free_ports
 
     home = server_dir / "terminated"
@@ -292,6 +296,7 @@ def test_sigterm_ends_the_holder_with_all_it_holds(server_dir: Path) -> None:
     until(lambda: "ready" in (home / "holder.log").read_text(), timeout_s=60)
     holder.terminate()
     assert holder.wait(timeout=60) == 128 + signal.SIGTERM
-    assert not accepts_connections(settings.postgres_port)
-    assert not accepts_connections(settings.cache_port)
+    assert not services.embedded_postgres(settings).ready()
+    assert not services.embedded_valkey(settings).ready()
     assert list((home / "run").iterdir()) == []
+    discard(home / "postgres")

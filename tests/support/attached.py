@@ -48,6 +48,7 @@ class Venue:
         self.now_ms: Callable[[], int] = lambda: 0
         self.losing: set[str] = set()  # paths whose answer is lost after they were carried out
         self.attaches = True
+        self.tick, self.lot, self.least = D("0.01"), D("0.00000001"), ZERO  # each exchange sets its own
         self._numbers = itertools.count(1001)
 
     def new(self, **what: Any) -> Rested:
@@ -62,6 +63,11 @@ class Venue:
         held = [o.quantity for o in self.orders if o.is_guard and o.state == "open"] if asset == "BTC" else []
         return self.balances.get(asset, ZERO) - sum(held, ZERO)
 
+    def fits(self, quantity: str, *prices: str | None) -> bool:
+        """Does an order keep to the market's lot and tick, and is it large enough?"""
+        on_ticks = all(D(price) % self.tick == 0 for price in prices if price is not None)
+        return on_ticks and D(quantity) % self.lot == 0 and D(quantity) >= max(self.least, self.lot)
+
     def enter(self, order: Rested) -> None:
         """Fill or kill, or at the market."""
         crosses = order.price is None or (order.price >= self.price if order.is_buy else order.price <= self.price)
@@ -70,7 +76,7 @@ class Venue:
             return
         self._execute(order, order.quantity)
         if order.guard and self.attaches:
-            held = (order.quantity * (1 - FEE_FRAC)).quantize(D("0.00001"), rounding="ROUND_DOWN")
+            held = (order.quantity * (1 - FEE_FRAC)).quantize(self.lot, rounding="ROUND_DOWN")
             self.new(is_buy=False, quantity=held, is_guard=True, **order.guard)
 
     def _execute(self, order: Rested, quantity: Decimal, *, as_order: int | None = None) -> None:
@@ -107,8 +113,11 @@ def _text(value: Decimal | None) -> str:
 class Dialect(ABC):
     """One exchange's way of saying it; subclasses answer (path, parameters) with their content."""
 
+    GRID: tuple[str, str, str]  # tick, lot and least quantity
+
     def __init__(self, venue: Venue) -> None:
         self.venue = venue
+        venue.tick, venue.lot, venue.least = map(D, self.GRID)
         self.seen: list[tuple[str, Any]] = []
 
     def __call__(self, request: Request) -> Answer:
@@ -132,12 +141,13 @@ class Okx(Dialect):
     """Algo orders apart from orders; a triggered one places an order of its own."""
 
     LEVEL = "1"
+    GRID = ("0.1", "0.00000001", "0.00001")
     INSTRUMENT = {  # noqa: RUF012
         "alias": "", "baseCcy": "BTC", "category": "1", "ctMult": "", "ctType": "", "ctVal": "", "ctValCcy": "",
         "expTime": "", "instFamily": "", "instId": "BTC-USDT", "instType": "SPOT", "lever": "10",
-        "listTime": "1611907686000", "lotSz": "0.00001", "maxLmtAmt": "20000000", "maxLmtSz": "9999999999",
+        "listTime": "1611907686000", "lotSz": "0.00000001", "maxLmtAmt": "20000000", "maxLmtSz": "9999999999",
         "maxMktAmt": "1000000", "maxMktSz": "1000000", "minSz": "0.00001", "optType": "", "quoteCcy": "USDT",
-        "settleCcy": "", "state": "live", "stk": "", "tickSz": "0.1", "uly": "",
+        "settleCcy": "", "groupId": "1", "state": "live", "stk": "", "tickSz": "0.1", "uly": "",
     }  # fmt: skip
 
     def answer(self, path: str, query: Any) -> Any:
@@ -167,6 +177,17 @@ class Okx(Dialect):
     def account_config(self, _: Any) -> Any:
         return [{"acctLv": self.LEVEL, "perm": "read_only,trade", "ip": "203.0.113.7", "uid": "1"}]
 
+    def account_trade_fee(self, query: Any) -> Any:
+        assert query == {"instType": "SPOT", "instId": "BTC-USDT"}
+        rates = {"maker": "-0.0008", "taker": _text(-FEE_FRAC)}
+        return [
+            {
+                "category": "", "delivery": "", "exercise": "", "instType": "SPOT", "isSpecial": "0", "level": "Lv1",
+                "makerU": "", "takerU": "", "makerUSDC": "", "takerUSDC": "", "ruleType": "normal", "fiat": [],
+                "feeGroup": [{"groupId": "1", **rates}], "ts": "1", **rates,
+            }
+        ]  # fmt: skip
+
     def account_balance(self, _: Any) -> Any:
         rows = [
             {"ccy": asset, "cashBal": _text(total), "availBal": _text(self.venue.free(asset)), "frozenBal": "0"}
@@ -180,6 +201,9 @@ class Okx(Dialect):
             return self._one(query)
         if venue.by(lambda o: o.client_id == query["clOrdId"]):
             return self._refuse("51016", "Duplicated client order ID")
+        pairs = [pair[name] for pair in query.get("attachAlgoOrds", ()) for name in ("slTriggerPx", "tpTriggerPx")]
+        if not venue.fits(query["sz"], query.get("px"), *pairs):
+            return self._refuse("51121", "Order quantity must be a multiple of the lot size")
         order = venue.new(
             client_id=query["clOrdId"], is_buy=query["side"] == "buy", quantity=D(query["sz"]),
             price=D(query["px"]) if "px" in query else None,
@@ -227,6 +251,8 @@ class Okx(Dialect):
                 )
             )
             return [self._algo(found[0])] if found else self._unknown()
+        if not self.venue.fits(query["sz"], query["slTriggerPx"], query["tpTriggerPx"]):
+            return self._refuse("51121", "Order quantity must be a multiple of the lot size")
         if D(query["slTriggerPx"]) >= self.venue.price:
             return self._refuse("51280", "SL trigger price can not be higher than the last price")
         if D(query["sz"]) > self.venue.free("BTC"):
@@ -282,12 +308,14 @@ class Okx(Dialect):
 class Bybit(Dialect):
     """One kind of order for everything; attached pairs carry no id of ours."""
 
+    GRID = ("0.01", "0.000001", "0.000048")
+
     INSTRUMENT = {  # noqa: RUF012
         "symbol": "BTCUSDT", "baseCoin": "BTC", "quoteCoin": "USDT", "innovation": "0", "status": "Trading",
-        "marginTrading": "none", "priceFilter": {"tickSize": "0.1"},
+        "marginTrading": "both", "priceFilter": {"tickSize": "0.01"},
         "lotSizeFilter": {
-            "basePrecision": "0.00001", "quotePrecision": "0.00000001", "minOrderQty": "0.00001",
-            "maxOrderQty": "71.7", "minOrderAmt": "5", "maxOrderAmt": "2000000",
+            "basePrecision": "0.000001", "quotePrecision": "0.00000001", "minOrderQty": "0.000048",
+            "maxOrderQty": "71.73956243", "minOrderAmt": "1", "maxOrderAmt": "4000000",
         },
     }  # fmt: skip
 
@@ -311,6 +339,10 @@ class Bybit(Dialect):
         amounts = dict.fromkeys(("bid1Size", "ask1Size", "turnover24h", "volume24h"), "1")
         return [dict.fromkeys(names, price) | amounts | {"symbol": "BTCUSDT", "price24hPcnt": "0"}]
 
+    def account_fee_rate(self, query: Any) -> Any:
+        assert query == {"category": "spot", "symbol": "BTCUSDT"}
+        return [{"symbol": "BTCUSDT", "takerFeeRate": _text(FEE_FRAC), "makerFeeRate": "0.0008"}]
+
     def user_query_api(self, _: Any) -> Any:
         return {"readOnly": 0, "ips": ["203.0.113.7"], "permissions": {"Spot": ["SpotTrade"], "Wallet": []}}
 
@@ -325,6 +357,8 @@ class Bybit(Dialect):
         venue = self.venue
         if venue.by(lambda o: o.client_id == query["orderLinkId"]):
             return 170141, "Duplicate clientOrderId"
+        if not venue.fits(query["qty"], *(query.get(n) for n in ("price", "triggerPrice", "stopLoss", "takeProfit"))):
+            return 170137, "Order quantity has too many decimals."
         is_buy, quantity = query["side"] == "Buy", D(query["qty"])
         if not is_buy and quantity > venue.free("BTC"):
             return 170131, "Insufficient balance."

@@ -15,10 +15,11 @@ STATES = {"open": "live", "filled": "filled", "cancelled": "cancelled"}
 class Bitget(Dialect):
     """Refusals come as 400 with a code; a triggered plan order places an order under an id of bitget's own."""
 
+    GRID = ("0.01", "0.000001", "0")
     INSTRUMENT = {  # noqa: RUF012
-        "symbol": "BTCUSDT", "baseCoin": "BTC", "quoteCoin": "USDT", "minTradeAmount": "0.00001",
-        "maxTradeAmount": "900000000000000000000", "takerFeeRate": "0.001", "makerFeeRate": "0.001",
-        "pricePrecision": "1", "quantityPrecision": "5", "quotePrecision": "6", "status": "online",
+        "symbol": "BTCUSDT", "baseCoin": "BTC", "quoteCoin": "USDT", "minTradeAmount": "0",
+        "maxTradeAmount": "900000000000000000000", "takerFeeRate": "0.002", "makerFeeRate": "0.002",
+        "pricePrecision": "2", "quantityPrecision": "6", "quotePrecision": "8", "status": "online",
         "minTradeUSDT": "1", "buyLimitPriceRatio": "0.05", "sellLimitPriceRatio": "0.05", "areaSymbol": "no",
         "orderQuantity": "200", "openTime": "1532454360000", "offTime": "",
     }  # fmt: skip
@@ -54,10 +55,16 @@ class Bitget(Dialect):
         told = {"symbol": "BTCUSDT", "ts": str(self.venue.now_ms()), "changeUtc24h": "0", "change24h": "0"}
         return [dict.fromkeys(names, price) | amounts | told]
 
+    def common_trade_rate(self, query: Any) -> Any:
+        assert query == {"symbol": "BTCUSDT", "businessType": "spot"}
+        return {"makerFeeRate": "0.0008", "takerFeeRate": "0.001"}
+
     # -------------------------------------------------------------------------------------------------------- orders
     def spot_trade_place_order(self, query: Any) -> Any:
         if self.venue.by(lambda o: o.client_id == query["clientOid"]):
             return "40786", "Duplicate clientOid", None
+        if not self.venue.fits(query["size"], query.get("price")):
+            return "40808", "Parameter verification exception size checkScale", None
         is_buy, quantity = query["side"] == "buy", D(query["size"])
         if not is_buy and quantity > self.free("BTC"):
             return "43012", "Insufficient balance", None
@@ -69,6 +76,8 @@ class Bitget(Dialect):
     def spot_trade_place_plan_order(self, query: Any) -> Any:
         if self.venue.by(lambda o: o.client_id == query["clientOid"]):
             return "40786", "Duplicate clientOid", None
+        if not self.venue.fits(query["size"], query["triggerPrice"]):
+            return "40808", "Parameter verification exception size checkScale", None
         assert (query["planType"], query["triggerType"], query["orderType"]) == ("amount", "fill_price", "market")
         order = self.venue.new(
             client_id=query["clientOid"], is_buy=query["side"] == "buy", quantity=D(query["size"]), is_guard=True,

@@ -65,7 +65,7 @@ class FuturesRig(Rig):
         limit, stop, target = at(Decimal("0.002")), at(-stop_frac), at(target_frac)
         quantity = notional / limit // instrument.step_size * instrument.step_size
         geometry = self.params.trending
-        lots = split_lots(quantity, side, reference, stop, geometry, self.params, instrument)
+        lots = split_lots(quantity, side, reference, limit, stop, geometry, self.params, instrument)
         if not two_lots or len(lots) == 1:
             lots = (replace(lots[-1], lot=0, quantity=quantity, target_price=target),)
         version = self.params.strategy_version

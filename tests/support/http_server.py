@@ -47,7 +47,7 @@ def serving(answer: Callable[[Request], Answer]) -> Iterator[tuple[str, list[Req
                 # The client gave up, which is what some tests are about.
                 self.close_connection = True
 
-        do_GET = do_POST = _serve
+        do_GET = do_POST = do_DELETE = _serve
 
         def log_message(self, *args: object) -> None:
             return None

@@ -44,6 +44,7 @@ class ModelRig:
 
     account = "models"
     max_capital_quote = None
+    params_error = ""
 
     def __init__(self, database_url: str, directory: Path, bars: Mapping[str, Bars]) -> None:
         self.params = StrategyParams(leader_symbol=next(iter(bars)))
@@ -52,7 +53,7 @@ class ModelRig:
         last_ms = max(int(series.open_time_ms[-1]) for series in bars.values())
         self.clock = self.wall = SteppedClock(from_ms(last_ms) + timedelta(minutes=15))
         self.metrics = NullMetrics()
-        self.alerts = OutboxAlerts(self.database)
+        self.alerts = OutboxAlerts(self.database, self.account)
         self.market_data = ListedMarkets(bars, self.params)
         self.market_store = PgMarketStore(self.database)
         self.state_store = PgSignalStore(self.database)

@@ -279,10 +279,12 @@ def _safety(database: Database, account: str, now: datetime) -> None:
         "INSERT INTO reconciliations (account, at, clean, report) VALUES (%s, %s, true, '{}')", (account, wall)
     )
     database.execute(
-        "INSERT INTO alerts (severity, key, title, body) "
-        "VALUES ('info', 'day', 'Daily summary', 'Two trades closed, +0.8 R')"
+        "INSERT INTO alerts (account, severity, key, title, body) "
+        "VALUES (%s, 'info', 'day', 'Daily summary', 'Two trades closed, +0.8 R')",
+        (account,),
     )
     database.execute(
         "INSERT INTO audit (actor, action, outcome, detail, source) "
-        "VALUES ('control', 'retrain_models', 'started', '{}', 'api 127.0.0.1')"
+        "VALUES ('control', 'retrain_models', 'started', jsonb_build_object('account', %s::text), 'api 127.0.0.1')",
+        (account,),
     )

@@ -43,20 +43,17 @@ STEP_MS = 15 * 60 * 1000
 
 def instrument(symbol: str = "SOL/USDT", **changes: Any) -> Instrument:
     base, quote = symbol.split("/")
-    made = Instrument(
-        symbol=symbol,
-        base=base,
-        quote=quote,
-        tick_size=D("0.01"),
-        step_size=D("0.001"),
-        min_quantity=D("0.001"),
-        max_quantity=D("90000"),
-        min_notional_quote=D("5"),
-        maker_fee_frac=D("0.001"),
-        taker_fee_frac=D("0.001"),
-        bracket=BracketSupport.OTOCO,
-    )
-    return replace(made, **changes)
+    usual = {
+        "tick_size": D("0.01"),
+        "step_size": D("0.001"),
+        "min_quantity": D("0.001"),
+        "max_quantity": D("90000"),
+        "min_notional_quote": D("5"),
+        "maker_fee_frac": D("0.001"),
+        "taker_fee_frac": D("0.001"),
+        "bracket": BracketSupport.OTOCO,
+    }
+    return Instrument(symbol=symbol, base=base, quote=quote, **(usual | changes))
 
 
 def numbers(**changes: Any) -> MarketNumbers:

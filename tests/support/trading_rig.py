@@ -33,6 +33,7 @@ from tradewind.core.types import (
     RegimeState,
     Side,
 )
+from tradewind.jobs.fetching import collected_symbols
 from tradewind.jobs.market import check_quality
 from tradewind.jobs.positions import manage_positions
 from tradewind.jobs.safety import open_day, watch_risk_once
@@ -78,6 +79,7 @@ class Rig:
     """Satisfies `core.ports.Ports`; each test has an account and a database of its own."""
 
     max_capital_quote: Decimal | None = None
+    params_error = ""
     model_store: Any = NoModel()
 
     def __init__(
@@ -101,7 +103,7 @@ class Rig:
         self.clock = PaperClock(server.url, server.token, max_age_s=0.0)
         self.wall = WallClock()
         self.metrics = NullMetrics()
-        self.alerts = OutboxAlerts(self.database)
+        self.alerts = OutboxAlerts(self.database, self.account)
         self.client = CcxtClient(
             ClientConfig(
                 base_url=server.url,
@@ -127,10 +129,11 @@ class Rig:
         return from_ms(last_closed_open_ms(to_ms(self.clock.now()), "15m"))
 
     def collect(self, bars: int = 4) -> None:
-        """Store the newest closed bars of every symbol, and judge them."""
+        """Store the newest closed bars of every symbol that is collected, and judge them."""
         end = self.bar() + STEP
         series = [
-            self.market_data.candles(symbol, "15m", to_ms(end - bars * STEP), to_ms(end)) for symbol in self.symbols
+            self.market_data.candles(symbol, "15m", to_ms(end - bars * STEP), to_ms(end))
+            for symbol in collected_symbols(self)
         ]
         self.market_store.insert_candles(series)
         check_quality(self)
@@ -171,7 +174,7 @@ class Rig:
         target = floor_to_step(book.ask * (1 + target_frac), tick)
         quantity = floor_to_step(notional / limit, instrument.step_size)
         geometry = self.params.trending
-        lots = split_lots(quantity, Side.LONG, book.ask, stop, geometry, self.params, instrument)
+        lots = split_lots(quantity, Side.LONG, book.ask, limit, stop, geometry, self.params, instrument)
         if not two_lots or len(lots) == 1:
             lots = (replace(lots[-1], lot=0, quantity=quantity, target_price=target),)
         identity = intent_id(self.account, self.params.strategy_version, symbol, bar)

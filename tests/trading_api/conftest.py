@@ -35,7 +35,7 @@ def login(postgres_url: str, role: str) -> str:
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(f"ALTER ROLE {role} LOGIN PASSWORD '{password}'")
     parts = urlsplit(postgres_url)
-    return urlunsplit(parts._replace(netloc=f"{role}:{password}@{parts.hostname}:{parts.port}"))
+    return urlunsplit(parts._replace(netloc=f"{role}:{password}@:{parts.port}"))
 
 
 @pytest.fixture

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
@@ -12,7 +14,10 @@ from flask.testing import FlaskClient
 from tests.support.outside import Outside
 from tests.support.status_seed import FILTERS, seed_week
 from tests.trading_api.conftest import READER
+from tradewind import wiring as wiring_module
+from tradewind.adapters.alerts import OutboxAlerts
 from tradewind.adapters.database import Database
+from tradewind.adapters.trading_store import PgTradingStore
 from tradewind.settings import Settings
 from trading_api import views
 
@@ -80,8 +85,20 @@ def test_dags_and_their_failures_are_named(client: FlaskClient, around: Outside)
     assert {"severity": "critical", "what": "DAG", "detail": "the last run of watch_risk failed"} in status["problems"]
 
 
+def test_a_mistake_in_the_strategys_file_is_a_reason_not_to_trade(
+    client: FlaskClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "strategy.toml").write_text("risk_frac = 5\n")
+    monkeypatch.setattr(wiring_module, "STRATEGY_FILE", tmp_path / "strategy.toml")
+    reasons = client.get("/api/system-status", headers=READER).get_json()["trading"]["reasons"]
+    assert [reason for reason in reasons if "line 1: risk_frac = 5 lies outside (0, 0.05]" in reason]
+
+
 def test_what_is_over_is_no_problem_any_more(client: FlaskClient, database: Database) -> None:
-    insert = "INSERT INTO alerts (severity, key, title, body, last_seen_at) VALUES (%s, %s, %s, '', now() - %s)"
+    insert = (
+        "INSERT INTO alerts (account, severity, key, title, body, last_seen_at) "
+        "VALUES ('demo', %s, %s, %s, '', now() - %s)"
+    )
     database.execute(insert, ("warning", "stale-data", "No new bars", timedelta(minutes=9)))
     problems = client.get("/api/system-status", headers=READER).get_json()["problems"]
     assert "No new bars" in [problem["detail"] for problem in problems]
@@ -117,14 +134,49 @@ def test_hostile_words_in_the_ledger_are_text_too(client: FlaskClient, database:
     hostile = "<img src=x onerror=alert(1)>"
     database.execute("SELECT tighten_latch('demo', 'reduce_only', %s, 'control', now())", (hostile,))
     database.execute(
-        "INSERT INTO alerts (severity, key, title, body) VALUES ('critical', 'k', %s, %s)", (hostile, hostile)
+        "INSERT INTO alerts (account, severity, key, title, body) VALUES ('demo', 'critical', 'k', %s, %s)",
+        (hostile, hostile),
     )
     database.execute(
-        "INSERT INTO audit (actor, action, outcome, detail, source) VALUES (%s, %s, 'done', '{}', %s)", (hostile,) * 3
+        "INSERT INTO audit (actor, action, outcome, detail, source) "
+        "VALUES (%s, %s, 'done', jsonb_build_object('account', 'demo'), %s)",
+        (hostile,) * 3,
     )
     html = page(client)
     assert "<img src=x" not in html
     assert html.count("&lt;img src=x") >= 5
+
+
+def test_the_page_shows_the_alerts_and_the_audit_of_its_own_account_alone(
+    client: FlaskClient, database: Database, settings: Settings
+) -> None:
+    """A demo's database holds an account for each of its runs."""
+    for account in (settings.account_id, "demo-of-yesterday"):
+        OutboxAlerts(database, account).raise_alert("critical", "breaker", f"An alarm of {account}", "It fell.")
+        PgTradingStore(database, account, "v").audit(f"person-of-{account}", "halt", "halted", {}, source="command")
+    said = text_of(page(client))
+    assert f"An alarm of {settings.account_id}" in said
+    assert f"person-of-{settings.account_id}" in said
+    assert "demo-of-yesterday" not in said
+    status = client.get("/api/system-status", headers=READER).get_json()
+    assert "demo-of-yesterday" not in json.dumps(status)
+
+
+def test_what_the_app_itself_writes_is_of_its_account(client: FlaskClient, database: Database) -> None:
+    client.get("/api/system-status", headers={"Authorization": "Bearer wrong"})
+    row = database.row("SELECT detail FROM audit ORDER BY audit_id DESC LIMIT 1")
+    assert row is not None
+    assert row["detail"]["account"] == "demo"
+
+
+def test_rows_of_before_accounts_were_written_are_of_the_stamped_account(
+    client: FlaskClient, database: Database
+) -> None:
+    insert = "INSERT INTO audit (actor, action, outcome, detail, source) VALUES ('a former', 'halt', 'done', '{}', 'x')"
+    database.execute(insert)
+    assert "a former" not in text_of(page(client))
+    database.execute("INSERT INTO deployment (identity) VALUES (jsonb_build_object('account', 'demo'))")
+    assert "a former" in text_of(page(client))
 
 
 def test_a_halt_by_hand_offers_to_resume(client: FlaskClient, database: Database) -> None:

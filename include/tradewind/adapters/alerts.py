@@ -25,25 +25,27 @@ _LONGEST_TITLE = 200
 _LONGEST_BODY = 4000
 
 # Serialises the writers of one key, so that two processes noticing the same thing make one row.
-_LOCK_KEY = "SELECT pg_advisory_xact_lock(hashtextextended(%(key)s, 71))"
+_LOCK_KEY = "SELECT pg_advisory_xact_lock(hashtextextended(%(account)s || ' ' || %(key)s, 71))"
 
 _REPEAT = """
     UPDATE alerts SET repeats = repeats + 1, last_seen_at = now(), body = %(body)s
     WHERE alert_id = (
         SELECT alert_id FROM alerts
-        WHERE key = %(key)s AND severity = %(severity)s AND last_seen_at > now() - %(window)s
+        WHERE account = %(account)s AND key = %(key)s AND severity = %(severity)s AND last_seen_at > now() - %(window)s
         ORDER BY last_seen_at DESC LIMIT 1
     )"""
 
 _INSERT = """
-    INSERT INTO alerts (severity, key, title, body) VALUES (%(severity)s, %(key)s, %(title)s, %(body)s)"""
+    INSERT INTO alerts (account, severity, key, title, body)
+    VALUES (%(account)s, %(severity)s, %(key)s, %(title)s, %(body)s)"""
 
 
 class OutboxAlerts:
-    """`ports.Alerts` over the outbox table."""
+    """`ports.Alerts` of one account over the outbox table."""
 
-    def __init__(self, database: Database, *, deduplication: timedelta = DEDUPLICATION) -> None:
+    def __init__(self, database: Database, account: str, *, deduplication: timedelta = DEDUPLICATION) -> None:
         self._database = database
+        self._account = account
         self._deduplication = deduplication
 
     def raise_alert(self, severity: str, key: str, title: str, body: str) -> None:
@@ -62,6 +64,7 @@ class OutboxAlerts:
         if severity not in SEVERITIES:
             raise ValueError(f"severity must be one of {', '.join(SEVERITIES)}, not {severity!r}")
         values = {
+            "account": self._account,
             "severity": severity,
             "key": key,
             "title": title[:_LONGEST_TITLE],
@@ -73,8 +76,8 @@ class OutboxAlerts:
             if connection.execute(_REPEAT, values).rowcount == 0:
                 connection.execute(_INSERT, values)
 
-    KNOWN = "SELECT 1 FROM alerts WHERE key = %s LIMIT 1"
+    KNOWN = "SELECT 1 FROM alerts WHERE account = %s AND key = %s LIMIT 1"
 
     def is_known(self, key: str) -> bool:
         """Whether an alert of this key was ever raised."""
-        return self._database.row(self.KNOWN, (key,)) is not None
+        return self._database.row(self.KNOWN, (self._account, key)) is not None

@@ -2,14 +2,19 @@
 
 Columns are open_time, open, high, low, close, volume. Times are timestamps (UTC when they name no zone), ISO text, or
 numbers since the epoch whose size tells seconds, milliseconds, microseconds (Binance since 2025) and nanoseconds apart.
-Files are read in batches, so that their size does not matter. Nothing is judged here: what is no number becomes NaN and
-what is no time becomes -1, for `core.candles.check` to refuse with its row.
+Files are read in batches, so that their size does not matter, and a line or a page that no candle needs is refused
+before it is unpacked. Nothing is judged here: what is no number becomes NaN and what is no time becomes -1, for
+`core.candles.check` to refuse with its row.
 """
 
 from __future__ import annotations
 
+import gzip
+import io
 import zipfile
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tradewind.core.candles import refuse_bloated_columns
 from tradewind.core.timeframes import TIMEFRAME_MS
 from tradewind.core.types import Bars, IntArray
 from tradewind.errors import BadInput
@@ -26,6 +32,8 @@ COLUMNS = ("open_time", "open", "high", "low", "close", "volume")
 _BATCH_ROWS = 100_000
 NO_TIME_MS = -1
 SUFFIXES = (".parquet", ".csv", ".zip")
+# Binance's longest kline lines have some 150 characters.
+_MAX_LINE_BYTES = 1_024
 # What a name without a separator may end in; a longer one goes before its own ending.
 _QUOTES = (
     "FDUSD",
@@ -68,8 +76,8 @@ def read_candle_file(path: Path, symbol: str, timeframe: str) -> Iterator[Bars]:
             is_parquet = file.read(4) == b"PAR1"
         for frame in _parquet_frames(path) if is_parquet else _csv_frames(path):
             yield _as_bars(frame, symbol, timeframe)
-    except (pa.ArrowException, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError,
-            zipfile.BadZipFile) as error:  # fmt: skip
+    except (pa.ArrowException, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError, EOFError,
+            zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:  # fmt: skip
         raise BadInput(f"{path} cannot be read as candles: {error}") from error
 
 
@@ -79,12 +87,10 @@ def count_rows(path: Path) -> int:
         with path.open("rb") as file:
             if file.read(4) == b"PAR1":
                 return int(pq.read_metadata(path).num_rows)
-            file.seek(0)
-            if not zipfile.is_zipfile(path):
-                return _count_lines(file)
-        with zipfile.ZipFile(path) as archive, archive.open(archive.namelist()[0]) as member:
-            return _count_lines(member)
-    except (pa.ArrowException, OSError, IndexError, zipfile.BadZipFile):
+        with _opened_csv(path) as file:
+            return _count_lines(file)
+    except (pa.ArrowException, OSError, EOFError, BadInput, zipfile.BadZipFile, zlib.error, NotImplementedError,
+            RuntimeError):  # fmt: skip
         return 0
 
 
@@ -98,12 +104,54 @@ def _count_lines(file: IO[bytes]) -> int:
 def _parquet_frames(path: Path) -> Iterator[pd.DataFrame]:
     with pq.ParquetFile(path) as file:
         _require(path, file.schema_arrow.names)
+        refuse_bloated_columns(path.name, file.metadata, COLUMNS)
         for batch in file.iter_batches(_BATCH_ROWS, columns=list(COLUMNS)):
             yield batch.to_pandas()
 
 
+@contextmanager
+def _opened_csv(path: Path) -> Iterator[IO[bytes]]:
+    """The text of a plain, gzipped or zipped CSV, whose lines are bounded."""
+    with path.open("rb") as file:
+        start = file.read(4)
+        file.seek(0)
+        if start[:2] == b"\x1f\x8b":
+            with gzip.open(file) as text:
+                yield io.BufferedReader(_ShortLines(text))
+        elif start[:2] == b"PK":
+            with zipfile.ZipFile(file) as archive:
+                names = archive.namelist()
+                if len(names) != 1:
+                    raise BadInput(f"{path} holds {len(names)} files: one CSV per archive")
+                with archive.open(names[0]) as text:
+                    yield io.BufferedReader(_ShortLines(text))
+        else:
+            yield io.BufferedReader(_ShortLines(file))
+
+
+class _ShortLines(io.RawIOBase):
+    """A stream that ends with BadInput at a line longer than any candle's: parsers hold a line as a whole."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._unended = 0  # bytes since the last line's end
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        block = self._file.read(len(buffer))
+        first, *others = block.split(b"\n")
+        if max(self._unended + len(first), *map(len, others), 0) > _MAX_LINE_BYTES:
+            raise BadInput(f"a line is longer than {_MAX_LINE_BYTES:,} bytes: this is no file of candles")
+        self._unended = len(others[-1]) if others else self._unended + len(block)
+        buffer[: len(block)] = block
+        return len(block)
+
+
 def _csv_frames(path: Path) -> Iterator[pd.DataFrame]:
-    first = pd.read_csv(path, header=None, nrows=1, dtype=str)
+    with _opened_csv(path) as file:
+        first = pd.read_csv(file, header=None, nrows=1, dtype=str)
     named = {str(cell).strip().lower() for cell in first.iloc[0]}
     options: dict[str, Any] = {"dtype": str, "chunksize": _BATCH_ROWS, "skipinitialspace": True}
     if "open_time" in named:
@@ -115,7 +163,7 @@ def _csv_frames(path: Path) -> Iterator[pd.DataFrame]:
         options |= {"header": None, "names": list(COLUMNS), "usecols": range(6)}
     else:
         raise BadInput(f"{path} has neither a header naming {', '.join(COLUMNS)} nor Binance's twelve columns")
-    with pd.read_csv(path, **options) as frames:
+    with _opened_csv(path) as file, pd.read_csv(file, **options) as frames:
         yield from frames
 
 

@@ -16,11 +16,10 @@ from decimal import Decimal
 from typing import Any, ClassVar, Final
 
 from tradewind.adapters.ccxt_client import CcxtClient
-from tradewind.adapters.ccxt_exchange import CcxtMarketData
 from tradewind.adapters.ccxt_trading_base import CcxtTradingBase
 from tradewind.core.orders import is_final
 from tradewind.core.ports import BracketLegs
-from tradewind.core.types import BookTop, ExchangeOrder, Instrument, Order, OrderRole, OrderState, Payment
+from tradewind.core.types import ExchangeOrder, Instrument, Order, OrderRole, OrderState, Payment
 from tradewind.errors import NotSupported, OrderRejected, OutcomeUnknown, RetryError, StopError
 
 Lookup = Callable[[str, Sequence[str]], Mapping[str, str]]  # (symbol, exchange's ids) -> our ids, by the ledger
@@ -40,7 +39,6 @@ class CcxtAttachedTrading(CcxtTradingBase[CcxtClient]):
     def __init__(self, client: CcxtClient, account: str, lookup: Lookup) -> None:
         super().__init__(client, account)
         self._lookup = lookup
-        self._prices = CcxtMarketData(client)
 
     # ------------------------------------------------------------------------------------------------- each in its way
     @abstractmethod
@@ -94,10 +92,6 @@ class CcxtAttachedTrading(CcxtTradingBase[CcxtClient]):
         return report
 
     # -------------------------------------------------------------------------------------------------------- queries
-    def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]:
-        """Best bid and ask of each market, asked at this moment."""
-        return self._prices.book_tops(symbols) if symbols else {}
-
     def payments_since(self, since: datetime) -> list[Payment]:
         """None: on spot nothing but trades and transfers moves a balance."""
         return []

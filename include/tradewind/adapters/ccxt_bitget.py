@@ -29,7 +29,16 @@ from tradewind.adapters.ccxt_bitget_plans import AHEAD_MS, PAGE, REACH_MS, CcxtB
 from tradewind.core.orders import is_final, is_ours
 from tradewind.core.ports import BracketLegs
 from tradewind.core.timeframes import from_ms, to_ms
-from tradewind.core.types import Balance, BracketSupport, ExchangeOrder, Fill, Instrument, Order, OrderState
+from tradewind.core.types import (
+    Balance,
+    BracketSupport,
+    ExchangeOrder,
+    Fill,
+    Instrument,
+    MarketStatus,
+    Order,
+    OrderState,
+)
 from tradewind.errors import ExchangeUnreachable, NotSupported, OrderRejected, OutcomeUnknown, RetryError, StopError
 
 _BEFORE_MS: Final = 3_600_000
@@ -42,6 +51,12 @@ _PAUSE_S: Final = 0.15
 
 class CcxtBitgetTrading(CcxtBitgetPlans):
     """Satisfies `core.ports.TradingExchange` for bitget spot."""
+
+    statuses = {"online": MarketStatus.TRADING}  # noqa: RUF012
+
+    def _told_status(self, market: str) -> str | None:
+        told = self._client.read("public_spot_get_v2_spot_public_symbols")["data"]
+        return next((str(row["status"]) for row in told if row["symbol"] == market), None)
 
     @property
     def recv_window_s(self) -> float:
@@ -167,8 +182,8 @@ class CcxtBitgetTrading(CcxtBitgetPlans):
     def open_orders(self, symbols: Sequence[str]) -> list[ExchangeOrder]:
         """Everything that works or waits at the exchange in these markets, ours or not."""
         found: list[ExchangeOrder] = []
-        for symbol in symbols:
-            market = {"symbol": self._client.market_id(symbol), "limit": PAGE}
+        for name, symbol in self._client.listed(symbols).items():
+            market = {"symbol": name, "limit": PAGE}
             for kind in ("normal", "tpsl"):
                 wanted = market | {"tpslType": kind}
                 rows = self._rows("private_spot_get_v2_spot_trade_unfilled_orders", wanted, "orderId")
@@ -205,7 +220,7 @@ class CcxtBitgetTrading(CcxtBitgetPlans):
                 quantity=Decimal(row["size"]),
                 price=Decimal(row["priceAvg"]),
                 fee=-Decimal(row["feeDetail"].get("totalFee") or 0),  # what is charged is negative there
-                fee_asset=str(row["feeDetail"]["feeCoin"]),
+                fee_asset=self._client.asset(row["feeDetail"]["feeCoin"], free_of_charge=symbol.split("/")[1]),
                 is_maker=row.get("tradeScope") == "maker",
                 at=from_ms(int(row["cTime"])),
             )
@@ -236,5 +251,6 @@ class CcxtBitgetTrading(CcxtBitgetPlans):
             free = Decimal(row["available"])
             held = Decimal(row.get("frozen") or 0) + Decimal(row.get("locked") or 0)
             if free + held:
-                found[str(row["coin"])] = Balance(str(row["coin"]), free, held)
+                asset = self._client.asset(row["coin"])
+                found[asset] = Balance(asset, free, held)
         return found

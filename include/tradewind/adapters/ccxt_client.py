@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,10 +20,10 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from tradewind.core.types import Instrument
-from tradewind.errors import UnknownSymbol
+from tradewind.errors import ExchangeUnreachable, OutcomeUnknown, RetryError, UnknownSymbol
 from tradewind.settings import Settings
 
-from .ccxt_errors import CallRecord, read_error, send_error
+from .ccxt_errors import UNREADABLE, CallRecord, is_rule_refusal, read_error, send_error
 from .ccxt_factory import CallState, ClientConfig, build_exchange
 from .ccxt_instruments import instrument_from_market
 from .rate_limit import RateLimiter
@@ -32,7 +33,12 @@ __all__ = ["CcxtClient", "ClientConfig", "client_from_settings"]
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_MARKETS_TTL_S = 600
+# Ticks, steps and listings change while a process runs: rules are read again when they are older than this,
+_MARKETS_TTL_S = 300.0
+# an unlisted symbol is looked for again after this,
+_ABSENT_TTL_S = 60.0
+# and nothing makes them be read more often than this.
+_LEAST_AGE_S = 15.0
 
 
 class CcxtClient:
@@ -40,9 +46,14 @@ class CcxtClient:
 
     def __init__(self, config: ClientConfig, redis: Redis | None = None) -> None:
         self.config = config
-        self._redis = redis
+        self.redis = redis
         self._state = CallState()
         self._markets_lock = threading.Lock()
+        self._markets_at_s = -1e9  # when the exchange told them, on the monotonic clock
+        self._tried_at_s = -1e9
+        self._rules_doubted = False
+        self._covered: frozenset[str] | None = frozenset()  # what the known markets speak of; None: all there are
+        self._asked_for: set[str] = set()
         self._clock_is_stale = False
         self._sends = threading.local()
 
@@ -52,7 +63,7 @@ class CcxtClient:
         limiter = None
         if self.config.weight_per_minute > 0:
             limiter = RateLimiter(
-                self._redis, self.config.limit_key, self.config.weight_per_minute, burst_s=self.config.burst_s
+                self.redis, self.config.limit_key, self.config.weight_per_minute, burst_s=self.config.burst_s
             )
         return build_exchange(self.config, limiter, self._state)
 
@@ -75,6 +86,8 @@ class CcxtClient:
             except ccxt.BaseError as error:
                 self._clock_is_stale |= isinstance(error, ccxt.InvalidNonce)
                 raise read_error(error, record, what) from None
+            except UNREADABLE as error:
+                raise ExchangeUnreachable(f"{what}: the answer cannot be read ({type(error).__name__})") from error
 
     def send(self, method: str, params: Mapping[str, Any], *, client_order_id: str) -> Any:
         """Call one of ccxt's implicit methods that change something, once.
@@ -94,7 +107,12 @@ class CcxtClient:
                 return function()
             except ccxt.BaseError as error:
                 self._clock_is_stale |= isinstance(error, ccxt.InvalidNonce)
+                self._rules_doubted |= is_rule_refusal(record.code)
                 raise send_error(error, record, what, client_order_id) from None
+            except UNREADABLE as error:
+                raise OutcomeUnknown(
+                    f"{what}: the answer cannot be read ({type(error).__name__})", client_order_id
+                ) from error
             finally:
                 self._state.signed_at_ms = None
 
@@ -141,49 +159,93 @@ class CcxtClient:
         self._clock_is_stale = False
 
     # ------------------------------------------------------------------------------------------------------- markets
+    def _name(self, symbol: str) -> str:
+        """What ccxt calls one of our symbols."""
+        return symbol
+
     def market_id(self, symbol: str) -> str:
         """The exchange's own name of a symbol. Raises UnknownSymbol."""
         return str(self.market(symbol)["id"])
 
     def market(self, symbol: str) -> Mapping[str, Any]:
         """ccxt's market structure of a symbol. Raises UnknownSymbol."""
-        markets = self._markets([symbol])
-        if symbol not in markets:
+        found = self._listed_markets([symbol])
+        if symbol not in found:
             raise UnknownSymbol(f"{self.config.exchange_id} does not list {symbol}: correct TRADEWIND_SYMBOLS")
-        market: Mapping[str, Any] = markets[symbol]
-        return market
+        return found[symbol]
+
+    def asset(self, name: Any, *, free_of_charge: str = "") -> str:
+        """Our name for one of the exchange's assets, as symbols have it: okx's AE is AET there.
+
+        Where a commission of nothing names no asset it is told in `free_of_charge`.
+        """
+        return str(self.exchange.safe_currency_code(str(name))) if name else free_of_charge
+
+    def listed(self, symbols: Sequence[str]) -> dict[str, str]:
+        """Those of our symbols that the exchange lists, by its own name of each."""
+        return {str(market["id"]): symbol for symbol, market in self._listed_markets(symbols).items()}
 
     def instruments(self, symbols: Sequence[str]) -> dict[str, Instrument]:
         """The rules of each symbol that the exchange lists; a symbol it does not list is absent."""
-        markets = self._markets(symbols)
         return {
-            symbol: instrument_from_market(markets[symbol], attached_brackets=self._attaches_brackets(symbol))
-            for symbol in symbols
-            if symbol in markets
+            symbol: instrument_from_market(market, attached_brackets=self._attaches_brackets(market["symbol"]))
+            for symbol, market in self._listed_markets(symbols).items()
         }
 
     def load_markets(self, symbols: Sequence[str] = ()) -> None:
         """Make the markets known to the ccxt exchange: from this process, else the cache, else one call."""
-        self._markets(symbols)
+        self._markets([self._name(symbol) for symbol in symbols])
+
+    def doubt_rules(self) -> None:
+        """Read the markets from the exchange before they are used next: something contradicted them."""
+        self._rules_doubted = True
 
     def _attaches_brackets(self, symbol: str) -> bool:
         return bool(self.exchange.feature_value(symbol, "createOrder", "attachedStopLossTakeProfit"))
 
+    def _listed_markets(self, symbols: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        names = {symbol: self._name(symbol) for symbol in symbols}
+        markets = self._markets(list(names.values()))
+        return {symbol: markets[name] for symbol, name in names.items() if name in markets}
+
     def _markets(self, symbols: Sequence[str]) -> Mapping[str, Any]:
-        with self._markets_lock:
-            known = self.exchange.markets
-            if known and all(symbol in known for symbol in symbols):
-                return known  # type: ignore[no-any-return]
-            if not known:
-                cached = self._cached_markets()
-                if cached and all(symbol in cached["markets"] for symbol in symbols):
-                    self.exchange.set_markets(list(cached["markets"].values()))
-                    self._keep_to(cached["weight_per_minute"])
-                    return self.exchange.markets  # type: ignore[no-any-return]
-            self.call("load_markets", lambda: self.exchange.load_markets(True))
-            self._keep_to(self.exchange.published_weight_per_minute)
-            self._cache_markets()
+        self._asked_for.update(symbols)
+        if self._are_fresh(symbols):
             return self.exchange.markets  # type: ignore[no-any-return]
+        # Old rules are better than none: only one thread waits for new ones, and their failure is no one's failure.
+        old_will_do = self._speak_of(symbols)
+        if self._markets_lock.acquire(blocking=not old_will_do):
+            try:
+                if not self._are_fresh(symbols) and not self._take_cached(symbols):
+                    self._read_markets(old_will_do=old_will_do)
+            finally:
+                self._markets_lock.release()
+        return self.exchange.markets  # type: ignore[no-any-return]
+
+    def _speak_of(self, symbols: Sequence[str]) -> bool:
+        return bool(self.exchange.markets) and (self._covered is None or self._covered.issuperset(symbols))
+
+    def _are_fresh(self, symbols: Sequence[str]) -> bool:
+        if not self._speak_of(symbols):
+            return False
+        now_s = time.monotonic()
+        if now_s - max(self._markets_at_s, self._tried_at_s) < _LEAST_AGE_S:
+            return True
+        lasts_s = _MARKETS_TTL_S if all(symbol in self.exchange.markets for symbol in symbols) else _ABSENT_TTL_S
+        return not self._rules_doubted and now_s - self._markets_at_s < lasts_s
+
+    def _read_markets(self, *, old_will_do: bool) -> None:
+        self._tried_at_s = time.monotonic()
+        try:
+            self.call("load_markets", lambda: self.exchange.load_markets(True))
+        except RetryError as error:
+            if not old_will_do:
+                raise
+            _log.warning("The rules of the markets are those of a while ago: %s", error)
+            return
+        self._markets_at_s, self._covered, self._rules_doubted = time.monotonic(), None, False
+        self._keep_to(self.exchange.published_weight_per_minute)
+        self._cache_markets()
 
     def _keep_to(self, weight_per_minute: float | None) -> None:
         limiter = self.exchange.limiter
@@ -192,26 +254,42 @@ class CcxtClient:
 
     @property
     def _markets_key(self) -> str:
-        return f"tradewind:markets:{self.config.limit_key}"
+        return f"tradewind:markets:2:{self.config.limit_key}"
 
-    def _cached_markets(self) -> dict[str, Any]:
-        if self._redis is None:
-            return {}
+    def _take_cached(self, symbols: Sequence[str]) -> bool:
+        """Adopt what another process was told, where that speaks of these symbols and is newer than our own."""
+        if self.redis is None or self._rules_doubted:
+            return False
         try:
-            packed = self._redis.get(self._markets_key)
+            packed = self.redis.get(self._markets_key)
         except RedisError as error:
             _log.info("The cache is away (%s): markets are loaded from the exchange", type(error).__name__)
-            return {}
-        return json.loads(zlib.decompress(packed)) if isinstance(packed, bytes) else {}
+            return False
+        if not isinstance(packed, bytes):
+            return False
+        cached = json.loads(zlib.decompress(packed))
+        at_s = time.monotonic() - max(0.0, time.time() - cached["at_s"])
+        covered, listed = frozenset(cached["covered"]), cached["markets"]
+        lasts_s = _MARKETS_TTL_S if all(symbol in listed for symbol in symbols) else _ABSENT_TTL_S
+        is_of_use = covered.issuperset(symbols) and at_s > self._markets_at_s and time.monotonic() - at_s < lasts_s
+        if is_of_use and listed:
+            self.exchange.set_markets(list(listed.values()))
+            self._markets_at_s, self._covered = at_s, covered
+            self._keep_to(cached["weight_per_minute"])
+        return is_of_use and bool(listed)
 
     def _cache_markets(self) -> None:
-        if self._redis is None:
+        if self.redis is None:
             return
-        wanted = self.config.symbols or tuple(self.exchange.markets)
-        kept = {symbol: self.exchange.markets[symbol] for symbol in wanted if symbol in self.exchange.markets}
+        covered = sorted({*(self.config.symbols or self.exchange.markets), *self._asked_for})
+        told = {
+            "at_s": time.time(),
+            "weight_per_minute": self.exchange.published_weight_per_minute,
+            "covered": covered,
+            "markets": {name: self.exchange.markets[name] for name in covered if name in self.exchange.markets},
+        }
         try:
-            known = {"weight_per_minute": self.exchange.published_weight_per_minute, "markets": kept}
-            self._redis.set(self._markets_key, zlib.compress(json.dumps(known).encode(), 1), ex=_MARKETS_TTL_S)
+            self.redis.set(self._markets_key, zlib.compress(json.dumps(told).encode(), 1), ex=int(_MARKETS_TTL_S))
         except RedisError as error:
             _log.info("The cache is away (%s): each process loads markets itself", type(error).__name__)
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import ccxt
 
@@ -30,6 +33,18 @@ from tradewind.errors import (
 # Binance answers these with a 4xx or 5xx although the order may have been executed; so may bitget the positive ones
 # (timed out, system abnormal, an error of a service behind, unknown), which no other exchange uses.
 _EXECUTION_UNKNOWN_CODES = frozenset({-1000, -1001, -1006, -1007, -1008, 40010, 40015, 40725, 45001})
+P = ParamSpec("P")
+T = TypeVar("T")
+# What code raises that takes an answer for something it is not: empty, another form, no number.
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+# Refusals by a market's rules (ticks, steps, limits, the market itself), which may have changed since they were read:
+# Binance spot and futures, okx, bybit, bitget.
+_RULE_CODES = frozenset(
+    {-1013, -1111, -1121, -4001, -4002, -4003, -4004, -4005, -4013, -4014, -4023, -4140, -4141, -4164}
+    | {51000, 51001, 51020, 51021, 51027, 51028, 51120, 51121, 51201, 51202, 51203}
+    | {170105, 170121, 170124, 170131, 170132, 170133, 170134, 170135, 170136, 170137, 170140}
+    | {40034, 40309, 40808, 43005, 43006, 43007, 45110, 45111, 45115}
+)
 _CLOCK_SKEW_CODE = -1021
 _QUERY = re.compile(r"\?\S*")
 # Some exchanges refuse under HTTP 200: only what ccxt recognises as one of these is certain not to have been done.
@@ -40,6 +55,19 @@ _CERTAIN_REFUSALS = (
     ccxt.AuthenticationError,
     ccxt.OperationRejected,
 )
+
+
+def readable(method: Callable[P, T]) -> Callable[P, T]:
+    """The reading method with ExchangeUnreachable for an answer that it cannot read."""
+
+    @wraps(method)
+    def guarded(*args: P.args, **options: P.kwargs) -> T:
+        try:
+            return method(*args, **options)
+        except UNREADABLE as error:
+            raise ExchangeUnreachable(f"{method.__name__}: the answer cannot be read ({error!r:.200})") from error
+
+    return guarded
 
 
 @dataclass(slots=True)
@@ -61,6 +89,11 @@ class CallRecord:
             return int(inner or answer.get("retCode") or answer["code"])
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
+
+
+def is_rule_refusal(code: int | None) -> bool:
+    """May a refusal with this code mean that a market's rules are no longer those that were read?"""
+    return code in _RULE_CODES
 
 
 def read_error(error: ccxt.BaseError, record: CallRecord, what: str) -> TradewindError:
@@ -95,6 +128,8 @@ def _answered(error: ccxt.BaseError, record: CallRecord, text: str) -> Tradewind
         return ClockSkewed(f"{text}: the clock's offset is measured again before the next call")
     if isinstance(error, ccxt.OnMaintenance | ccxt.MarketClosed):
         return ExchangeMaintenance(text)
+    if record.status == 200 and not record.code and type(error) is ccxt.ExchangeError:
+        return ExchangeUnreachable(text)  # neither an answer nor a refusal: what gateways say
     if isinstance(error, ccxt.OperationFailed) or record.status is None or record.status >= 500:
         return ExchangeUnreachable(text) if record.sent or isinstance(error, ccxt.OperationFailed) else None
     return None

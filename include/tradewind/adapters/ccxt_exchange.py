@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from decimal import Decimal
+from contextlib import suppress
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import numpy as np
 
 from tradewind.core.ports import Clock
+from tradewind.core.prices import is_price
 from tradewind.core.timeframes import TIMEFRAME_MS, floor_ms, timeframe_ms, to_ms
 from tradewind.core.types import Bars, BookTop, Instrument
-from tradewind.errors import NotSupported
+from tradewind.errors import NotSupported, UnknownSymbol
 
 from .ccxt_client import CcxtClient
+from .ccxt_errors import readable
 from .clock import WallClock
 
 # Raw klines cost a third of ccxt's parsed ones. Binance clamps spot pages to 1000 bars.
@@ -55,6 +58,7 @@ class CcxtMarketData:
         return self._client.clock_offset_ms()
 
     # ------------------------------------------------------------------------------------------------------- candles
+    @readable
     def candles(self, symbol: str, timeframe: str, start_ms: int, end_ms: int, *, bulk: bool = False) -> Bars:
         """Bars with start_ms <= open_time < end_ms as the exchange reports them, the unfinished one included.
 
@@ -104,6 +108,7 @@ class CcxtMarketData:
 
         return parsed, _PAGES.get(self._client.config.exchange_id, int(page)), False
 
+    @readable
     def first_open_ms(self, symbol: str, timeframe: str) -> int | None:
         """The open time of the first bar that the exchange has of a symbol; None where it cannot be asked for it."""
         if not self._is_binance:
@@ -122,28 +127,69 @@ class CcxtMarketData:
         return floor_ms(to_ms(self._clock.now()), timeframe) - (bars - 1) * timeframe_ms(timeframe)
 
     # -------------------------------------------------------------------------------------------------------- prices
+    @readable
     def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]:
-        """Best bid and ask of every symbol, in one call. A symbol without both is absent."""
+        """Best bid and ask of every symbol that has a price, in one call; what is not listed or no price is absent."""
+        listed = self._client.listed(symbols)
+        if not listed:
+            return {}
         market_type = self._client.config.market_type
+        quotes: list[tuple[str, Any, Any]] = []
         if self._is_binance and market_type in _RAW_BOOK_TOPS:
-            by_id = {self._client.market_id(symbol): symbol for symbol in symbols}
-            # Binance takes a JSON list without blanks.
-            names = json.dumps(list(by_id), separators=(",", ":"))
-            # On futures it is one symbol or all of them.
-            rows = self._client.read(_RAW_BOOK_TOPS[market_type], {"symbols": names} if market_type == "spot" else {})
+            rows = ask_listed(self._client, list(symbols), self._raw_book_tops)
             quotes = [
-                (by_id[row["symbol"]], row["bidPrice"], row["askPrice"]) for row in rows if row["symbol"] in by_id
+                (listed[row["symbol"]], row.get("bidPrice"), row.get("askPrice"))
+                for row in rows
+                if row["symbol"] in listed
             ]
         else:
-            self._client.load_markets(symbols)
-            tickers = self._client.call("fetch_tickers", lambda: self._client.exchange.fetch_tickers(list(symbols)))
-            quotes = [(symbol, ticker["bid"], ticker["ask"]) for symbol, ticker in tickers.items()]
+            names = list(listed.values())
+            tickers = self._client.call("fetch_tickers", lambda: self._client.exchange.fetch_tickers(names))
+            quotes = [(symbol, ticker.get("bid"), ticker.get("ask")) for symbol, ticker in tickers.items()]
         now = self._clock.now()
         tops = {}
         for symbol, bid, ask in quotes:
-            if bid and ask and Decimal(str(bid)) > 0 and Decimal(str(ask)) > 0:
-                tops[symbol] = BookTop(symbol, Decimal(str(bid)), Decimal(str(ask)), now)
+            top = BookTop(symbol, _price(bid), _price(ask), now)
+            if is_price(top.bid, top.ask):
+                tops[symbol] = top
         return tops
+
+    def _raw_book_tops(self, markets: list[str]) -> list[Any]:
+        """Binance's rows of these markets, and perhaps of others."""
+        market_type = self._client.config.market_type
+        if market_type == "spot":
+            # Binance takes a JSON list without blanks.
+            question = {"symbols": json.dumps(markets, separators=(",", ":"))}
+        else:  # one symbol or all of them
+            question = {"symbol": markets[0]} if len(markets) == 1 else {}
+        answer = self._client.read(_RAW_BOOK_TOPS[market_type], question)
+        return answer if isinstance(answer, list) else [answer]
+
+
+def ask_listed(client: CcxtClient, symbols: Sequence[str], ask: Callable[[list[str]], list[Any]]) -> list[Any]:
+    """What `ask` answers for the markets that are listed, by the exchange's names of them.
+
+    One that has been delisted since the rules were read makes an exchange refuse the question for all: then they are
+    read again and each market is asked for by itself.
+    """
+    markets = list(client.listed(symbols))
+    try:
+        return ask(markets) if markets else []
+    except UnknownSymbol:
+        client.doubt_rules()
+    rows: list[Any] = []
+    for market in client.listed(symbols):
+        with suppress(UnknownSymbol):
+            rows += ask([market])
+    return rows
+
+
+def _price(value: Any) -> Decimal:
+    """NaN where there is no number."""
+    try:
+        return Decimal(str(value))
+    except InvalidOperation:
+        return Decimal("NaN")
 
 
 def _as_bars(symbol: str, timeframe: str, rows: Sequence[_Row]) -> Bars:

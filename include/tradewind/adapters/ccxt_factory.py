@@ -17,10 +17,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import ccxt
-from requests.adapters import HTTPAdapter
 
 from tradewind.errors import NotSupported
 
+from .bounded_http import BoundedAdapter
 from .ccxt_errors import CallRecord
 from .rate_limit import RateLimiter
 
@@ -34,6 +34,9 @@ _HOST = re.compile(r"^https?://[^/]+")
 _BAN_S = 120.0
 _POOLED_CONNECTIONS = 32
 _SHORT_ANSWER = 2_000
+# The longest answers are the rules of all markets: some 15 MB unpacked.
+_MAX_BYTES = 64_000_000
+_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +173,14 @@ def build_exchange(config: ClientConfig, limiter: RateLimiter | None, state: Cal
     elif config.testnet and config.market_type == "usdm":
         exchange.enable_demo_trading(True)  # what became of the futures testnet
     elif config.testnet:
-        exchange.set_sandbox_mode(True)
+        try:
+            exchange.set_sandbox_mode(True)
+        except TypeError:  # there are no addresses to change to
+            raise NotSupported(f"{config.exchange_id} has no testnet that ccxt knows") from None
     for scheme in ("http://", "https://"):
-        exchange.session.mount(scheme, HTTPAdapter(pool_maxsize=_POOLED_CONNECTIONS))
+        exchange.session.mount(
+            scheme, BoundedAdapter(max_bytes=_MAX_BYTES, within_s=_WITHIN_S, pool_maxsize=_POOLED_CONNECTIONS)
+        )
     return exchange
 
 

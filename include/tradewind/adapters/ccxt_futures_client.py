@@ -35,23 +35,12 @@ class CcxtFuturesClient(CcxtClient):
         super().__init__(replace(config, symbols=tuple(contract_of(symbol) for symbol in config.symbols)), redis)
         self.leverage = leverage
 
-    def market(self, symbol: str) -> Mapping[str, Any]:
-        """ccxt's market structure of a contract. Raises UnknownSymbol."""
-        return super().market(contract_of(symbol))
-
-    def load_markets(self, symbols: Sequence[str] = ()) -> None:
-        """Make the contracts known to the ccxt exchange."""
-        super().load_markets([contract_of(symbol) for symbol in symbols])
+    def _name(self, symbol: str) -> str:
+        return contract_of(symbol)
 
     def instruments(self, symbols: Sequence[str]) -> dict[str, Instrument]:
         """The rules of each contract that the exchange lists, under our symbols."""
-        contracts = {symbol: contract_of(symbol) for symbol in symbols}
-        markets = self._markets(list(contracts.values()))
-        return {
-            symbol: self._instrument(symbol, markets[contract])
-            for symbol, contract in contracts.items()
-            if contract in markets
-        }
+        return {symbol: self._instrument(symbol, market) for symbol, market in self._listed_markets(symbols).items()}
 
     def _instrument(self, symbol: str, market: Mapping[str, Any]) -> Instrument:
         brackets = self._brackets.get(str(market["id"]), _STRICT_BRACKETS)
@@ -59,8 +48,6 @@ class CcxtFuturesClient(CcxtClient):
             instrument_from_market(market, attached_brackets=False),
             symbol=symbol,
             bracket=BracketSupport.EMULATED,
-            # A perpetual contract's delivery date only says that it has none.
-            delisted_at=None,
             margin=MarginRules(min(self.leverage, brackets[0].leverage), brackets),
         )
 

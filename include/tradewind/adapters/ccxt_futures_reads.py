@@ -8,17 +8,18 @@ ledger of fills explains both markets, to the last digit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
 from tradewind.adapters.ccxt_futures_client import CcxtFuturesClient
-from tradewind.adapters.ccxt_orders import STATES
+from tradewind.adapters.ccxt_orders import STATES, STATUSES, state_of
 from tradewind.adapters.ccxt_trading_base import CcxtTradingBase
-from tradewind.core.orders import is_ours
+from tradewind.core.orders import is_final, is_ours
 from tradewind.core.timeframes import from_ms, to_ms
-from tradewind.core.types import Balance, BookTop, ExchangeOrder, Fill, Order, OrderState, Payment
-from tradewind.errors import LedgerMismatch
+from tradewind.core.types import Balance, ExchangeOrder, Fill, Order, OrderState, Payment
+from tradewind.errors import TradewindError
 
 _ALGO_LETTERS: Final = ("tws", "twt")  # how the ids of our stops and targets begin
 _ALGO_STATES: Final[Mapping[str, OrderState]] = {
@@ -27,21 +28,29 @@ _ALGO_STATES: Final[Mapping[str, OrderState]] = {
     "REJECTED": OrderState.EXPIRED,  # it waited, and could not be placed when it triggered
     "EXPIRED": OrderState.EXPIRED,
 }
-# Results and commissions are in the fills; transfers are nobody's result.
-_NOT_PAYMENTS: Final = frozenset({"REALIZED_PNL", "COMMISSION", "TRANSFER"})
+_TRIGGERED: Final = frozenset({"TRIGGERING", "TRIGGERED", "FINISHED"})
+# What counts as a result beside the trades. Realised results and commissions are in the fills; everything else that
+# moves money, kinds that are new included, is a transfer: a difference for a person to accept.
+_RESULTS: Final = frozenset(
+    {
+        "FUNDING_FEE", "INSURANCE_CLEAR", "REFERRAL_KICKBACK", "COMMISSION_REBATE", "API_REBATE", "FEE_RETURN",
+        "POSITION_LIMIT_INCREASE_FEE", "DELIVERED_SETTELMENT", "BFUSD_REWARD",
+    }
+)  # fmt: skip
+# A conditional order that has triggered is placed within moments; one that is not by then protects nothing.
+_TRIGGER_TAKES_MS: Final = 5_000
 _PAGE: Final = 1000
 
 
 class CcxtFuturesReads(CcxtTradingBase[CcxtFuturesClient]):
     """The reading half of `core.ports.TradingExchange` on futures."""
 
-    def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]:
-        """Best bid and ask of each market, asked at this moment; of all markets where more than one is wanted."""
-        return self._book_tops(
-            symbols,
-            "fapipublic_get_ticker_bookticker",
-            lambda markets: {"symbol": markets[0]} if len(markets) == 1 else {},
-        )
+    statuses = STATUSES
+
+    def _told_status(self, market: str) -> str | None:
+        """This exchange answers for all of its contracts at once."""
+        told = self._client.read("fapipublic_get_exchangeinfo")
+        return next((str(row["status"]) for row in told["symbols"] if row["symbol"] == market), None)
 
     # --------------------------------------------------------------------------------------------------------- orders
     def find_order(self, symbol: str, client_order_id: str, known: Order | None = None) -> ExchangeOrder | None:
@@ -49,24 +58,44 @@ class CcxtFuturesReads(CcxtTradingBase[CcxtFuturesClient]):
         market = self._client.market_id(symbol)
         if is_algo_id(client_order_id):
             answer = self._ask("fapiprivate_get_algoorder", {"clientAlgoId": client_order_id})
-            return None if answer is None else self._algo(answer, symbol)
+            if answer is None:
+                return None
+            report = self._algo(answer, symbol)
+            if report.state is not OrderState.EXPIRED or str(answer["algoStatus"]) not in _TRIGGERED:
+                return report
+            return self._put_away(report)
         answer = self._ask("fapiprivate_get_order", {"symbol": market, "origClientOrderId": client_order_id})
         return None if answer is None else self._remember(order_of(answer, symbol))
 
+    def _put_away(self, hung: ExchangeOrder) -> ExchangeOrder:
+        """Cancel a conditional order that hangs, so that it cannot come to life beside what takes its place.
+
+        Mostly the exchange refuses (-2011). If it was placed after all meanwhile, that is what is reported.
+        """
+        name = {"clientAlgoId": hung.client_order_id}
+        with suppress(TradewindError):
+            self._client.send("fapiprivate_delete_algoorder", name, client_order_id=hung.client_order_id)
+        answer = self._ask("fapiprivate_get_algoorder", name)
+        return hung if answer is None else self._algo(answer, hung.symbol)
+
     def _algo(self, answer: Mapping[str, Any], symbol: str) -> ExchangeOrder:
-        """A conditional order; once it has triggered, the order placed for it says how it stands."""
+        """A conditional order; once it has triggered, the order placed for it says how it stands.
+
+        One that has triggered and was not placed within seconds is EXPIRED: it may hang so for a day.
+        """
         status, client_id = str(answer["algoStatus"]), str(answer["clientAlgoId"])
         actual_id = str(answer.get("actualOrderId") or "")
         state, filled = _ALGO_STATES.get(status), Decimal(0)
         if state is None:
-            if status not in ("TRIGGERING", "TRIGGERED", "FINISHED"):
-                raise LedgerMismatch(f"the exchange reports an algo status that is unknown here: {status}")
-            state = OrderState.WORKING
-            if actual_id:
-                self._client_ids[symbol, actual_id] = client_id
-                params = {"symbol": self._client.market_id(symbol), "orderId": actual_id}
-                placed = order_of(self._client.read("fapiprivate_get_order", params), symbol)
+            placed = self._placed_for(client_id, actual_id, symbol) if actual_id else None
+            if status not in _TRIGGERED:
+                state = state_of(_ALGO_STATES, status)
+            elif placed is not None:
                 state, filled = placed.state, placed.filled_quantity
+            else:
+                since_ms = int(answer.get("triggerTime") or answer.get("updateTime") or 0)
+                hangs = self._client.exchange.milliseconds() - since_ms > _TRIGGER_TAKES_MS
+                state = OrderState.EXPIRED if hangs else OrderState.WORKING
         return ExchangeOrder(
             client_order_id=client_id,
             exchange_order_id=str(answer["algoId"]),
@@ -82,9 +111,16 @@ class CcxtFuturesReads(CcxtTradingBase[CcxtFuturesClient]):
             at=from_ms(int(answer.get("updateTime") or answer.get("createTime") or 0)),
         )
 
+    def _placed_for(self, client_id: str, actual_id: str, symbol: str) -> ExchangeOrder | None:
+        """The order that was placed for a conditional one; None while the exchange does not know it."""
+        self._client_ids[symbol, actual_id] = client_id
+        params = {"symbol": self._client.market_id(symbol), "orderId": actual_id}
+        answer = self._ask("fapiprivate_get_order", params)
+        return None if answer is None else order_of(answer, symbol)
+
     def open_orders(self, symbols: Sequence[str]) -> list[ExchangeOrder]:
         """Everything that works or waits at the exchange in these markets, ours or not."""
-        markets = {self._client.market_id(symbol): symbol for symbol in symbols}
+        markets = self._client.listed(symbols)
         placed = self._client.read("fapiprivate_get_openorders")
         waiting = self._client.read("fapiprivate_get_openalgoorders")
         found = [
@@ -92,9 +128,8 @@ class CcxtFuturesReads(CcxtTradingBase[CcxtFuturesClient]):
             for answer in placed
             if answer["symbol"] in markets
         ]
-        return found + [
-            self._algo(answer, markets[answer["symbol"]]) for answer in waiting if answer["symbol"] in markets
-        ]
+        found += [self._algo(answer, markets[answer["symbol"]]) for answer in waiting if answer["symbol"] in markets]
+        return [report for report in found if not is_final(report.state)]
 
     def fills_since(self, symbol: str, since: datetime) -> list[Fill]:
         """Every execution of the account in one market at or after `since`, oldest first, with its client order id.
@@ -124,7 +159,7 @@ class CcxtFuturesReads(CcxtTradingBase[CcxtFuturesClient]):
                 quantity=Decimal(trade["qty"]),
                 price=Decimal(trade["price"]),
                 fee=Decimal(trade["commission"]),
-                fee_asset=str(trade["commissionAsset"]),
+                fee_asset=self._client.asset(trade["commissionAsset"], free_of_charge=symbol.split("/")[1]),
                 is_maker=trade["maker"] is True or trade["maker"] == "true",
                 at=from_ms(int(trade["time"])),
             )
@@ -147,7 +182,10 @@ class CcxtFuturesReads(CcxtTradingBase[CcxtFuturesClient]):
         return client_id
 
     def payments_since(self, since: datetime) -> list[Payment]:
-        """Funding and whatever else moved the wallet beside trades and transfers, at or after `since`."""
+        """Funding and what else counts as a result beside the trades, at or after `since`.
+
+        What concerns no market of ours (a rebate, a contract that is gone) has no symbol.
+        """
         symbols = {str(market["id"]): market["symbol"].split(":")[0] for market in self._known_markets()}
         rows: list[Any] = []
         number = 1
@@ -162,14 +200,14 @@ class CcxtFuturesReads(CcxtTradingBase[CcxtFuturesClient]):
             Payment(
                 account=self._account,
                 payment_id=f"{row['incomeType']}:{row['symbol']}:{row['tranId']}",
-                symbol=symbols.get(str(row["symbol"]), str(row["symbol"])),
+                symbol=symbols.get(str(row["symbol"]), ""),
                 kind=str(row["incomeType"]).lower(),
-                asset=str(row["asset"]),
+                asset=self._client.asset(row["asset"]),
                 amount=Decimal(row["income"]),
                 at=from_ms(int(row["time"])),
             )
             for row in rows
-            if row["incomeType"] not in _NOT_PAYMENTS
+            if row["incomeType"] in _RESULTS
         ]
 
     def _known_markets(self) -> Sequence[Mapping[str, Any]]:
@@ -184,8 +222,9 @@ class CcxtFuturesReads(CcxtTradingBase[CcxtFuturesClient]):
         """
         answer = self._client.read("fapiprivatev3_get_account")
         markets = {str(market["id"]): market for market in self._known_markets()}
-        (wallet,) = [row for row in answer["assets"] if row["asset"] == self._quote_asset]
-        total, found = Decimal(wallet["walletBalance"]), {}
+        # An empty wallet is not listed at all.
+        wallet: Mapping[str, Any] = next((w for w in answer["assets"] if w["asset"] == self._quote_asset), {})
+        total, found = Decimal(wallet.get("walletBalance") or 0), {}
         for row in answer["positions"]:
             quantity = Decimal(row["positionAmt"])
             if quantity == 0 or row["symbol"] not in markets:
@@ -193,7 +232,7 @@ class CcxtFuturesReads(CcxtTradingBase[CcxtFuturesClient]):
             total -= Decimal(row["notional"]) - Decimal(row["unrealizedProfit"])
             base = str(markets[row["symbol"]]["base"])
             found[base] = Balance(base, quantity, Decimal(0))
-        free = Decimal(wallet["availableBalance"])
+        free = Decimal(wallet.get("availableBalance") or 0)
         found[self._quote_asset] = Balance(self._quote_asset, free, total - free)
         return found
 
@@ -203,10 +242,7 @@ class CcxtFuturesReads(CcxtTradingBase[CcxtFuturesClient]):
 
 
 def order_of(answer: Mapping[str, Any], symbol: str) -> ExchangeOrder:
-    """One order of the matching engine. Raises LedgerMismatch for a status that is unknown here."""
-    status = str(answer["status"])
-    if status not in STATES:
-        raise LedgerMismatch(f"the exchange reports an order status that is unknown here: {status}")
+    """One order of the matching engine."""
     price, stop = Decimal(answer.get("price") or 0), Decimal(answer.get("stopPrice") or 0)
     return ExchangeOrder(
         client_order_id=str(answer["clientOrderId"]),
@@ -215,7 +251,7 @@ def order_of(answer: Mapping[str, Any], symbol: str) -> ExchangeOrder:
         symbol=symbol,
         is_buy=answer["side"] == "BUY",
         order_type=str(answer["type"]),
-        state=STATES[status],
+        state=state_of(STATES, answer["status"]),
         quantity=Decimal(answer["origQty"]),
         filled_quantity=Decimal(answer["executedQty"]),
         price=price or None,

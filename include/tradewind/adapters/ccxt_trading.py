@@ -7,18 +7,18 @@ Nothing here resends. A send ends in one of three ways, and the caller acts on w
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
 from tradewind.adapters.ccxt_client import CcxtClient
-from tradewind.adapters.ccxt_orders import exchange_order, order_fields, reports_of
+from tradewind.adapters.ccxt_exchange import ask_listed
+from tradewind.adapters.ccxt_orders import STATUSES, exchange_order, order_fields, reports_of
 from tradewind.adapters.ccxt_trading_base import NO_SUCH_ORDER, CcxtTradingBase
 from tradewind.core.ports import BracketLegs
 from tradewind.core.timeframes import from_ms, to_ms
-from tradewind.core.types import Balance, BookTop, BracketSupport, ExchangeOrder, Fill, Instrument, Order, Payment
+from tradewind.core.types import Balance, BracketSupport, ExchangeOrder, Fill, Instrument, Order, Payment
 from tradewind.errors import NotSupported, OrderRejected
 
 DUPLICATE: Final = (-2010, "duplicate")
@@ -33,13 +33,11 @@ class CcxtTrading(CcxtTradingBase[CcxtClient]):
     # Of a list that is unknown Binance spot says -2018, which means too little money on its futures.
     no_such_order = NO_SUCH_ORDER | {-2018}
 
-    def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]:
-        """Best bid and ask of each market, asked at this moment."""
-        return self._book_tops(
-            symbols,
-            "public_get_ticker_bookticker",
-            lambda markets: {"symbols": json.dumps(markets, separators=(",", ":"))},
-        )
+    statuses = STATUSES
+
+    def _told_status(self, market: str) -> str | None:
+        told = self._client.read("public_get_exchangeinfo", {"symbol": market, "showPermissionSets": "false"})
+        return next((str(row["status"]) for row in told["symbols"] if row["symbol"] == market), None)
 
     # ---------------------------------------------------------------------------------------------------------- sends
     def send_bracket(self, legs: BracketLegs, instrument: Instrument) -> list[ExchangeOrder]:
@@ -169,15 +167,15 @@ class CcxtTrading(CcxtTradingBase[CcxtClient]):
 
     def open_orders(self, symbols: Sequence[str]) -> list[ExchangeOrder]:
         """Everything that works or waits at the exchange in these markets, ours or not."""
-        markets = {self._client.market_id(symbol): symbol for symbol in symbols}
-        if len(markets) >= _ALL_SYMBOLS_AT_ONCE:
-            answers = self._client.read("private_get_openorders")
-        else:
-            answers = [
-                answer
-                for market in markets
-                for answer in self._client.read("private_get_openorders", {"symbol": market})
-            ]
+        markets = self._client.listed(symbols)
+
+        def ask(names: list[str]) -> list[Any]:
+            if len(names) >= _ALL_SYMBOLS_AT_ONCE:
+                everything: list[Any] = self._client.read("private_get_openorders")
+                return everything
+            return [row for name in names for row in self._client.read("private_get_openorders", {"symbol": name})]
+
+        answers = ask_listed(self._client, symbols, ask)
         return [
             self._remember(exchange_order(answer, markets[answer["symbol"]]))
             for answer in answers
@@ -205,7 +203,7 @@ class CcxtTrading(CcxtTradingBase[CcxtClient]):
                 quantity=Decimal(trade["qty"]),
                 price=Decimal(trade["price"]),
                 fee=Decimal(trade["commission"]),
-                fee_asset=str(trade["commissionAsset"]),
+                fee_asset=self._client.asset(trade["commissionAsset"], free_of_charge=symbol.split("/")[1]),
                 is_maker=_is_true(trade["isMaker"]),
                 at=from_ms(int(trade["time"])),
             )
@@ -227,7 +225,10 @@ class CcxtTrading(CcxtTradingBase[CcxtClient]):
     def balances(self) -> dict[str, Balance]:
         """What the account holds, by asset; assets without a holding are absent."""
         answer = self._client.read("private_get_account", {"omitZeroBalances": "true"})
-        found = [Balance(row["asset"], Decimal(row["free"]), Decimal(row["locked"])) for row in answer["balances"]]
+        found = [
+            Balance(self._client.asset(row["asset"]), Decimal(row["free"]), Decimal(row["locked"]))
+            for row in answer["balances"]
+        ]
         return {balance.asset: balance for balance in found if balance.total != 0}
 
 

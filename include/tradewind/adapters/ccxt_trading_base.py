@@ -5,29 +5,50 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime
-from decimal import Decimal
+from functools import wraps
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from tradewind.adapters.ccxt_client import CcxtClient
+from tradewind.adapters.ccxt_errors import UNREADABLE, readable
+from tradewind.adapters.ccxt_exchange import CcxtMarketData
+from tradewind.adapters.ccxt_fees import AccountFees
 from tradewind.adapters.ccxt_key_rights import key_rights
-from tradewind.core.ports import KeyRights
-from tradewind.core.timeframes import from_ms, to_ms
-from tradewind.core.types import BookTop, ExchangeOrder, Instrument, Order
-from tradewind.errors import OrderRejected, OutcomeUnknown, RetryError
+from tradewind.core.ports import BracketLegs, KeyRights
+from tradewind.core.timeframes import to_ms
+from tradewind.core.types import BookTop, ExchangeOrder, Instrument, MarketStatus, Order
+from tradewind.errors import OrderRejected, OutcomeUnknown, RetryError, UnknownSymbol
 
-NO_SUCH_ORDER: Final = frozenset({-2013, -2011})
+# -2026: archived, which is done with orders that ended without an execution.
+NO_SUCH_ORDER: Final = frozenset({-2013, -2011, -2026})
 Client = TypeVar("Client", bound=CcxtClient)
+_Method = Callable[..., Any]
+_READS: Final = frozenset({"balances", "open_orders", "fills_since", "payments_since", "find_order", "_told_status"})
+_SENDS: Final = frozenset({"send_bracket", "send_protection", "send_order", "cancel_list", "cancel_order"})
 
 
 class CcxtTradingBase(ABC, Generic[Client]):
-    """The half of `core.ports.TradingExchange` that does not depend on how an exchange takes orders."""
+    """The half of `core.ports.TradingExchange` that does not depend on how an exchange takes orders.
+
+    An answer that is empty or of another form than the documented one raises ExchangeUnreachable from what reads, and
+    OutcomeUnknown from what sends: the methods of subclasses are guarded as they are defined.
+    """
 
     no_such_order: ClassVar[frozenset[int]] = NO_SUCH_ORDER
+    statuses: ClassVar[Mapping[str, MarketStatus]]  # the exchange's words; every other one means HALTED
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for names, guard in ((_READS, readable), (_SENDS, _answered)):
+            for name in names & set(vars(cls)):
+                setattr(cls, name, guard(vars(cls)[name]))
 
     def __init__(self, client: Client, account: str) -> None:
         self._client = client
         self._account = account
+        self._prices = CcxtMarketData(client)
+        self._fees = AccountFees(client)
         self._client_ids: dict[tuple[str, str], str] = {}  # (symbol, exchange order id) -> client order id
 
     @property
@@ -43,29 +64,33 @@ class CcxtTradingBase(ABC, Generic[Client]):
         return self._client.signed_at(to_ms(moment))
 
     def instruments(self, symbols: Sequence[str]) -> dict[str, Instrument]:
-        """The rules of each market that the exchange lists."""
-        return self._client.instruments(symbols)
+        """The rules of each market that the exchange lists, with the fees of the account where it tells them."""
+        found = self._client.instruments(symbols)
+        for symbol, rates in self._fees.of(list(found)).items():
+            found[symbol] = replace(
+                found[symbol], maker_fee_frac=rates.maker_frac, taker_fee_frac=rates.taker_frac, fees_are_own=True
+            )
+        return found
 
-    # --------------------------------------------------------------------------------------------------------- prices
-    @abstractmethod
+    # -------------------------------------------------------------------------------------------------------- markets
     def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]:
-        """Best bid and ask of each market, asked at this moment."""
+        """Best bid and ask of each market that has a price, asked at this moment."""
+        return self._prices.book_tops(symbols)
 
-    def _book_tops(
-        self, symbols: Sequence[str], method: str, question: Callable[[list[str]], Mapping[str, Any]]
-    ) -> dict[str, BookTop]:
-        """The same in Binance's words: `question` makes the parameters that ask for these markets, and perhaps for
-        others too; `at` is the exchange's time of the answer."""
-        if not symbols:
-            return {}
-        markets = {self._client.market_id(symbol): symbol for symbol in symbols}
-        answers = self._client.read(method, question(list(markets)))
-        at = from_ms(self._client.exchange.milliseconds())
-        return {
-            symbol: BookTop(symbol, Decimal(row["bidPrice"]), Decimal(row["askPrice"]), at)
-            for row in (answers if isinstance(answers, list) else [answers])
-            if (symbol := markets.get(row["symbol"])) is not None
-        }
+    def market_status(self, symbol: str) -> MarketStatus:
+        """What may be done in a market, asked at this moment; a word of the exchange's that is new means HALTED."""
+        if not self._client.listed([symbol]):
+            self._client.doubt_rules()
+        market = next(iter(self._client.listed([symbol])), None)
+        try:
+            told = None if market is None else self._told_status(market)
+        except UnknownSymbol:
+            told = None
+        return MarketStatus.DELISTED if told is None else self.statuses.get(told, MarketStatus.HALTED)
+
+    @abstractmethod
+    def _told_status(self, market: str) -> str | None:
+        """The exchange's own word for the status of one of its markets; None when it does not list it."""
 
     # --------------------------------------------------------------------------------------------------------- orders
     @abstractmethod
@@ -94,3 +119,25 @@ class CcxtTradingBase(ABC, Generic[Client]):
     def _remember(self, order: ExchangeOrder) -> ExchangeOrder:
         self._client_ids[order.symbol, order.exchange_order_id] = order.client_order_id
         return order
+
+
+def _answered(method: _Method) -> _Method:
+    """The method of a send with OutcomeUnknown for an answer that cannot be read."""
+
+    @wraps(method)
+    def guarded(self: Any, *args: Any, **options: Any) -> Any:
+        try:
+            return method(self, *args, **options)
+        except UNREADABLE as error:
+            words = f"{method.__name__}: the answer cannot be read ({error!r:.200})"
+            raise OutcomeUnknown(words, _name_of(args)) from error
+
+    return guarded
+
+
+def _name_of(args: Sequence[Any]) -> str:
+    """The client order id that a send or a cancel is about."""
+    first = args[0]
+    if isinstance(first, BracketLegs):
+        return first.entry.client_order_id
+    return first.client_order_id if isinstance(first, Order) else str(args[1])

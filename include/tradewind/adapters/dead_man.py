@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import httpx
 
+from .bounded_http import BoundedTransport
+
 _log = logging.getLogger(__name__)
+_MAX_BYTES = 65_536
+_TIMEOUT_S = 10.0
 # httpx writes whole addresses at INFO, keys in them included.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
@@ -33,8 +39,14 @@ class DeadManPing:
         """Ping if all is well; says whether the watchdog heard it."""
         if not self._is_well():
             return False
+        transport = BoundedTransport(
+            max_bytes=_MAX_BYTES,
+            until=lambda: time.monotonic() + _TIMEOUT_S,
+            named_host=urlsplit(self._url).hostname or "",
+        )
         try:
-            return httpx.get(self._url, timeout=10.0).is_success
+            with httpx.Client(transport=transport, timeout=_TIMEOUT_S) as client:
+                return client.get(self._url).is_success
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             _log.warning("the watchdog outside does not answer: %s", type(error).__name__)
             return False

@@ -10,12 +10,26 @@ from datetime import datetime
 from typing import Any, Final
 
 from tradewind.adapters.account_store import AccountStore, as_json
+from tradewind.adapters.database import Database
 from tradewind.core.codec import decode
 from tradewind.core.inputs import CycleInputs
 from tradewind.core.params import StrategyParams
 from tradewind.core.ports import Cycle, StoredPrediction
 from tradewind.core.types import Decision, Intent, Prediction, Verdict
 from tradewind.errors import LedgerMismatch
+
+_LAST_PARAMS: Final = """
+    SELECT params FROM strategies WHERE strategy_version = (
+        SELECT strategy_version FROM decisions WHERE account = %s ORDER BY bar DESC LIMIT 1)"""
+
+
+def last_params(database: Database, account: str) -> StrategyParams | None:
+    """The parameters that an account last decided by; None before that, or where this code cannot read them."""
+    row = database.row(_LAST_PARAMS, (account,))
+    try:
+        return None if row is None else decode(StrategyParams, row["params"])
+    except (TypeError, ValueError):
+        return None
 
 
 class DecisionStore(AccountStore):
@@ -27,6 +41,13 @@ class DecisionStore(AccountStore):
     def remember_strategy(self, params: StrategyParams) -> None:
         """Keep the parameters behind a strategy version, once."""
         self._database.execute(self.REMEMBER_STRATEGY, (params.strategy_version, as_json(params)))
+
+    STRATEGY: Final = "SELECT params FROM strategies WHERE strategy_version = %s"
+
+    def strategy_params(self, strategy_version: str) -> Mapping[str, Any] | None:
+        """The parameters behind a strategy version, as stored; None for one that was never remembered."""
+        row = self._database.row(self.STRATEGY, (strategy_version,))
+        return None if row is None else row["params"]
 
     INSERT_INPUTS: Final = """
         INSERT INTO cycle_inputs (account, strategy_version, bar, inputs) VALUES (%s, %s, %s, %s)

@@ -14,16 +14,19 @@ import json
 import logging
 import math
 import re
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from google import genai
 from google.genai import errors, types
 from pydantic import BaseModel, ConfigDict, StrictFloat, StrictInt, ValidationError
 
+from tradewind.adapters.bounded_http import BoundedTransport
 from tradewind.core.ports import Clock, Metrics
 from tradewind.core.types import Article
 from tradewind.core.usage import TokenPrices, Usage, UsageStore
@@ -39,6 +42,7 @@ For each article answer with its index and a score from -1 (very bad for the pri
 next day) through 0 (no bearing on prices) to 1 (very good). Rate each article by itself. Answer for every index, in
 the given order."""
 _LONGEST_TEXT = 1_000
+_MAX_BYTES = 4_000_000
 # For the guess before a request; English has about four characters a token, and an answer about twenty tokens a score.
 _CHARACTERS_A_TOKEN = 3
 _ANSWER_TOKENS_A_SCORE = 30
@@ -135,7 +139,13 @@ class GeminiScorer:
                 timeout=int(timeout_s * 1000),
                 retry_options=retry,
                 # Named, because the library would otherwise pick one of two clients, each with errors of its own.
-                httpx_client=httpx.Client(),
+                httpx_client=httpx.Client(
+                    transport=BoundedTransport(
+                        max_bytes=_MAX_BYTES,
+                        until=lambda: time.monotonic() + timeout_s,
+                        named_host=urlsplit(base_url or "").hostname or "",
+                    )
+                ),
             ),
         )
         self._config = types.GenerateContentConfig(

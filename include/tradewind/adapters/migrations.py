@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,24 +93,30 @@ def migrate(dsn: str, identity: Mapping[str, str] | None = None, directory: Path
     with connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK_KEY,))
         try:
-            with connection.transaction():
-                connection.execute(_BOOKKEEPING)
+            apply(connection, [])
             row = connection.execute(_IDENTITY).fetchone()
             if identity is not None and row is not None:
                 _compare(row[0], identity)
             pending = _pending(connection, migrations)
-            for migration in pending:
-                try:
-                    with connection.transaction():
-                        connection.execute(migration.sql.encode())
-                        connection.execute(_RECORD, (migration.version, migration.name, migration.sha256))
-                except psycopg.Error as error:
-                    raise MigrationError(f"{migration.name} failed and was rolled back: {error}") from error
+            apply(connection, pending)
             if identity is not None:
                 connection.execute(_STAMP, (Jsonb(dict(identity)),))
         finally:
             connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK_KEY,))
     return [migration.name for migration in pending]
+
+
+def apply(connection: psycopg.Connection[TupleRow], migrations: Iterable[Migration]) -> None:
+    """Apply these, each in a transaction of its own or a savepoint of the one that is open. Raises MigrationError."""
+    with connection.transaction():
+        connection.execute(_BOOKKEEPING)
+    for migration in migrations:
+        try:
+            with connection.transaction():
+                connection.execute(migration.sql.encode())
+                connection.execute(_RECORD, (migration.version, migration.name, migration.sha256))
+        except psycopg.Error as error:
+            raise MigrationError(f"{migration.name} failed and was rolled back: {error}") from error
 
 
 def verify_identity(database: Database, identity: Mapping[str, str]) -> None:

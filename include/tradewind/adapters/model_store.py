@@ -13,6 +13,7 @@ name of who made it. The manifest in the database is the truth that files are ve
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -22,12 +23,13 @@ from psycopg.types.json import Jsonb
 
 from tradewind.adapters.database import Connection, Database
 from tradewind.adapters.model_artifacts import canonical_json, family_files, load_family, sha256_of
+from tradewind.adapters.model_check import try_model
 from tradewind.core.ensemble import FamilyModel, LoadedModel
 from tradewind.core.features import FEATURE_NAMES, features_hash
 from tradewind.core.types import RegimeFamily
 from tradewind.core.validation import Gate
 from tradewind.errors import BadInput, ModelUnavailable
-from tradewind.fingerprint import formulas_sha256
+from tradewind.fingerprint import are_our_formulas
 
 _INSERT_MODEL = """
     INSERT INTO models (version, state, manifest, artifact_url, trained_from, trained_until, created_at)
@@ -72,6 +74,11 @@ _INSERT_DRIFT = """
     INSERT INTO drift_reports (at, version, alarmed, report) VALUES (%(at)s, %(version)s, %(alarmed)s, %(report)s)
     ON CONFLICT (at) DO NOTHING"""
 
+# A family's booster takes some megabytes.
+_MAX_FILE_BYTES = 128_000_000
+# As `model_artifacts` writes them: never a way out of the version's own directory.
+_FILE_NAME = re.compile(r"(?:[a-z]+/)?[a-z]+\.[a-z]+")
+
 
 class PgModelStore:
     """`ports.ModelStore`: rows through `database`, files under `url` (any fsspec URL; `file://` by default)."""
@@ -103,11 +110,11 @@ class PgModelStore:
             raise ModelUnavailable(
                 f"model {version} was trained on other features than this code computes: train again"
             )
-        if manifest.get("formulas_sha256", formulas_sha256()) != formulas_sha256():
+        if "formulas_sha256" in manifest and not are_our_formulas(manifest["formulas_sha256"]):
             raise ModelUnavailable(
                 f"model {version} was trained on features of the same names, computed otherwise: train again"
             )
-        files = {name: self._verified(row["artifact_url"], name, sha) for name, sha in manifest["files"].items()}
+        files = self._files(row)
         families = {RegimeFamily(name): load_family(RegimeFamily(name), files) for name in manifest["families"]}
         return LoadedModel(version, row["trained_until"], FEATURE_NAMES, families)
 
@@ -118,12 +125,25 @@ class PgModelStore:
         content: dict[str, Any] = json.loads(self._verified(row["artifact_url"], "reference.json", sha))
         return content
 
+    def _files(self, row: Mapping[str, Any]) -> dict[str, bytes]:
+        """Every file of a version, verified."""
+        named = row["manifest"]["files"].items()
+        if strange := [name for name, _ in named if not _FILE_NAME.fullmatch(name)]:
+            raise ModelUnavailable(f"model {row['version']} names a file {strange[0][:80]!r}: it is no model of ours")
+        return {name: self._verified(row["artifact_url"], name, sha) for name, sha in named}
+
+    def _try(self, row: Mapping[str, Any]) -> None:
+        """Load a version elsewhere, before it may decide anything here. Raises ModelUnavailable."""
+        try_model(row["version"], self._files(row), list(row["manifest"]["families"]), len(FEATURE_NAMES))
+
     def _verified(self, url: str, name: str, sha256: str) -> bytes:
         try:
             with fsspec.open(f"{url}/{name}", "rb") as stream:
-                content: bytes = stream.read()
+                content: bytes = stream.read(_MAX_FILE_BYTES + 1)
         except OSError as error:
             raise ModelUnavailable(f"{url}/{name} cannot be read ({error}): restore it, or roll back") from error
+        if len(content) > _MAX_FILE_BYTES:
+            raise ModelUnavailable(f"{url}/{name} is larger than {_MAX_FILE_BYTES:,} bytes: it is no model of ours")
         if sha256_of(content) != sha256:
             raise ModelUnavailable(f"{url}/{name} differs from its manifest: restore it, or roll back")
         return content
@@ -184,24 +204,27 @@ class PgModelStore:
     def promote(self, version: str, actor: str, at: datetime, **detail: Any) -> None:
         """Make a version the champion and retire the former one, in one transaction.
 
-        Raises BadInput for an unknown version, one without gates, or one that failed a gate: those do not trade.
+        Raises BadInput for an unknown version, one without gates, or one that failed a gate: those do not trade; and
+        ModelUnavailable for one whose files are not as saved, or cannot be loaded in a process of its own.
         """
-        self._row(version)
+        row = self._row(version)
         gates = self._database.rows(_GATES, {"version": version})
         failed = [gate["gate"] for gate in gates if not gate["passed"]]
         if failed or not gates:
             raise BadInput(f"model {version} may not trade: {', '.join(failed) or 'it was never judged'}")
+        self._try(row)
         self._crown(version, "promoted", actor, at, detail)
 
     def roll_back(self, actor: str, at: datetime) -> str:
         """Make the version that was champion before the present one champion again; returns it.
 
-        Raises BadInput when there is none.
+        Raises BadInput when there is none, ModelUnavailable when it cannot be loaded any more.
         """
         row = self._database.row(_FORMER)
         if row is None:
             raise BadInput("no former champion to roll back to: see ./tradewind models list")
         version: str = row["version"]
+        self._try(self._row(version))
         self._crown(version, "rolled_back_to", actor, at, {})
         return version
 

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import feedparser
 import httpx
 
+from tradewind.adapters.bounded_http import BoundedTransport
 from tradewind.core.sentiment import article_id
 from tradewind.core.types import Article, FeedState
 from tradewind.errors import NewsUnavailable
@@ -29,6 +30,8 @@ PUBLIC_FEEDS = (
     "https://cointelegraph.com/rss",
     "https://decrypt.co/feed",
 )
+_log = logging.getLogger(__name__)
+
 _MAX_BYTES = 2_000_000
 _MAX_ITEMS = 100
 _MAX_TITLE = 300
@@ -36,7 +39,12 @@ _MAX_SUMMARY = 2_000
 _MAX_LINK = 1_000
 _MAX_VALIDATOR = 500
 _DEADLINE_S = 20.0
-_TAG = re.compile(r"<[^>]*>")
+_HEADERS = {"User-Agent": "tradewind", "Accept": "application/rss+xml, application/atom+xml, application/xml"}
+# What is cut from an entry before any pattern runs over it: markup may be longer than its text, but not this much.
+_MAX_MARKUP = 20_000
+# Without "<" inside the brackets, so that a text of nothing but "<" is passed over once.
+_TAG = re.compile(r"<[^<>]*>")
+_CHARACTER = re.compile(rb"&#(?:x([0-9a-f]{1,40})|([0-9]{1,40}));", re.IGNORECASE)
 _SPACE = re.compile(r"\s+")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -47,17 +55,14 @@ class RssFeeds:
     Parameters
     ----------
     urls : `http://`, `https://` or `file://` addresses.
-    timeout_s : for connecting and for each wait on the socket; a whole feed has 20 s.
+    timeout_s : for connecting and for each wait on the socket.
+    within_s : for a whole feed, from the first connection to the last byte, redirects included.
     """
 
-    def __init__(self, urls: Sequence[str], *, timeout_s: float = 10.0) -> None:
+    def __init__(self, urls: Sequence[str], *, timeout_s: float = 10.0, within_s: float = _DEADLINE_S) -> None:
         self._urls = tuple(urls)
-        self._client = httpx.Client(
-            timeout=timeout_s,
-            follow_redirects=True,
-            max_redirects=3,
-            headers={"User-Agent": "tradewind", "Accept": "application/rss+xml, application/atom+xml, application/xml"},
-        )
+        self._timeout_s = timeout_s
+        self._within_s = within_s
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,8 +72,9 @@ class RssFeeds:
         """The feed's articles, newest 100 at most, and what to remember; no articles when it answers "not modified".
 
         A publication time that is missing or lies after `now` becomes `now`: a feed's clock cannot reach ahead of
-        ours. Raises NewsUnavailable when it does not answer in time, answers with an error, is larger than 2 MB, or is
-        no feed.
+        ours. An entry that cannot be read is left out. Raises NewsUnavailable when the feed does not answer in time,
+        answers with an error, is larger than 2 MB (on the way or unpacked), leads into a private network, or is no
+        feed.
         """
         parts = urlsplit(name)
         if parts.scheme == "file":
@@ -98,42 +104,62 @@ class RssFeeds:
             headers["If-None-Match"] = state.etag
         if state and state.last_modified:
             headers["If-Modified-Since"] = state.last_modified
-        deadline = time.monotonic() + _DEADLINE_S
         where = _without_query(url)
+        until = time.monotonic() + self._within_s
+        transport = BoundedTransport(max_bytes=_MAX_BYTES, until=lambda: until, named_host=urlsplit(url).hostname or "")
         try:
-            with self._client.stream("GET", url, headers=headers) as response:
-                if response.status_code == 304:
-                    return None
-                if response.status_code != 200:
-                    raise NewsUnavailable(f"feed {where} answered {response.status_code}")
-                body = bytearray()
-                for chunk in response.iter_bytes():
-                    body += chunk
-                    if len(body) > _MAX_BYTES:
-                        raise NewsUnavailable(f"feed {where} is larger than {_MAX_BYTES} bytes")
-                    if time.monotonic() > deadline:
-                        raise NewsUnavailable(f"feed {where} took longer than {_DEADLINE_S:.0f} s")
-                return bytes(body), FeedState(
-                    url, _validator(response.headers.get("ETag")), _validator(response.headers.get("Last-Modified"))
-                )
+            with httpx.Client(
+                transport=transport, timeout=self._timeout_s, follow_redirects=True, max_redirects=3, headers=_HEADERS
+            ) as client:
+                response = client.get(url, headers=headers)
+        except httpx.DecodingError as error:
+            raise NewsUnavailable(f"feed {where} cannot be taken: {error}") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise NewsUnavailable(f"feed {where} does not answer: {type(error).__name__}") from error
+        if response.status_code == httpx.codes.NOT_MODIFIED:
+            return None
+        if response.status_code != httpx.codes.OK:
+            raise NewsUnavailable(f"feed {where} answered {response.status_code}")
+        return response.content, FeedState(
+            url, _validator(response.headers.get("ETag")), _validator(response.headers.get("Last-Modified"))
+        )
 
 
 def _parse(name: str, body: bytes, now: datetime) -> list[Article]:
-    # resolve_relative_uris and sanitize_html only matter for what is rendered as HTML; here everything becomes text.
-    parsed = feedparser.parse(body, resolve_relative_uris=False, sanitize_html=False)
+    where = _without_query(name)
+    try:
+        # resolve_relative_uris and sanitize_html only matter for what is rendered as HTML; here everything becomes
+        # text.
+        parsed = feedparser.parse(
+            _CHARACTER.sub(_valid_character, body), resolve_relative_uris=False, sanitize_html=False
+        )
+    except Exception as error:
+        raise NewsUnavailable(f"feed {where} cannot be parsed: {type(error).__name__}") from error
     if not parsed.get("version"):
-        raise NewsUnavailable(f"feed {_without_query(name)} answered with something that is no feed")
-    articles = [_article(name, entry, now) for entry in parsed.entries[:_MAX_ITEMS]]
-    return [article for article in articles if article.title]
+        raise NewsUnavailable(f"feed {where} answered with something that is no feed")
+    articles = []
+    for entry in parsed.entries[:_MAX_ITEMS]:
+        try:
+            article = _article(name, entry, now)
+        except Exception as error:  # noqa: BLE001  (one entry is not the feed)
+            _log.warning("an entry of feed %s was left out: %s", where, type(error).__name__)
+            continue
+        if article.title:
+            articles.append(article)
+    return articles
+
+
+def _valid_character(found: re.Match[bytes]) -> bytes:
+    """A numeric character reference as it stands, or one to the replacement character where it names none."""
+    hexadecimal, decimal = found.groups()
+    point = int(hexadecimal, 16) if hexadecimal else int(decimal)
+    is_valid = point <= 0x10FFFF and not 0xD800 <= point <= 0xDFFF
+    return found[0] if is_valid else b"&#xFFFD;"
 
 
 def _article(name: str, entry: Any, now: datetime) -> Article:
     title = _text(entry.get("title", ""), _MAX_TITLE)
-    link = _UNPRINTABLE.sub("", str(entry.get("link", "")))[:_MAX_LINK]
-    parsed_time = entry.get("published_parsed") or entry.get("updated_parsed")
-    published = datetime.fromtimestamp(calendar.timegm(parsed_time), UTC) if parsed_time else now
+    link = _encodable(_UNPRINTABLE.sub("", str(entry.get("link", ""))[:_MAX_MARKUP]))[:_MAX_LINK]
     return Article(
         article_id=article_id(title, link),
         feed=name,
@@ -141,15 +167,29 @@ def _article(name: str, entry: Any, now: datetime) -> Article:
         summary=_text(entry.get("summary", ""), _MAX_SUMMARY),
         link=link,
         symbols=(),
-        published_at=min(published, now),
+        published_at=min(_published_at(entry) or now, now),
         seen_at=now,
     )
 
 
+def _published_at(entry: Any) -> datetime | None:
+    """When the entry says it was published, UTC; None where it does not, or names a moment that no calendar has."""
+    try:
+        told = entry.get("published_parsed") or entry.get("updated_parsed")
+        return datetime.fromtimestamp(calendar.timegm(told), UTC) if told else None
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
 def _text(markup: object, limit: int) -> str:
-    """Markup as one line of plain text."""
-    plain = html.unescape(_TAG.sub(" ", str(markup)))
-    return _SPACE.sub(" ", _UNPRINTABLE.sub(" ", plain)).strip()[:limit]
+    """Markup as one line of plain text, in time proportional to its length."""
+    plain = html.unescape(_TAG.sub(" ", str(markup)[:_MAX_MARKUP]))
+    return _encodable(_SPACE.sub(" ", _UNPRINTABLE.sub(" ", plain))).strip()[:limit]
+
+
+def _encodable(text: str) -> str:
+    """Without lone surrogates, which neither a database nor a hash can take."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _validator(value: str | None) -> str | None:

@@ -13,6 +13,12 @@ from tradewind.core.ports import LedgerTotal
 from tradewind.core.types import Payment
 
 ZERO: Final = Decimal(0)
+# Kinds that older versions stored as payments: money that was moved, won as a prize or swapped is no result of trading.
+TRANSFERS: Final = (
+    "internal_transfer", "coin_swap_deposit", "coin_swap_withdraw", "cross_collateral_transfer",
+    "strategy_umfutures_transfer", "auto_exchange", "welcome_bonus", "contest_reward", "options_premium_fee",
+    "options_settle_profit",
+)  # fmt: skip
 
 
 class PaymentStore(OrderStore):
@@ -45,19 +51,27 @@ class PaymentStore(OrderStore):
         row = self._database.row(self.PAYMENTS_BEGIN, (self.account,))
         return None if row is None else row["at"]
 
+    # What names no market of ours (a rebate; in old rows the exchange's own name of one) is a flow of the account, told
+    # under "/" and the currency that is counted in, which the mark of the beginning names.
     PAYMENT_TOTALS: Final = """
-        SELECT symbol, asset, sum(amount) AS amount FROM payments
-        WHERE account = %s AND amount <> 0 GROUP BY symbol, asset"""
+        SELECT CASE WHEN strpos(symbol, '/') > 0 THEN symbol ELSE '/' || COALESCE(counted_in, asset) END AS symbol,
+            asset, sum(amount) AS amount, coalesce(sum(amount_quote), 0) AS amount_quote
+        FROM payments
+        CROSS JOIN (SELECT min(asset) AS counted_in FROM payments WHERE account = %(account)s AND kind = 'begin') mark
+        WHERE account = %(account)s AND amount <> 0 AND kind <> ALL (%(transfers)s) GROUP BY 1, 2"""
 
     def ledger_totals(self) -> dict[str, LedgerTotal]:
-        """All fills and payments of each symbol, summed exactly; a payment in quote is part of the cash."""
+        """All fills and payments of each symbol, summed exactly; a payment in quote is part of the cash.
+
+        What concerns the account and no market of ours is told under "/USDT", where that is counted in.
+        """
         totals = super().ledger_totals()
-        for row in self._database.rows(self.PAYMENT_TOTALS, (self.account,)):
+        bound = {"account": self.account, "transfers": list(TRANSFERS)}
+        for row in self._database.rows(self.PAYMENT_TOTALS, bound):
             symbol, amount = row["symbol"], row["amount"]
             known = totals.get(symbol, LedgerTotal(symbol, ZERO, ZERO, {}))
             if row["asset"] == symbol.split("/")[-1]:
                 totals[symbol] = replace(known, cash_quote=known.cash_quote + amount)
             else:
-                paid = known.other_fees.get(row["asset"], ZERO) - amount
-                totals[symbol] = replace(known, other_fees={**known.other_fees, row["asset"]: paid})
+                totals[symbol] = known.with_fee(row["asset"], -amount, -row["amount_quote"])
         return totals

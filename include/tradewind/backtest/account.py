@@ -5,7 +5,7 @@ The rows are the live chain's: `core.brackets` plans them, `core.ledger` makes p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 
@@ -16,17 +16,28 @@ from tradewind.core.brackets import (
     plan_entry,
     plan_exit,
     plan_protection,
+    slices,
 )
 from tradewind.core.matching_lists import NewOrderList
-from tradewind.core.matching_rules import amount
 from tradewind.core.matching_types import ListKind, Refusal
 from tradewind.core.orders import is_final
-from tradewind.core.protection import is_fine, is_through, resting, worst_price
+from tradewind.core.protection import (
+    Move,
+    covered,
+    holds_nothing,
+    is_fine,
+    leave_together,
+    next_step,
+    pooled,
+    spare,
+    to_protect,
+)
 from tradewind.core.types import (
+    Balance,
     BracketSupport,
+    Instrument,
     Intent,
     Order,
-    OrderRole,
     OrderState,
     Position,
     PositionStatus,
@@ -119,44 +130,52 @@ class SimulatedAccount(Books):
         self.converge(holding, at_ms, reason)
 
     def converge(self, holding: Holding, at_ms: int, reason: str = "healed") -> None:
-        """What live's `converge_protection` does: nothing where all is fine, else cancel and place anew, lot by lot.
+        """What live's `converge_protection` does: nothing where all is fine, else lot by lot what `next_step` says.
 
         A lot whose new protection cannot be placed (the price is already through) leaves at market.
         """
-        instrument = self.instruments[holding.position.symbol]
-        if not holding.is_live or self._all_fine(holding, at_ms):
+        if not holding.is_live or self._all_fine(holding):
             return
-        lots = self._lots(holding)
-        share = self._share(holding)
-        for lot in sorted(lots):
-            wanted = floor_to_step(min(max(self._lots(holding)[lot], ZERO), share), instrument.step_size)
-            share -= wanted
-            if not self._is_fine(holding, lot, wanted, at_ms):
-                self._replace_lot(holding, lot, wanted, at_ms, reason)
+        symbol = holding.position.symbol
+        instrument, book = self.instruments[symbol], self.book(symbol, moment(at_ms))
+        share, over = self._share(holding), self._spare(holding)
+        for lot in sorted(self._lots(holding)):
+            orders = list(holding.orders.values())
+            held = self._wanted(holding, orders)[lot]
+            step = next_step(
+                orders, lot, held, share, holding.position, self._target(holding, lot), book, instrument, over
+            )
+            share, over = max(share - held, ZERO), max(over - max(covered(orders, lot) - held, ZERO), ZERO)
+            if step.move is Move.CLEAR:
+                self._cancel_lot(holding, lot, at_ms)
+            elif step.move is Move.LEAVE:
+                self._leave_lot(holding, lot, at_ms, "stop_through")
+            elif step.move is Move.PLACE:
+                self._replace_lot(holding, lot, step.quantity, at_ms, reason)
         self._settle()
 
     def _replace_lot(
         self, holding: Holding, lot: int, wanted: Decimal, at_ms: int, reason: str, *, may_exit: bool = True
     ) -> None:
-        now, symbol = moment(at_ms), holding.position.symbol
-        instrument, book = self.instruments[symbol], self.book(symbol, now)
+        now, position = moment(at_ms), holding.position
+        instrument, book = self.instruments[position.symbol], self.book(position.symbol, now)
         self._cancel_lot(holding, lot, at_ms)
-        if not holding.is_live or not is_tradable(wanted, worst_price(holding.position, book), instrument):
+        generation = next_generation(list(holding.orders.values()), lot)
+        target = self._target(holding, lot)
+        pair = plan_protection(
+            position, lot, wanted, position.stop_price, target, generation, book, instrument, now, reason
+        )
+        if pair is not None and self._place_pair(holding, pair, at_ms):
             return
-        target = next(own.target_price for own in holding.intent.lots if own.lot == lot)
-        if not is_through(holding.position, target, book):
-            generation = next_generation(list(holding.orders.values()), lot)
-            pair = plan_protection(
-                holding.position, lot, wanted, holding.position.stop_price, target, generation, instrument, now, reason
-            )
-            if pair is not None and self._place_pair(holding, pair, at_ms):
-                return
         if not may_exit:
             return
         self._leave_lot(holding, lot, at_ms, "stop_through")
-        rest = floor_to_step(min(max(self._lots(holding)[lot], ZERO), wanted), instrument.step_size)
-        if holding.is_live and is_tradable(rest, worst_price(holding.position, book), instrument):
+        rest = floor_to_step(min(self._held(holding)[lot], wanted), instrument.step_size)
+        if holding.is_live and is_tradable(rest, holding.position.stop_price, instrument):
             self._replace_lot(holding, lot, rest, at_ms, reason, may_exit=False)
+
+    def _target(self, holding: Holding, lot: int) -> Decimal:
+        return next(own.target_price for own in holding.intent.lots if own.lot == lot)
 
     def _place_pair(self, holding: Holding, pair: tuple[Order, Order], at_ms: int) -> bool:
         orders = _from_above(*pair)
@@ -181,60 +200,65 @@ class SimulatedAccount(Books):
 
     def unprotected(self, holding: Holding) -> bool:
         """Does anything but what should rest for its lots?"""
-        return not self._all_fine(holding, self.engine.quotes[holding.position.symbol].time_ms)
+        return not self._all_fine(holding)
 
     # --------------------------------------------------------------------------------------------------------- details
-    def _all_fine(self, holding: Holding, at_ms: int) -> bool:
-        symbol = holding.position.symbol
-        if holding.fine_above is not None and self.bid(symbol) >= holding.fine_above:
-            return True
-        lots, orders = self._lots(holding), list(holding.orders.values())
-        book, instrument = self.book(symbol, moment(at_ms)), self.instruments[symbol]
-        fine = all(is_fine(orders, lot, held, holding.position, book, instrument) for lot, held in lots.items())
-        holding.fine_above = self._fine_above(holding, lots) if fine else None
-        return fine
+    def _all_fine(self, holding: Holding) -> bool:
+        if not holding.is_fine:
+            orders = list(holding.orders.values())
+            wanted = self._wanted(holding, orders)
+            holding.is_fine = all(is_fine(orders, lot, held, *self._rules(holding)) for lot, held in wanted.items())
+        return holding.is_fine
 
-    def _fine_above(self, holding: Holding, lots: Mapping[int, Decimal]) -> Decimal | None:
-        """From which bid on every lot that is protected stays large enough to be; None where a price may change that.
+    def _held(self, holding: Holding) -> dict[int, Decimal]:
+        return pooled(self._lots(holding), *self._rules(holding))
 
-        Only for lots protected to the last step: what a minimum alone excuses may be tradable at another price.
-        """
-        instrument = self.instruments[holding.position.symbol]
-        orders, least = list(holding.orders.values()), ZERO
-        for lot, held in lots.items():
-            stops = resting(orders, lot, OrderRole.STOP)
-            covered = sum((stop.quantity - stop.filled_quantity for stop in stops), ZERO)
-            if held - covered >= instrument.step_size or (held > 0 and covered < instrument.min_quantity):
-                return None
-            if covered > 0:
-                least = max(least, instrument.min_notional_quote / covered)
-        return least
+    def _wanted(self, holding: Holding, orders: Sequence[Order]) -> dict[int, Decimal]:
+        return to_protect(self._lots(holding), *self._rules(holding), orders)
 
-    def _is_fine(self, holding: Holding, lot: int, wanted: Decimal, at_ms: int) -> bool:
-        symbol = holding.position.symbol
-        book = self.book(symbol, moment(at_ms))
-        return is_fine(list(holding.orders.values()), lot, wanted, holding.position, book, self.instruments[symbol])
+    def _rules(self, holding: Holding) -> tuple[Position, Instrument]:
+        return holding.position, self.instruments[holding.position.symbol]
+
+    def _total(self, holding: Holding) -> Decimal:
+        base = self.instruments[holding.position.symbol].base
+        return self.engine.amount(self.engine.book.accounts[self.account_id].balance(base).total)
 
     def _share(self, holding: Holding) -> Decimal:
         """How much of the position the account really holds."""
-        base = self.instruments[holding.position.symbol].base
-        total_held = amount(self.engine.book.accounts[self.account_id].balance(base).total)
-        return max(min(holding.position.quantity, total_held - self.baseline.get(base, ZERO)), ZERO)
+        return max(min(holding.position.quantity, self._total(holding)), ZERO)
+
+    def _spare(self, holding: Holding) -> Decimal:
+        """What dust of earlier positions lies beside it."""
+        instrument, total = self.instruments[holding.position.symbol], self._total(holding)
+        baseline = self.baseline.get(instrument.base, ZERO)
+        balance = Balance(instrument.base, total, ZERO)
+        return spare(balance, baseline, total - baseline, holding.position.quantity, instrument)
 
     def _leave_lot(self, holding: Holding, lot: int, at_ms: int, reason: str) -> None:
         """Sell a lot at market; what a thin book leaves is sent again, a few times."""
-        now, symbol = moment(at_ms), holding.position.symbol
+        symbol = holding.position.symbol
         instrument = self.instruments[symbol]
         for _ in range(EXIT_ROUNDS):
-            bid = self.bid(symbol)
-            held = floor_to_step(max(self._lots(holding)[lot], ZERO), instrument.step_size)
-            if not holding.is_live or not is_tradable(held, bid, instrument):
+            wanted = floor_to_step(min(self._held(holding)[lot], self._share(holding)), instrument.step_size)
+            if (
+                not holding.is_live
+                or holds_nothing(self._held(holding)[lot], holding.position, instrument)
+                or not is_tradable(wanted, self.bid(symbol), instrument)
+            ):
                 break
-            share = self._share(holding)
-            self._cancel_lot(holding, lot, at_ms)
-            wanted = floor_to_step(min(max(self._lots(holding)[lot], ZERO), share), instrument.step_size)
+            lots = self._lots(holding)
+            for own in lots if leave_together(lots, holding.position, instrument) else (lot,):
+                self._cancel_lot(holding, own, at_ms)
+            if not self._sell(holding, lot, wanted, at_ms, reason):
+                break
+
+    def _sell(self, holding: Holding, lot: int, quantity: Decimal, at_ms: int, reason: str) -> bool:
+        """Market orders for a quantity, slice by slice until one is not filled whole; True when some was executed."""
+        symbol, now, is_sold = holding.position.symbol, moment(at_ms), False
+        instrument = self.instruments[symbol]
+        for part in slices(quantity, instrument):
             generation = next_generation(list(holding.orders.values()), lot)
-            order = plan_exit(holding.position, lot, wanted, bid, generation, instrument, now, reason)
+            order = plan_exit(holding.position, lot, part, self.bid(symbol), generation, instrument, now, reason)
             if order is None:
                 break
             self._remember(holding, (order,))
@@ -244,8 +268,11 @@ class SimulatedAccount(Books):
                 self._reject(holding, (order,), refusal, now)
                 break
             self._settle()
-            if holding.orders[order.client_order_id].filled_quantity == 0:
+            row = holding.orders[order.client_order_id]
+            is_sold |= row.filled_quantity > 0
+            if row.state is not OrderState.FILLED:
                 break
+        return is_sold
 
     def _cancel_lot(self, holding: Holding, lot: int, at_ms: int) -> None:
         for order in list(holding.orders.values()):

@@ -15,7 +15,7 @@ from tradewind.core import matching_types as engine_types
 from tradewind.core.ledger import after_totals, apply_fills, closing_reason, in_time, lot_quantities, total
 from tradewind.core.matching import Engine
 from tradewind.core.matching_book import BarTicks, MatchingSettings, best_ask, best_bid
-from tradewind.core.matching_rules import SymbolRules, amount, atoms
+from tradewind.core.matching_rules import ATOM_DECIMALS, SymbolRules, atom_decimals_of
 from tradewind.core.matching_types import NewOrder, OrderKind, OrderSide, Refusal, TimeInForce
 from tradewind.core.params import StrategyParams
 from tradewind.core.types import BookTop, Fill, Instrument, Order, OrderRole, OrderState
@@ -27,8 +27,17 @@ from .signals import moment
 ZERO = Decimal(0)
 
 
-def rules_of(instrument: Instrument) -> SymbolRules:
-    """The engine's view of an instrument."""
+_PPM = 1_000_000
+_MOST_LOTS = 10**17  # what an exchange calls no limit at all may be more than 64 bits hold
+
+
+def decimals_of(instruments: Iterable[Instrument]) -> int:
+    """How finely money is counted where these are traded together."""
+    return max((atom_decimals_of(i.tick_size, i.step_size) for i in instruments), default=ATOM_DECIMALS)
+
+
+def rules_of(instrument: Instrument, decimals: int | None = None) -> SymbolRules:
+    """The engine's view of an instrument; `decimals` is `decimals_of` all that are traded with it, None: it alone."""
     step = instrument.step_size
     return SymbolRules(
         symbol=instrument.symbol,
@@ -37,11 +46,14 @@ def rules_of(instrument: Instrument) -> SymbolRules:
         tick=instrument.tick_size,
         step=step,
         min_lots=max(int(instrument.min_quantity / step), 1),
-        max_lots=int(instrument.max_quantity / step),
-        max_market_lots=int(instrument.max_quantity / step),
+        max_lots=min(int(instrument.max_quantity / step), _MOST_LOTS),
+        max_market_lots=min(int(instrument.max_market_quantity / step), _MOST_LOTS),
         min_notional=instrument.min_notional_quote,
         max_notional=Decimal(10**12),
         max_algo_orders=200,
+        atom_decimals=decimals_of([instrument]) if decimals is None else decimals,
+        maker_fee_ppm=round(instrument.maker_fee_frac * _PPM),
+        taker_fee_ppm=round(instrument.taker_fee_frac * _PPM),
     )
 
 
@@ -72,24 +84,14 @@ class Books:
         if len(quotes) != 1:
             raise ValueError(f"one account counts in one quote asset, not in {', '.join(sorted(quotes))}")
         self.quote_asset = quotes.pop()
-        fees = {(instrument.maker_fee_frac, instrument.taker_fee_frac) for instrument in instruments.values()}
-        if len(fees) != 1:
-            raise ValueError("the instruments of one account must share their fees")
-        maker, taker = fees.pop()
-        self.engine.open_account(
-            account_id,
-            {
-                **{asset: atoms(held) for asset, held in (base_held or {}).items() if asset != self.quote_asset},
-                self.quote_asset: atoms(capital_quote),
-            },
-            maker_fee_ppm=round(maker * 1_000_000),
-            taker_fee_ppm=round(taker * 1_000_000),
-        )
+        held = {**(base_held or {}), self.quote_asset: capital_quote}
+        self.engine.open_account(account_id, {asset: self.engine.atoms(amount) for asset, amount in held.items()})
         self.holdings: dict[str, Holding] = {}
         self._holding_of: dict[str, Holding] = {}  # by client order id
 
     def _make_engine(self, instruments: Mapping[str, Instrument], settings: MatchingSettings) -> Engine:
-        return Engine([rules_of(instrument) for instrument in instruments.values()], settings)
+        decimals = decimals_of(instruments.values())
+        return Engine([rules_of(instrument, decimals) for instrument in instruments.values()], settings)
 
     # ---------------------------------------------------------------------------------------------------------- market
     def feed_price(self, symbol: str, last_ticks: int, volume_lots: int, bar_ms: int, at_ms: int) -> list[Holding]:
@@ -116,7 +118,7 @@ class Books:
 
     @property
     def free_quote(self) -> Decimal:
-        return amount(self.engine.book.accounts[self.account_id].balance(self.quote_asset).free)
+        return self.engine.amount(self.engine.book.accounts[self.account_id].balance(self.quote_asset).free)
 
     def base_atoms(self, asset: str) -> int:
         """What the account has of an asset, in atoms."""
@@ -197,7 +199,7 @@ class Books:
             is_buy=fill.side is OrderSide.BUY,
             quantity=rules.quantity(fill.lots),
             price=rules.price(fill.price_ticks),
-            fee=amount(fill.commission_atoms),
+            fee=self.engine.amount(fill.commission_atoms),
             fee_asset=fill.commission_asset,
             is_maker=fill.is_maker,
             at=moment(fill.time_ms),
@@ -206,14 +208,13 @@ class Books:
     def _rebuild(self, holding: Holding) -> None:
         position, instrument = holding.position, self.instruments[holding.position.symbol]
         holding.disturb()
-        bid = self.bid(position.symbol)
         was = position.status
         if not holding.fills:
-            holding.position = apply_fills(position, (), list(holding.orders.values()), instrument, bid)
+            holding.position = apply_fills(position, (), list(holding.orders.values()), instrument)
             return
         holding.totals = totals = total(holding.fills, position.side, instrument)
         entering, leaving = holding.working()
-        holding.position = after_totals(position, totals, entering, leaving, None, instrument, bid)
+        holding.position = after_totals(position, totals, entering, leaving, None, instrument)
         holding.cash_quote = totals.cash_quote
         ended = not holding.is_live and was is not holding.position.status
         if ended and not holding.position.exit_reason:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tradewind.core.candles import check
+from tradewind.core.candles import check, refuse_bloated_columns
 from tradewind.core.types import Bars
 from tradewind.errors import BadInput
 
@@ -26,8 +26,12 @@ def read_candles(folder: Path, symbol: str, timeframe: str = "15m") -> tuple[Bar
     path = folder / f"{symbol.replace('/', '_')}-{timeframe}.parquet"
     if not path.is_file():
         raise BadInput(f"{path} does not exist: name the files like SOL_USDT-15m.parquet, or leave out --candles")
-    with pq.ParquetFile(path) as file:  # `read_table` would bring datasets, and pandas with them
-        table = file.read()
+    try:
+        with pq.ParquetFile(path) as file:  # `read_table` would bring datasets, and pandas with them
+            refuse_bloated_columns(path.name, file.metadata, COLUMNS)
+            table = file.read([name for name in COLUMNS if name in file.schema_arrow.names])
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(f"{path} cannot be read as Parquet: {error}") from error
     missing = [name for name in COLUMNS if name not in table.column_names]
     if missing:
         raise BadInput(f"{path} has no column {', '.join(missing)}; it needs {', '.join(COLUMNS)}")

@@ -16,7 +16,6 @@ import numpy as np
 
 from tradewind.core.futures import FUNDING_INTERVAL_MS, RATE_UNITS, rate_of_move
 from tradewind.core.futures_engine import FuturesEngine
-from tradewind.core.matching_rules import amount
 from tradewind.core.resampling import BASE_MS
 from tradewind.core.types import IntArray
 
@@ -94,7 +93,7 @@ class Funding:
                 continue
             before = len(engine.incomes)
             engine.settle_funding(symbol, int(self._ticks[symbol].open[row]), int(rate * RATE_UNITS), at_ms)
-            received = amount(sum(income.amount_atoms for income in engine.incomes[before:]))
+            received = engine.amount(sum(income.amount_atoms for income in engine.incomes[before:]))
             if len(engine.incomes) > before:
                 self.paid.append(FundingPaid(symbol, at_ms, rate, received))
             total += received

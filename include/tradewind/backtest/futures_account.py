@@ -15,13 +15,12 @@ from tradewind.core.brackets import MARGIN_STOP_TYPE, MARGIN_TARGET_TYPE, next_g
 from tradewind.core.futures_engine import REDUCE_ONLY, FuturesEngine
 from tradewind.core.matching import Engine
 from tradewind.core.matching_book import MatchingSettings
-from tradewind.core.matching_rules import amount
 from tradewind.core.matching_types import NewOrder, OrderKind
 from tradewind.core.matching_types import Order as EngineOrder
 from tradewind.core.types import Instrument, Order, OrderRole, OrderState, PositionStatus
 
 from .account import SimulatedAccount
-from .booking import rules_of
+from .booking import decimals_of, rules_of
 from .holding import Holding
 from .signals import moment
 
@@ -36,7 +35,8 @@ class FuturesSimulatedAccount(SimulatedAccount):
 
     def _make_engine(self, instruments: Mapping[str, Instrument], settings: MatchingSettings) -> Engine:
         brackets = {symbol: i.margin.brackets for symbol, i in instruments.items() if i.margin is not None}
-        return FuturesEngine([rules_of(i) for i in instruments.values()], brackets, settings)
+        decimals = decimals_of(instruments.values())
+        return FuturesEngine([rules_of(i, decimals) for i in instruments.values()], brackets, settings)
 
     @property
     def futures(self) -> FuturesEngine:
@@ -44,7 +44,7 @@ class FuturesSimulatedAccount(SimulatedAccount):
 
     @property
     def free_quote(self) -> Decimal:
-        return amount(self.futures.available_atoms(self.account_id))
+        return self.futures.amount(self.futures.available_atoms(self.account_id))
 
     def _prepare(self, symbol: str) -> None:
         margin = self.instruments[symbol].margin

@@ -51,7 +51,7 @@ class Holding:
     fills: list[Fill] = field(default_factory=list)
     stop_path: list[tuple[int, float]] = field(default_factory=list)
     cash_quote: Decimal = Decimal(0)
-    fine_above: Decimal | None = None  # while nothing changes, its protection is known to be fine at bids from here on
+    is_fine: bool = False  # its protection is known to be fine, and stays so while nothing changes
     quiet_until: int = -1
     looked_until: int = -1
     _rows: dict[str, Order] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class Holding:
 
     def disturb(self) -> None:
         """Something has changed: what was known of its quiet is not known any more."""
-        self.fine_above = None
+        self.is_fine = False
         self.quiet_until = -1
 
     def state_of(self, client_id: str) -> OrderState:

@@ -9,7 +9,6 @@ from decimal import Decimal
 from tradewind.core.brackets import decimal_of
 from tradewind.core.futures_sizing import allowed_sides
 from tradewind.core.ledger import closed_trade
-from tradewind.core.matching_rules import atoms
 from tradewind.core.params import StrategyParams
 from tradewind.core.positions import (
     FAILED_STOP,
@@ -51,7 +50,7 @@ class Tending:
         settings: ReplaySettings,
     ) -> None:
         self.series = {symbol: ticked(s) for symbol, s in sorted(series.items())}
-        self.params = params
+        self.params, self.rules = params, params.position_rules
         self.settings = settings
         instruments = {symbol: s.instrument for symbol, s in self.series.items()}
         self.sides = allowed_sides(instruments)
@@ -81,7 +80,8 @@ class Tending:
     def begin_anew(self, cash_quote: Decimal, base: Mapping[str, int], recent: Iterable[ClosedTrade]) -> None:
         """Nothing is held, trading has moved `cash_quote`, and of each base asset these atoms are left."""
         self.closed_cash = cash_quote
-        self.account.have({**base, self.account.quote_asset: atoms(self.settings.capital_quote + cash_quote)})
+        quote = self.account.engine.atoms(self.settings.capital_quote + cash_quote)
+        self.account.have({**base, self.account.quote_asset: quote})
         self.recent.clear()
         self.recent.extend(recent)
 
@@ -128,7 +128,7 @@ class Tending:
             close = decimal_of(float(series.bars.close[row]))
             held = bars_held(holding.position, bar_ms, BASE_MS)
             costs, tick = self.costs[symbol], series.instrument.tick_size
-            action = manage_on_close(holding.position, close, held, self.params, costs, tick)
+            action = manage_on_close(holding.position, close, held, self.rules, costs, tick)
             holding.managed(action.best_close, moment(bar_ms))
             holding.looked_until = index
             if isinstance(action, ExitNow):
@@ -160,7 +160,7 @@ class Tending:
                 continue
             book = self.account.book(symbol, moment(at_ms))
             leaves_at = book.bid if holding.position.side is Side.LONG else book.ask
-            if stop_failed(holding.position, leaves_at, self.params):
+            if stop_failed(holding.position, leaves_at, self.rules):
                 self.exits.setdefault(position_id, FAILED_STOP)
             reason, stop = self.exits.pop(position_id, None), self.moves.pop(position_id, None)
             if reason is not None:

@@ -55,6 +55,8 @@ class _Listed:
 class _TrainingPorts:
     """The part of `core.ports.Ports` that a training reaches; its clock stands at the close of the last bar."""
 
+    params_error = ""
+
     def __init__(self, database_url: str, directory: Path, bars: Mapping[str, Bars]) -> None:
         self.params = StrategyParams(leader_symbol=next(iter(bars)))
         self.symbols = tuple(bars)
@@ -62,7 +64,7 @@ class _TrainingPorts:
         last_ms = max(int(series.open_time_ms[-1]) for series in bars.values())
         self.clock = _Clock(from_ms(last_ms) + timedelta(minutes=15))
         self.metrics = NullMetrics()
-        self.alerts = OutboxAlerts(self.database)
+        self.alerts = OutboxAlerts(self.database, "bench")
         self.market_data = _Listed(bars, self.params)
         self.market_store = PgMarketStore(self.database)
         self.model_store = PgModelStore(self.database, directory.as_uri())

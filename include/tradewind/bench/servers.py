@@ -12,8 +12,7 @@ import psycopg
 from psycopg import sql
 
 from tradewind.adapters.migrations import migrate
-from tradewind.stack.postgres import EmbeddedPostgres
-from tradewind.stack.processes import free_port
+from tradewind.stack.postgres import EmbeddedPostgres, discard
 from tradewind.stack.valkey import EmbeddedValkey
 
 
@@ -29,18 +28,19 @@ def scratch_dir() -> Iterator[Path]:
 @contextmanager
 def scratch_postgres(directory: Path) -> Iterator[EmbeddedPostgres]:
     """A server with fsync on, tuned as the embedded stack's is."""
-    server = EmbeddedPostgres(directory / "postgres", free_port(), password=secrets.token_hex(8))
+    server = EmbeddedPostgres(directory / "postgres", password=secrets.token_hex(8))
     try:
         server.start()
         yield server
     finally:
         server.stop()
+        discard(directory / "postgres")
 
 
 @contextmanager
 def scratch_valkey(directory: Path) -> Iterator[EmbeddedValkey]:
     """A cache server without persistence."""
-    server = EmbeddedValkey(directory / "valkey", free_port(), password=secrets.token_hex(8))
+    server = EmbeddedValkey(directory / "valkey", password=secrets.token_hex(8))
     try:
         server.start()
         yield server

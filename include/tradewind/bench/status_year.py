@@ -83,10 +83,10 @@ _YEAR: Final = (
     """INSERT INTO heartbeats SELECT %(account)s, name, now() + interval '1 hour'
        FROM unnest(ARRAY['watch_risk', 'manage_positions']) name""",
     """INSERT INTO audit (at, actor, action, outcome, detail)
-       SELECT now() - n * interval '1 hour', 'reader', 'login', 'done', '{}'
+       SELECT now() - n * interval '1 hour', 'reader', 'login', 'done', jsonb_build_object('account', %(account)s::text)
        FROM generate_series(%(days)s * 24, 1, -1) n""",
-    """INSERT INTO alerts (severity, key, title, body, created_at, last_seen_at, sent_at)
-       SELECT 'warning', 'k' || n, 'Something happened', 'and was over soon', t, t, t
+    """INSERT INTO alerts (account, severity, key, title, body, created_at, last_seen_at, sent_at)
+       SELECT %(account)s, 'warning', 'k' || n, 'Something happened', 'and was over soon', t, t, t
        FROM generate_series(1, %(days)s * 10) n, LATERAL (SELECT now() - n * interval '2 hours' AS t) at""",
     """INSERT INTO jobs (job_id, kind, state, params, requested_by, created_at, started_at, finished_at)
        SELECT 'j' || n, 'backfill_history', CASE n WHEN 1 THEN 'running' ELSE 'done' END, '{}', 'control', t, t,

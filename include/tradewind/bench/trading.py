@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any, Final
 
 from tradewind.bench.rows import BenchOptions, Row, percentile, row_of, seconds
-from tradewind.bench.trading_dangers import BENCH, blind_breach_rows, breach_rows, replacement_rows
+from tradewind.bench.trading_dangers import BENCH, blind_breach_rows, breach_rows, outage_rows, replacement_rows
 from tradewind.bench.trading_stack import BAR, TradingStack, start_anew, trading_stack, wait_until
 from tradewind.core.decision import filter_candidates, predict, size_candidates
 from tradewind.core.features import LIVE_WINDOW_BARS, compute_features
@@ -23,6 +23,7 @@ from tradewind.core.market_numbers import market_numbers
 from tradewind.core.orders import LIVE
 from tradewind.core.timeframes import to_ms
 from tradewind.errors import TradewindError
+from tradewind.jobs.fetching import market_symbols
 from tradewind.jobs.trading_inputs import champion, read_inputs
 
 CYCLES: Final = 20
@@ -46,6 +47,7 @@ def measure(options: BenchOptions) -> list[Row]:
         "stop replacements with a slow network": lambda s: replacement_rows(s, max(REPLACEMENTS // share, 2)),
         "breaches": lambda system: breach_rows(system, max(BREACHES // share, 1), options),
         "a breach without the triggerer": blind_breach_rows,
+        "outages": outage_rows,
     }
     rows: list[Row] = []
     with trading_stack(options) as system:
@@ -140,7 +142,7 @@ def _compute_rows(system: TradingStack) -> list[Row]:
     ports = system.wiring
     bar = system.now() - BAR
     read, (model, _) = read_inputs(ports, bar), champion(ports)
-    symbols = tuple(dict.fromkeys((*ports.symbols, ports.params.leader_symbol)))
+    symbols = market_symbols(ports)
     bars = ports.market_store.read_last_bars(symbols, "15m", to_ms(bar + BAR), LIVE_WINDOW_BARS)
     leader = bars[ports.params.leader_symbol]
 

@@ -9,8 +9,10 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
+import httpx
+
 from tradewind.bench.rows import BenchOptions, Row, percentile
-from tradewind.bench.trading_stack import BAR, TradingStack, start_anew, wait_until
+from tradewind.bench.trading_stack import ANSWER_S, BAR, TradingStack, start_anew, wait_until
 from tradewind.core.brackets import floor_to_step
 from tradewind.core.orders import intent_id
 from tradewind.core.types import BracketLot, Decision, Intent, Outcome, Side, TradingMode
@@ -184,6 +186,25 @@ def blind_breach_rows(system: TradingStack) -> list[Row]:
     took_s = wait_until(lambda: store.latch().mode is TradingMode.HALTED, 150, "the latch was not written")
     start_anew(system)
     return [Row(BENCH, "breach to latch written, triggerer killed", took_s, "s", 75.0)]
+
+
+def outage_rows(system: TradingStack) -> list[Row]:
+    """How soon the status app names a service that was killed, and how soon all is well again."""
+    url = f"http://127.0.0.1:{system.settings.status_port}/api/ready"
+
+    def failed() -> set[str]:
+        answer = httpx.get(url, timeout=ANSWER_S, trust_env=False).json()
+        return set(answer["failed"])
+
+    rows = []
+    for service, part in (("triggerer", "airflow"), ("postgres", "postgresql"), ("exchange", "exchange")):
+        wait_until(lambda: not failed(), 300, "the stack is not ready", 0.5)
+        system.kill(service)
+        named_s = wait_until(lambda wanted={part, "processes"}: wanted & failed(), 120, f"{service} was not named", 0.1)  # type: ignore[misc]
+        ready_s = named_s + wait_until(lambda: not failed(), 300, f"{service} did not come back", 0.5)
+        rows.append(Row(BENCH, f"{service} killed to named by the status app", named_s, "s", 15.0))
+        rows.append(Row(BENCH, f"{service} killed to ready again", ready_s, "s", 60.0))
+    return rows
 
 
 def _after_breach(system: TradingStack) -> None:

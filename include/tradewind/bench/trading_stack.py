@@ -30,6 +30,7 @@ from tradewind.jobs.permission import permission_now
 from tradewind.paper.admin import PaperAdmin
 from tradewind.settings import Settings
 from tradewind.stack.airflow_api import AirflowClient
+from tradewind.stack.postgres import discard
 from tradewind.stack.processes import free_ports
 from tradewind.stack.stack import Stack, running_stack, with_secrets
 from tradewind.wiring import Wiring
@@ -104,6 +105,7 @@ def trading_stack(options: BenchOptions, **given: Any) -> Iterator[TradingStack]
             mode="demo", home_dir=directory / "state", account_id="bench", **chosen, **free_ports()
         )  # fmt: skip
         options.say("starting the stack")
+        held.callback(discard, settings.home_dir / "postgres")
         stack = held.enter_context(running_stack(settings))
         password = settings.airflow_password.get_secret_value()
         airflow = held.enter_context(

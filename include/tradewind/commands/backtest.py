@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tradewind.commands import acting_settings, ports_of
 from tradewind.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
     from tradewind.backtest.funding import FundingRates
     from tradewind.backtest.replay import ReplayResult
@@ -63,6 +64,12 @@ def backtest(
         raise BadInput("--quick keeps no orders, which --report and --json write: leave it away")
     wanted = wanted_symbols(symbols)
     start_ms, end_ms = moment_ms(start, "--from", 0), moment_ms(end, "--to", _FAR_MS)
+    # A rule over files asks no deployment anything.
+    deployment = acting_settings() if not rule or candles is None else None
+
+    def open_ports() -> AbstractContextManager[Ports]:
+        return ports_of(deployment or acting_settings(), judging=True)
+
     with Progress(console=Console(stderr=True), transient=True) as progress, spill_folder(spill) as spilling:
         task = progress.add_task("reading", total=len(wanted) + 1)
 
@@ -72,7 +79,8 @@ def backtest(
         made = inputs_of(rule, models, wanted, candles, open_ports, end_ms, step, spilling, warn)
         if models == "champion" and not rule:
             warn(made.labels[0])
-        funding = _funding(made.series, funding_rate)
+        is_paper = deployment is not None and deployment.is_paper_exchange
+        funding = _funding(made.series, funding_rate, is_paper=is_paper)
         settings = ReplaySettings(
             capital_quote=Decimal(repr(capital)), models=made.spans, funding=funding, detailed=not quick
         )
@@ -91,19 +99,6 @@ def backtest(
         as_json.parent.mkdir(parents=True, exist_ok=True)
         as_json.write_text(json.dumps(_as_json(result, performance)))
         typer.echo(f"numbers: {as_json}")
-
-
-@contextmanager
-def open_ports() -> Iterator[Ports]:
-    """The stores of this deployment, for as long as they are read."""
-    from tradewind.settings import load_settings
-    from tradewind.wiring import Wiring
-
-    wiring = Wiring(load_settings())
-    try:
-        yield wiring
-    finally:
-        wiring.close()
 
 
 def warn(words: str) -> None:
@@ -132,7 +127,7 @@ def moment_ms(text: str, option: str, default: int) -> int:
     return round(moment.timestamp() * 1000)
 
 
-def _funding(series: Mapping[str, SymbolSeries], given: str) -> FundingRates | None:
+def _funding(series: Mapping[str, SymbolSeries], given: str, *, is_paper: bool) -> FundingRates | None:
     """The rates that a replay of futures settles: the given one, else the paper market's where that is traded."""
     from decimal import Decimal, InvalidOperation
 
@@ -143,9 +138,7 @@ def _funding(series: Mapping[str, SymbolSeries], given: str) -> FundingRates | N
             raise BadInput("--funding-rate is for futures: no funding is paid on spot")
         return None
     if not given:
-        from tradewind.settings import load_settings
-
-        return market_rates(series) if load_settings().is_paper_exchange else None
+        return market_rates(series) if is_paper else None
     try:
         rate = Decimal(given)
         known = abs(rate) < 1  # not a number compares with nothing

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tradewind.commands import acting_ports
 from tradewind.errors import BadInput
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
     from tradewind.core.ports import MarketStore
     from tradewind.jobs.importing import CandleFile, Imported
-    from tradewind.wiring import Wiring
 
 _SHOWN_REFUSALS = 10
 
@@ -47,7 +45,7 @@ def import_files(
     if symbol is not None and "/" not in symbol:
         raise BadInput(f"--symbol {symbol} is no pair; write it as BTC/USDT")
     sources = _sources(files, symbol, timeframe)
-    with _wiring() as wiring:
+    with acting_ports(quietly=as_json) as wiring:
         if wiring.settings.market == "synthetic":
             print("note: this deployment's market is synthetic; what is imported stands beside it", file=sys.stderr)
         job_id = f"import__{datetime.now(UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(3)}"
@@ -88,7 +86,7 @@ def show_gaps(
     from tradewind.core.timeframes import from_ms
     from tradewind.jobs.importing import list_gaps
 
-    with _wiring() as wiring:
+    with acting_ports(quietly=as_json) as wiring:
         until = wiring.clock.now() if to_now else None
         gaps = list_gaps(wiring.market_store, wiring.known_empty, symbols, until)
     if as_json:
@@ -157,15 +155,3 @@ def _import_with_progress(store: MarketStore, job_id: str, sources: Sequence[Can
         return import_files(
             store, job_id, sources, datetime.now(UTC), progress=lambda file, rows: bars.advance(tasks[file], rows)
         )
-
-
-@contextmanager
-def _wiring() -> Iterator[Wiring]:
-    from tradewind.settings import load_settings
-    from tradewind.wiring import Wiring
-
-    wiring = Wiring(load_settings())
-    try:
-        yield wiring
-    finally:
-        wiring.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tradewind.commands import acting_ports, acting_settings
 from tradewind.errors import BadInput
 
 if TYPE_CHECKING:
@@ -23,6 +24,17 @@ _SHOWN_LEAKS = 40
 def register(app: typer.Typer) -> None:
     """Add the group `doctor`."""
     app.add_typer(doctor_app, rich_help_panel="Data")
+
+
+@doctor_app.command("machine")
+def doctor_machine(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Look for what lets other users of this machine at secrets and servers, and for what is not mended yet."""
+    from tradewind.stack.weaknesses import weaknesses
+
+    found = weaknesses(acting_settings(quietly=True))
+    typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(found) or "nothing was found")
 
 
 @doctor_app.command("features")
@@ -41,7 +53,7 @@ def doctor_features(
     """
     from tradewind.core.leak_checks import examine
 
-    bars, params = _stored_bars(days) if candles is None else bars_of_files(candles, days=days)
+    bars, params = _stored_bars(days, quietly=as_json) if candles is None else bars_of_files(candles, days=days)
     leader = bars[params.leader_symbol]
     moments = 0
     found: list[dict[str, Any]] = []
@@ -73,18 +85,14 @@ def doctor_features(
         raise typer.Exit(1)
 
 
-def _stored_bars(days: int) -> tuple[Mapping[str, Bars], StrategyParams]:
+def _stored_bars(days: int, *, quietly: bool) -> tuple[Mapping[str, Bars], StrategyParams]:
     from tradewind.core.timeframes import to_ms
-    from tradewind.settings import load_settings
-    from tradewind.wiring import Wiring
+    from tradewind.jobs.fetching import market_symbols
 
-    wiring = Wiring(load_settings())
-    try:
-        params = wiring.params
-        wanted = tuple(dict.fromkeys((*wiring.symbols, params.leader_symbol)))
-        return wiring.market_store.read_last_bars(wanted, "15m", to_ms(wiring.clock.now()), days * 96), params
-    finally:
-        wiring.close()
+    with acting_ports(quietly=quietly) as ports:
+        params = ports.params_in_file()
+        end_ms = to_ms(ports.clock.now())
+        return ports.market_store.read_last_bars(market_symbols(ports), "15m", end_ms, days * 96), params
 
 
 def bars_of_files(
@@ -96,14 +104,16 @@ def bars_of_files(
     """
     from dataclasses import replace
 
+    from tradewind.adapters.strategy_file import load_params
     from tradewind.backtest.candle_files import read_candles
-    from tradewind.core.params import StrategyParams
+    from tradewind.settings import STRATEGY_FILE
 
     found = [path.name.removesuffix("-15m.parquet") for path in sorted(directory.glob("*-15m.parquet"))]
     chosen = tuple(symbols) or tuple(name.replace("_", "/", 1) for name in found)
     if not chosen:
         raise BadInput(f"{directory} holds no file named like SOL_USDT-15m.parquet")
-    params = StrategyParams()
+    bitcoin = f"BTC/{chosen[0].partition('/')[2]}"
+    params = load_params(STRATEGY_FILE, bitcoin if bitcoin in chosen else chosen[0])
     if params.leader_symbol not in chosen:
         params = replace(params, leader_symbol=chosen[0])
     bars = {}

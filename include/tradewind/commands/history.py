@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tradewind.commands import acting_ports
 from tradewind.errors import BadInput, MissingData, RetryError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def history(
 
     A load that was interrupted carries on under its id: what is committed is not fetched again.
     """
-    with _wiring() as wiring, _bars(hidden=as_json) as show:
+    with acting_ports(quietly=as_json) as wiring, _bars(hidden=as_json) as show:
         if start is None:
             row = _watch(wiring, job_id or wiring.market_store.newest_job(_KIND), show)
         else:
@@ -67,12 +68,13 @@ def _load(
     timeframes: list[str] | None,
     show: Callable[[Mapping[str, Any]], None],
 ) -> Mapping[str, Any]:
+    from tradewind.jobs.fetching import collected_symbols
     from tradewind.jobs.filling import TIMEFRAMES
     from tradewind.jobs.market import backfill_history
 
     job_id = job_id or f"history__{datetime.now(UTC):%Y%m%dT%H%M%S}"
     until = wiring.clock.now() if end is None else _moment(end)
-    wanted = tuple(symbols or wiring.symbols), tuple(timeframes or TIMEFRAMES)
+    wanted = tuple(symbols or collected_symbols(wiring)), tuple(timeframes or TIMEFRAMES)
     try:
         backfill_history(wiring, job_id, *wanted, start, until, progress=show)
     except (RetryError, KeyboardInterrupt):
@@ -134,15 +136,3 @@ def _advance(bars: Progress, tasks: dict[str, Any], name: str, counts: Mapping[s
     if name not in tasks:
         tasks[name] = bars.add_task(name, total=counts["expected_bars"], words=words)
     bars.update(tasks[name], total=counts["expected_bars"], completed=counts["done_bars"], words=words)
-
-
-@contextmanager
-def _wiring() -> Iterator[Wiring]:
-    from tradewind.settings import load_settings
-    from tradewind.wiring import Wiring
-
-    wiring = Wiring(load_settings())
-    try:
-        yield wiring
-    finally:
-        wiring.close()

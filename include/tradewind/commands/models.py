@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tradewind.commands import acting_ports
+
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from tradewind.wiring import Wiring
 
 models_app = typer.Typer(name="models", help="Model versions: list, show, promote, roll back.", no_args_is_help=True)
 
@@ -25,13 +25,6 @@ def register(app: typer.Typer) -> None:
     app.add_typer(models_app)
 
 
-def _wiring() -> Wiring:
-    from tradewind.settings import load_settings
-    from tradewind.wiring import Wiring
-
-    return Wiring(load_settings())
-
-
 def _print_json(data: Any) -> None:
     typer.echo(json.dumps(data, indent=2, default=str))
 
@@ -41,9 +34,8 @@ def list_models(as_json: Json = False) -> None:
     """All versions, newest first, with their state and gates."""
     from rich.console import Console
 
-    wiring = _wiring()
-    versions = wiring.model_store.versions()
-    wiring.close()
+    with acting_ports(quietly=as_json) as ports:
+        versions = ports.model_store.versions()
     if as_json:
         _print_json([{k: v for k, v in row.items() if k != "manifest"} for row in versions])
         return
@@ -84,9 +76,8 @@ def show_model(
     as_json: Json = False,
 ) -> None:
     """One version: windows, scores, gates with their numbers, and its history."""
-    wiring = _wiring()
-    row = wiring.model_store.version(version)
-    wiring.close()
+    with acting_ports(quietly=as_json) as ports:
+        row = ports.model_store.version(version)
     if report is not None:
         _write_report(report, row)
     if as_json:
@@ -173,16 +164,14 @@ def _print_gates(gates: list[dict[str, Any]]) -> None:
 @models_app.command("promote")
 def promote_model(version: str, actor: Annotated[str, typer.Option(help="Who decides this.")] = "operator") -> None:
     """Make a version that passed its gates the champion."""
-    wiring = _wiring()
-    wiring.model_store.promote(version, actor, wiring.clock.now())
-    wiring.close()
+    with acting_ports() as ports:
+        ports.model_store.promote(version, actor, ports.clock.now())
     typer.echo(f"{version} is the champion")
 
 
 @models_app.command("rollback")
 def roll_back_model(actor: Annotated[str, typer.Option(help="Who decides this.")] = "operator") -> None:
     """Bring back the champion before the present one."""
-    wiring = _wiring()
-    version = wiring.model_store.roll_back(actor, wiring.clock.now())
-    wiring.close()
+    with acting_ports() as ports:
+        version = ports.model_store.roll_back(actor, ports.clock.now())
     typer.echo(f"{version} is the champion again")

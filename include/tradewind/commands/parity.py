@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tradewind.commands import acting_ports
 from tradewind.errors import BadInput
 
 
@@ -25,15 +26,10 @@ def parity(
     Exit status 1 when a difference has no known cause. The result is stored, as the nightly one is.
     """
     from tradewind.jobs.parity import check_parity
-    from tradewind.settings import load_settings
-    from tradewind.wiring import Wiring
 
     first, last = _moment(since, "--since"), _moment(until, "--until") if until else None
-    wiring = Wiring(load_settings())
-    try:
-        result = check_parity(wiring, first, last, matching=wiring.matching)
-    finally:
-        wiring.close()
+    with acting_ports(quietly=as_json) as ports:
+        result = check_parity(ports, first, last, matching=ports.matching)
     if as_json:
         typer.echo(json.dumps(result, indent=1))
     else:

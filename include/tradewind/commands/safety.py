@@ -5,16 +5,12 @@ from __future__ import annotations
 import getpass
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from tradewind.commands import acting_ports
 from tradewind.errors import BadInput, NotFlatYet
-
-if TYPE_CHECKING:
-    from tradewind.wiring import Wiring
 
 drill_app = typer.Typer(help="Rehearse what must work on the day it is needed.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
@@ -22,7 +18,7 @@ _LONGEST_PAUSE_S = 15.0
 
 
 def register(app: typer.Typer) -> None:
-    for command in (halt, resume, flatten, accept, adopt):
+    for command in (halt, resume, flatten, accept, adopt, write_off):
         app.command(rich_help_panel="Safety")(command)
     app.add_typer(drill_app, name="drill", rich_help_panel="Safety")
 
@@ -33,9 +29,14 @@ def halt(
     """Stop entries now. Open positions stay protected and managed."""
     from tradewind.jobs import safety
 
-    with _ports() as ports:
+    with acting_ports(quietly=as_json, elsewhere=True) as ports:
         done = safety.halt(ports, reason, _actor())
-    _print(done, f"Entries are stopped ({done['mode']}): {done['reason']}. ./tradewind resume opens again.", as_json)
+    _print(
+        ports.account,
+        done,
+        f"Entries are stopped ({done['mode']}): {done['reason']}. ./tradewind resume opens again.",
+        as_json,
+    )
 
 
 def resume(
@@ -44,9 +45,9 @@ def resume(
     """Open the latch, after checking that exchange and ledger agree and, after a breaker, that the account is flat."""
     from tradewind.jobs import safety
 
-    with _ports() as ports:
+    with acting_ports(quietly=as_json, elsewhere=True) as ports:
         done = safety.resume(ports, _actor(), reason)
-    _print(done, f"Trading is {done['mode']}.", as_json)
+    _print(ports.account, done, f"Trading is {done['mode']}.", as_json)
 
 
 def flatten(
@@ -56,9 +57,14 @@ def flatten(
     """Halt, sell everything that is ours at market, and verify that nothing is left."""
     from tradewind.jobs import safety
 
-    with _ports() as ports:
+    with acting_ports(quietly=as_json, elsewhere=True) as ports:
         done = _until_flat(lambda: safety.flatten(ports, _actor()), patience_s)
-    _print(done, f"Flat, verified after {done['seconds']:.1f} s. Trading stays halted: ./tradewind resume.", as_json)
+    _print(
+        ports.account,
+        done,
+        f"Flat, verified after {done['seconds']:.1f} s. Trading stays halted: ./tradewind resume.",
+        as_json,
+    )
 
 
 def accept(
@@ -69,10 +75,10 @@ def accept(
     """Explain a difference between account and ledger: a deposit, a withdrawal, a sale of your own."""
     from tradewind.jobs.accepting import accept_difference
 
-    with _ports() as ports:
+    with acting_ports(quietly=as_json) as ports:
         done = accept_difference(ports, asset.upper(), reason, _actor())
     rest = "Exchange and ledger agree." if done["clean"] else "Other differences stand: ./tradewind status."
-    _print(done, f"{done['quantity']} {done['asset']} accepted. {rest}", as_json)
+    _print(ports.account, done, f"{done['quantity']} {done['asset']} accepted. {rest}", as_json)
 
 
 def adopt(
@@ -87,9 +93,41 @@ def adopt(
 
     from tradewind.jobs.accepting import adopt_purchase
 
-    with _ports() as ports:
+    with acting_ports(quietly=as_json) as ports:
         done = adopt_purchase(ports, symbol.upper(), Decimal(str(stop_frac)), _actor())
-    _print(done, f"{done['quantity']} adopted as {done['position_id']}, stop at {done['stop']}.", as_json)
+    _print(
+        ports.account,
+        done,
+        f"{done['quantity']} adopted as {done['position_id']}, stop at {done['stop']}.",
+        as_json,
+    )
+
+
+def write_off(
+    position_id: Annotated[str, typer.Argument(help="What cannot be sold any more, as ./tradewind flatten names it.")],
+    reason: Annotated[str, typer.Option("--reason", help="What became of its market: kept in the audit log.")],
+    settled_at: Annotated[
+        str | None, typer.Option("--settled-at", help="On futures, the price at which the exchange settled it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give up a position whose market is delisted, halted, without a price, or takes no order so small.
+
+    Its loss is counted from then on. What is held stays in the account, and is never sold or missed again.
+    """
+    from decimal import Decimal, InvalidOperation
+
+    from tradewind.jobs import writing_off
+
+    try:
+        price = None if settled_at is None else Decimal(settled_at)
+    except InvalidOperation:
+        raise BadInput(f"--settled-at is {settled_at!r}: give a price, such as 1.25") from None
+    with acting_ports(quietly=as_json) as ports:
+        done = writing_off.write_off(ports, position_id, reason, _actor(), settled_at=price)
+    rest = "Exchange and ledger agree." if done["clean"] else "Other differences stand: ./tradewind status."
+    words = f"{done['quantity']} of {done['symbol']} written off, bought for {done['cost_quote']}. {rest}"
+    _print(ports.account, done, words, as_json)
 
 
 @drill_app.command("breaker")
@@ -98,7 +136,7 @@ def drill_breaker(as_json: AsJson = False) -> None:
     from tradewind.core.types import TradingMode
     from tradewind.jobs import safety
 
-    with _ports() as ports:
+    with acting_ports(quietly=as_json) as ports:
         if not ports.settings.is_paper_exchange:
             raise BadInput(
                 "a drill sells every position: it runs on the paper exchange only (TRADEWIND_MODE=demo|paper)"
@@ -119,7 +157,7 @@ def drill_breaker(as_json: AsJson = False) -> None:
         "sequence": safety_latch.sequence,
     }
     words = f"Latched in {latched_s:.2f} s, {len(held)} positions left, flat after {outcome['flat_after_s']:.1f} s."
-    _print(outcome, f"{words} Trading is halted now: ./tradewind resume.", as_json)
+    _print(ports.account, outcome, f"{words} Trading is halted now: ./tradewind resume.", as_json)
 
 
 def _until_flat(attempt: Any, patience_s: float) -> dict[str, Any]:
@@ -137,18 +175,6 @@ def _until_flat(attempt: Any, patience_s: float) -> dict[str, Any]:
         pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
 
-@contextmanager
-def _ports() -> Iterator[Wiring]:
-    from tradewind.settings import load_settings
-    from tradewind.wiring import Wiring
-
-    wiring = Wiring(load_settings())
-    try:
-        yield wiring
-    finally:
-        wiring.close()
-
-
 def _actor() -> str:
     """Who is at the keyboard, for the audit."""
     try:
@@ -157,5 +183,5 @@ def _actor() -> str:
         return "unknown user"
 
 
-def _print(outcome: dict[str, Any], words: str, as_json: bool) -> None:
-    typer.echo(json.dumps(outcome, default=str) if as_json else words)
+def _print(account: str, outcome: dict[str, Any], words: str, as_json: bool) -> None:
+    typer.echo(json.dumps({"account": account} | outcome, default=str) if as_json else words)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tradewind.errors import BadInput, RetryError, StackFailed
+from tradewind.commands import acting_settings
+from tradewind.errors import BadInput, RetryError, StackFailed, TradewindError
 
 if TYPE_CHECKING:
+    from tradewind.core.params import StrategyParams
     from tradewind.settings import Settings
     from tradewind.stack import Stack
 
@@ -42,17 +45,29 @@ def up(
     fresh: Annotated[bool, typer.Option("--fresh", hidden=True)] = False,
 ) -> None:
     """Start the stack and keep it running until Ctrl-C."""
+    from tradewind.adapters.strategy_file import load_params
+    from tradewind.settings import STRATEGY_FILE
     from tradewind.stack import daemon, with_secrets
     from tradewind.stack.progress import LiveReporter
+    from tradewind.stack.weaknesses import weaknesses
 
-    settings = with_secrets()
-    _require_safe_key(settings)
     if reload:
+        settings = acting_settings()
+        load_params(STRATEGY_FILE, settings.default_leader)
         daemon.reload(settings)
         print("The processes that run Tradewind's code were restarted.")
-    elif as_daemon:
+        return
+    settings = with_secrets()
+    params = load_params(STRATEGY_FILE, settings.default_leader)
+    _require_safe_key(settings)
+    _tell_missing_markets(settings, params)
+    if as_daemon:
         daemon.serve_detached(settings, fresh=fresh)
-    elif detach:
+        return
+    print(f"mode {settings.mode}, account {settings.account_id} (in {settings.home_dir})")
+    for weakness in weaknesses(settings):
+        print(weakness, file=sys.stderr)
+    if detach:
         daemon.detach(settings)
         _print_addresses(settings)
     else:
@@ -80,22 +95,48 @@ def _require_safe_key(settings: Settings) -> None:
         print("the exchange does not tell whether this key may withdraw: see to it that it may not", file=sys.stderr)
 
 
+def _tell_missing_markets(settings: Settings, params: StrategyParams) -> None:
+    """Say which markets a real exchange does not list. No reason not to start: what is held must be managed."""
+    if settings.is_paper_exchange:
+        return
+    from tradewind.jobs.fetching import market_symbols
+    from tradewind.wiring import Wiring
+
+    with closing(Wiring(settings, params)) as wiring:
+        wanted = market_symbols(wiring)
+        try:
+            listed = wiring.market_data.instruments(wanted)
+        except TradewindError as error:
+            print(f"the exchange's markets could not be asked for: {error}", file=sys.stderr)
+            return
+    if params.leader_symbol not in listed:
+        print(
+            f"nothing can be decided: {settings.exchange} does not list {params.leader_symbol}, the market leader; "
+            "name another leader_symbol in include/strategy.toml",
+            file=sys.stderr,
+        )
+    if absent := [symbol for symbol in settings.symbols if symbol not in listed]:
+        print(f"{settings.exchange} does not list {', '.join(absent)}: nothing is entered there", file=sys.stderr)
+
+
 def down() -> None:
     """Stop the stack; returns when nothing of it is left."""
     from tradewind import stack
-    from tradewind.settings import load_settings
+    from tradewind.stack.running import find_target
 
-    print("The stack is down." if stack.down(load_settings()) else "No stack was up.")
+    # It ends what runs in this home, whatever else this shell says.
+    target = find_target(whatever_the_shell_says=True)
+    print(target.words)
+    print("The stack is down." if stack.down(target.settings) else "No stack was up.")
 
 
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """Show the stack's processes, ports and health, and the trading state. Exit status 0 when all of it is well."""
-    from tradewind.settings import load_settings
     from tradewind.stack.report import print_report, stack_report
 
-    report = stack_report(load_settings())
+    report = stack_report(acting_settings(quietly=as_json))
     if as_json:
         print(json.dumps(report, indent=2, default=str))
     else:
@@ -110,10 +151,10 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines are written.")] = False,
 ) -> None:
     """Show the log of one of the stack's services."""
-    from tradewind.settings import load_settings
+    from tradewind.stack.running import find_target
     from tradewind.stack.services import log_dir
 
-    directory = log_dir(load_settings())
+    directory = log_dir(find_target(whatever_the_shell_says=True).settings)
     found = {path.stem: path for path in sorted(directory.glob("*.log"))}
     if name is None:
         print("\n".join(found) or f"There are no logs in {directory} yet.")
@@ -125,10 +166,12 @@ def logs(
 
 def airflow(context: typer.Context) -> None:
     """Run Airflow's own command against the stack, for example: airflow dags list."""
-    from tradewind.stack import with_secrets
+    from tradewind.settings import home_of_shell
     from tradewind.stack.environment import airflow_environment, prepare_airflow_home
+    from tradewind.stack.secrets import init_secrets
 
-    settings = with_secrets()
+    init_secrets(home_of_shell())
+    settings = acting_settings(quietly=True)
     prepare_airflow_home(settings)
     environment = airflow_environment(settings)
     # For a terminal, and as narrow or wide as that is.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tradewind.commands.backtest import moment_ms, open_ports, wanted_symbols, warn
+from tradewind.commands import acting_settings, ports_of
+from tradewind.commands.backtest import moment_ms, wanted_symbols, warn
 
 
 def register(app: typer.Typer) -> None:
@@ -36,8 +38,6 @@ def study(
 
     from tradewind.backtest.loading import inputs_of
     from tradewind.jobs.study import StudySettings, run_study
-    from tradewind.settings import load_settings
-    from tradewind.wiring import Wiring
 
     wanted = wanted_symbols(symbols)
     console = Console(stderr=True)
@@ -46,17 +46,17 @@ def study(
     def step(words: str) -> None:
         console.print(f"  {words}")
 
+    open_ports = partial(ports_of, acting_settings(), judging=True)
     made = inputs_of(rule, models, wanted, candles, open_ports, end_ms, step, warn=warn)
     first = max(int(series.bars.open_time_ms[0]) for series in made.series.values())
     last = max(int(series.bars.open_time_ms[-1]) for series in made.series.values()) + 900_000
     settings = StudySettings(
         wanted, max(start_ms, first), min(end_ms, last), folds, strategy_version=made.params.strategy_version
     )
-    wiring = Wiring(load_settings())
-    try:
+    with open_ports() as ports:
         report = run_study(
-            wiring.study_store,
-            wiring.wall,
+            ports.study_store,
+            ports.wall,
             name,
             made.series,
             made.params,
@@ -65,8 +65,6 @@ def study(
             models=made.spans,
             say=lambda trial: console.print(f"  trial {trial.number}: Sharpe {trial.value:+.2f} over the folds"),
         )
-    finally:
-        wiring.close()
     _print(report)
     if as_json is not None:
         as_json.write_text(json.dumps(report, indent=1))

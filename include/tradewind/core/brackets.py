@@ -19,7 +19,8 @@ from .orders import client_order_id, list_client_id
 from .params import Geometry, StrategyParams
 from .ports import BracketLegs
 from .positions import round_to_tick, sign_of
-from .types import BracketLot, Instrument, Intent, Order, OrderRole, OrderState, Position, Side
+from .prices import is_price
+from .types import BookTop, BracketLot, Instrument, Intent, Order, OrderRole, OrderState, Position, Side
 
 ENTRY_TYPE: Final = "LIMIT"  # the adapter sends it with timeInForce FOK
 STOP_TYPE: Final = "STOP_LOSS"
@@ -79,24 +80,64 @@ def target_price(side: Side, reference: Decimal, stop: Decimal, target_r: float,
     return round_to_tick(reference + sign_of(side) * distance, instrument.tick_size, up=side is Side.LONG)
 
 
+def on_tick(
+    side: Side, stop: Decimal, target: Decimal, book: BookTop, instrument: Instrument
+) -> tuple[Decimal, Decimal]:
+    """Stop and target on the tick of today: an exchange makes ticks coarser while orders of the old one rest.
+
+    The stop goes towards profit, and only where that would put it onto or through the price the other way: a change of
+    the tick must move it, and sell nothing. The target goes away from the price, as when it was decided.
+    """
+    is_long, tick = side is Side.LONG, instrument.tick_size
+    nearer = round_to_tick(stop, tick, up=is_long)
+    if is_price(book.bid, book.ask) and (nearer >= book.bid if is_long else nearer <= book.ask):
+        nearer = round_to_tick(stop, tick, up=not is_long)
+    return nearer, round_to_tick(target, tick, up=is_long)
+
+
 # ---------------------------------------------------------------------------------------------------------------- lots
-def is_tradable(quantity: Decimal, price: Decimal, instrument: Instrument) -> bool:
-    """Is an order of this quantity at this price over the exchange's minimum quantity and notional?"""
-    return quantity > 0 and quantity >= instrument.min_quantity and quantity * price >= instrument.min_notional_quote
+def is_tradable(quantity: Decimal, price: Decimal, instrument: Instrument, *, opens: bool = False) -> bool:
+    """Does the exchange take an order of this quantity at this price? The one test of what is too small.
+
+    On futures only what `opens` a position has a least notional; what reduces one, as all else does that is sent here,
+    has none, so that its price is not looked at.
+    """
+    if quantity <= 0 or quantity < instrument.min_quantity:
+        return False
+    return (instrument.margin is not None and not opens) or quantity * price >= instrument.min_notional_quote
+
+
+def can_be_opened(quantity: Decimal, entry: Decimal, stop: Decimal, instrument: Instrument) -> bool:
+    """Does the exchange take an entry of this quantity at its limit, and then a stop for what is left of it after the
+    commission? On spot the stop is the lowest price that any of its orders has.
+    """
+    held = held_after_fee(quantity, instrument)
+    return is_tradable(quantity, entry, instrument, opens=True) and is_tradable(held, stop, instrument)
+
+
+def slices(quantity: Decimal, instrument: Instrument) -> list[Decimal]:
+    """A quantity (on the step) in as few even parts as the exchange takes at market; they add up to it exactly."""
+    step = instrument.step_size
+    most = max(int(instrument.max_market_quantity / step), 1)
+    steps = int(quantity / step)
+    count = -(-steps // most)
+    return [(steps // count + (number < steps % count)) * step for number in range(count)]
 
 
 def split_lots(
     quantity: Decimal,
     side: Side,
     reference: Decimal,
+    entry: Decimal,
     stop: Decimal,
     geometry: Geometry,
     params: StrategyParams,
     instrument: Instrument,
 ) -> tuple[BracketLot, ...]:
-    """One lot, or two where each one's legs stay tradable after the commission even at the least favourable price.
+    """One lot, or two where each can be opened and protected on its own: each is an entry with a stop of its own.
 
-    One where targets do not rest at the exchange: two lots would be watched instead of being left to it.
+    One where targets do not rest at the exchange: two lots would be watched instead of being left to it. Targets are
+    measured from `reference`, `entry` is the limit price.
     """
     final_target = target_price(side, reference, stop, geometry.target_r, instrument)
     whole = (BracketLot(0, quantity, final_target),)
@@ -104,10 +145,8 @@ def split_lots(
         return whole
     first = floor_to_step(quantity * decimal_of(params.partial_frac), instrument.step_size)
     second = quantity - first
-    lowest = min(stop, reference)
-    for part in (first, second):
-        if not is_tradable(held_after_fee(part, instrument), lowest, instrument):
-            return whole
+    if not all(can_be_opened(part, entry, stop, instrument) for part in (first, second)):
+        return whole
     first_target = target_price(side, reference, stop, params.partial_target_r, instrument)
     if first_target == final_target:
         return whole
@@ -117,11 +156,7 @@ def split_lots(
 # -------------------------------------------------------------------------------------------------------------- orders
 def _order(
     *,
-    account: str,
-    strategy_version: str,
-    position_id: str,
-    symbol: str,
-    bar: datetime,
+    owner: Intent | Position,
     role: OrderRole,
     is_buy: bool,
     lot: int,
@@ -134,11 +169,12 @@ def _order(
     now: datetime,
     reason: str = "",
 ) -> Order:
+    names = (owner.account, owner.strategy_version, owner.symbol, owner.bar)
     return Order(
-        client_order_id=client_order_id(account, strategy_version, symbol, bar, lot, role, generation),
-        account=account,
-        position_id=position_id,
-        symbol=symbol,
+        client_order_id=client_order_id(*names, lot, role, generation),
+        account=owner.account,
+        position_id=owner.intent_id if isinstance(owner, Intent) else owner.position_id,
+        symbol=owner.symbol,
         role=role,
         is_buy=is_buy,
         lot=lot,
@@ -175,11 +211,7 @@ def plan_entry(intent: Intent, instrument: Instrument, now: datetime) -> list[Br
             *((*leg[:2], held, *leg[2:]) for leg in _protective_legs(intent.stop_price, lot.target_price, instrument)),
         ):
             legs[role] = _order(
-                account=intent.account,
-                strategy_version=intent.strategy_version,
-                position_id=intent.intent_id,
-                symbol=intent.symbol,
-                bar=intent.bar,
+                owner=intent,
                 role=role,
                 is_buy=is_buy if role is OrderRole.ENTRY else not is_buy,
                 lot=lot.lot,
@@ -202,17 +234,20 @@ def plan_protection(
     stop_price: Decimal,
     target: Decimal,
     generation: int,
+    book: BookTop,
     instrument: Instrument,
     now: datetime,
     reason: str = "",
 ) -> tuple[Order, Order] | None:
     """A new pair (stop, target) for `quantity` of one lot, floored to the step: on spot one cancels the other.
 
-    Where targets do not rest the stop is an order on its own, and the target only says what is watched.
+    Where targets do not rest the stop is an order on its own, and the target only says what is watched. Prices go onto
+    today's tick, by `on_tick`.
 
-    `quantity` comes from fills. None when it is too small for the exchange to hold: dust.
+    `quantity` comes from fills. None when it is too small for the exchange to hold.
     """
     amount = floor_to_step(quantity, instrument.step_size)
+    stop_price, target = on_tick(position.side, stop_price, target, book, instrument)
     if not is_tradable(amount, min(stop_price, target), instrument):
         return None
     list_id = None
@@ -222,11 +257,7 @@ def plan_protection(
         )
     pair = [
         _order(
-            account=position.account,
-            strategy_version=position.strategy_version,
-            position_id=position.position_id,
-            symbol=position.symbol,
-            bar=position.bar,
+            owner=position,
             role=role,
             is_buy=position.side is Side.SHORT,
             lot=lot,
@@ -276,11 +307,7 @@ def plan_exit(
     if not is_tradable(amount, price, instrument):
         return None
     return _order(
-        account=position.account,
-        strategy_version=position.strategy_version,
-        position_id=position.position_id,
-        symbol=position.symbol,
-        bar=position.bar,
+        owner=position,
         role=OrderRole.EXIT,
         is_buy=position.side is Side.SHORT,
         lot=lot,

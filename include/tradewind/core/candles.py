@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tradewind.errors import BadInput
+
 from .ports import CandleGap
 from .timeframes import columns, expected_opens_ms, timeframe_ms
 from .types import Bars, IntArray
+
+# Read whole into memory: a column's part of a row group. A year of minutes has 525,600 values of 8 bytes.
+_MAX_COLUMN_BYTES: Final = 256_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,3 +199,24 @@ def requests_for(gaps: Iterable[CandleGap], max_bars: int) -> list[tuple[CandleG
                     continue
             requests.append((piece, [piece]))
     return requests
+
+
+def refuse_bloated_columns(file: str, metadata: Any, names: Sequence[str]) -> None:
+    """Raise BadInput where a Parquet file would take more memory than candles need, before a byte is unpacked.
+
+    Parameters
+    ----------
+    file : what the file is called in the error.
+    metadata : `pyarrow.parquet.FileMetaData`.
+    names : the columns that will be read; each must hold plain values, at most 256 MB per row group by its own word.
+    """
+    for group in range(metadata.num_row_groups):
+        for place in range(metadata.num_columns):
+            column = metadata.row_group(group).column(place)
+            name, _, nested = column.path_in_schema.partition(".")
+            if name not in names:
+                continue
+            if nested:
+                raise BadInput(f"{file}: the column {name} is nested; it must hold one value per row")
+            if max(column.total_uncompressed_size, 8 * column.num_values) > _MAX_COLUMN_BYTES:
+                raise BadInput(f"{file}: the column {name} is larger than {_MAX_COLUMN_BYTES:,} bytes per row group")

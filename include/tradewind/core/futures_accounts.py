@@ -17,18 +17,35 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from .matching_arithmetic import PPM
-from .matching_rules import SymbolRules, atoms
+from .matching_rules import ATOM_DECIMALS, SymbolRules, atoms
 from .types import MaintenanceBracket
 
 DEFAULT_LEVERAGE = 20
 
 
 class IncomeKind(StrEnum):
+    """What moved a wallet, in Binance's words (its spelling of the settlement included)."""
+
     TRANSFER = "TRANSFER"
     REALIZED_PNL = "REALIZED_PNL"
     COMMISSION = "COMMISSION"
     FUNDING_FEE = "FUNDING_FEE"
     INSURANCE_CLEAR = "INSURANCE_CLEAR"
+    WELCOME_BONUS = "WELCOME_BONUS"
+    REFERRAL_KICKBACK = "REFERRAL_KICKBACK"
+    COMMISSION_REBATE = "COMMISSION_REBATE"
+    API_REBATE = "API_REBATE"
+    CONTEST_REWARD = "CONTEST_REWARD"
+    CROSS_COLLATERAL_TRANSFER = "CROSS_COLLATERAL_TRANSFER"
+    INTERNAL_TRANSFER = "INTERNAL_TRANSFER"
+    AUTO_EXCHANGE = "AUTO_EXCHANGE"
+    DELIVERED_SETTLEMENT = "DELIVERED_SETTELMENT"
+    COIN_SWAP_DEPOSIT = "COIN_SWAP_DEPOSIT"
+    COIN_SWAP_WITHDRAW = "COIN_SWAP_WITHDRAW"
+    POSITION_LIMIT_INCREASE_FEE = "POSITION_LIMIT_INCREASE_FEE"
+    STRATEGY_TRANSFER = "STRATEGY_UMFUTURES_TRANSFER"
+    FEE_RETURN = "FEE_RETURN"
+    BFUSD_REWARD = "BFUSD_REWARD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +71,9 @@ class Bracket:
     leverage: int
 
     @classmethod
-    def of(cls, bracket: MaintenanceBracket) -> Bracket:
-        return cls(atoms(bracket.notional_floor), int(bracket.rate * PPM), atoms(bracket.amount), bracket.leverage)
+    def of(cls, bracket: MaintenanceBracket, decimals: int = ATOM_DECIMALS) -> Bracket:
+        floor, amount = atoms(bracket.notional_floor, decimals), atoms(bracket.amount, decimals)
+        return cls(floor, int(bracket.rate * PPM), amount, bracket.leverage)
 
 
 def bracket_at(notional_atoms: int, brackets: Sequence[Bracket]) -> Bracket:

@@ -12,12 +12,14 @@ from .futures_state import CLOSE_POSITION, REDUCE_ONLY, FuturesState, is_reducin
 from .matching_arithmetic import PPM
 from .matching_book import BarPath, BarTicks, best_bid, walk_book
 from .matching_lists import check_composition
-from .matching_rules import check_filters
+from .matching_prevention import prevention_mode
+from .matching_rules import fee_ppm_of
 from .matching_types import NewOrder, Order, OrderKind, OrderSide, OrderStatus, Refusal, RejectReason, TimeInForce
 
 __all__ = ["CLOSE_POSITION", "REDUCE_ONLY", "FuturesEngine", "is_reducing"]
 
 LIQUIDATION_FEE_PPM = 12_500
+_SETTLEMENT = "settlement"
 
 
 class FuturesEngine(FuturesState):
@@ -29,7 +31,7 @@ class FuturesEngine(FuturesState):
         quote = self._quote(new.symbol)
         check_composition(new)
         try:
-            check_filters(self.rules[new.symbol], new, quote.average_ticks)
+            self.check_rules(new, quote.average_ticks)
         except Refusal as refusal:
             if refusal.reason is not RejectReason.FILTER_NOTIONAL or not is_reducing(new):
                 raise
@@ -52,15 +54,9 @@ class FuturesEngine(FuturesState):
             raise Refusal(RejectReason.WOULD_TAKE)
         if is_reducing(new) and not self._reducible_lots(account_id, new.symbol, new.side):
             raise Refusal(RejectReason.REDUCE_ONLY)
-        quote = self.quotes[new.symbol]
-        taken = self._taken.get((account_id, new.symbol, new.side), 0)
         crosses = not new.kind.has_price or self._crosses(new.side, new.price_ticks, last, new.symbol)
-        fills = (
-            walk_book(last, new.side, new.lots, new.price_ticks, quote.level_lots, taken, self.settings_of(new.symbol))
-            if crosses
-            else []
-        )
-        if new.kind is OrderKind.MARKET and not fills:
+        fills = self._offered(account_id, new.symbol, new.side, new.lots, new.price_ticks, last) if crosses else []
+        if new.kind is OrderKind.MARKET and not fills and not self.conditions.leaves_takers_unfilled(new.symbol):
             raise Refusal(RejectReason.NO_LIQUIDITY)
         if new.time_in_force is TimeInForce.FOK and sum(lots for _, lots in fills) < new.lots:
             raise Refusal(RejectReason.FOK_UNFILLED)
@@ -97,7 +93,20 @@ class FuturesEngine(FuturesState):
             return order.remaining_lots
         return min(order.remaining_lots, self._reducible_lots(order.account_id, order.symbol, order.side))
 
+    def _prevention_of(self, order: Order) -> str:
+        return prevention_mode(order, "EXPIRE_MAKER")
+
+    def release(self, order: Order, now_ms: int) -> None:
+        """A conditional order that hung since it was triggered reaches the matching engine at last."""
+        order.hangs = False
+        self._trigger(order, self.quotes[order.symbol].last_ticks, now_ms)
+
     def _trigger(self, order: Order, last: int, now_ms: int) -> None:
+        if order.symbol in self.conditions.hanging and order.kind.is_contingent:
+            order.hangs = True
+            order.working_ms = now_ms
+            self._touch(order, now_ms)
+            return
         reducible = self._reducible_lots(order.account_id, order.symbol, order.side)
         if is_reducing(order) and not reducible:
             self._close(order, OrderStatus.EXPIRED, now_ms, RejectReason.REDUCE_ONLY.value)
@@ -118,8 +127,10 @@ class FuturesEngine(FuturesState):
         trade_id = self._next_trade_id.get(order.symbol, 1)
         price_ticks = quote_atoms // (lots * rules.quote_atoms_per_ticklot)
         realised = account.trade(order.symbol, order.side * lots, price_ticks, rules, now_ms)
-        fees = self.book.accounts[order.account_id]
-        commission = quote_atoms * (fees.maker_fee_ppm if maker else fees.taker_fee_ppm) // PPM
+        account_fees = self.book.accounts[order.account_id]
+        is_settlement = dict(order.tags).get(_SETTLEMENT)
+        fee_ppm = 0 if is_settlement else fee_ppm_of(rules, account_fees, maker=maker)
+        commission = quote_atoms * fee_ppm // PPM
         account.wallet_atoms -= commission
         self.results[(order.symbol, trade_id)] = realised
         if realised:
@@ -179,6 +190,20 @@ class FuturesEngine(FuturesState):
             start = met
             if position.lots == held:
                 self._liquidate(account_id, symbol, met, now_ms)
+
+    def settle(self, symbol: str, mark_ticks: int, now_ms: int) -> None:
+        """The contract ends: every order in it expires, every position is closed at the mark price, without a fee."""
+        self.expire_all(symbol, now_ms)
+        for account_id in self._accounts_in(symbol):
+            position = self.margins[account_id].position(symbol)
+            if position.lots:
+                side = OrderSide.SELL if position.sign > 0 else OrderSide.BUY
+                client_id = f"settlement_autoclose-{now_ms}"
+                tags = ((REDUCE_ONLY, 1), (_SETTLEMENT, 1))
+                request = NewOrder(symbol, side, OrderKind.MARKET, client_id, abs(position.lots), tags=tags)
+                order = self._admit(account_id, request, OrderStatus.NEW, now_ms)
+                order.working_ms = now_ms
+                self._fill(order, mark_ticks, order.lots, now_ms, maker=False)
 
     def _liquidate(self, account_id: str, symbol: str, ticks: int, now_ms: int) -> None:
         """Close a position that its margin no longer carries: at the book's prices down to bankruptcy, the rest there.

@@ -9,8 +9,9 @@ from .futures_accounts import Bracket, FuturesAccount, Income, IncomeKind, brack
 from .matching import Engine
 from .matching_arithmetic import PPM
 from .matching_book import MatchingSettings
-from .matching_rules import SymbolRules
-from .matching_types import Account, NewOrder, Order, OrderSide, OrderStatus, Refusal, RejectReason
+from .matching_conditions import MarketConditions
+from .matching_rules import SymbolRules, fee_ppm_of
+from .matching_types import Account, NewOrder, Order, OrderSide, Refusal, RejectReason
 from .types import MaintenanceBracket
 
 REDUCE_ONLY = "reduceOnly"
@@ -28,9 +29,12 @@ class FuturesState(Engine):
         rules: Iterable[SymbolRules],
         brackets: Mapping[str, Sequence[MaintenanceBracket]],
         settings: MatchingSettings | None = None,
+        conditions: MarketConditions | None = None,
     ) -> None:
-        super().__init__(rules, settings)
-        self.brackets = {symbol: tuple(Bracket.of(b) for b in found) for symbol, found in brackets.items()}
+        super().__init__(rules, settings, conditions)
+        self.brackets = {
+            symbol: tuple(Bracket.of(b, self.atom_decimals) for b in found) for symbol, found in brackets.items()
+        }
         self.margins: dict[str, FuturesAccount] = {}
         self.changed_accounts: set[str] = set()
         self.incomes: list[Income] = []
@@ -51,10 +55,17 @@ class FuturesState(Engine):
 
     def transfer(self, account_id: str, amount_atoms: int, now_ms: int) -> None:
         """Move money in, or out (negative). Raises Refusal(INSUFFICIENT_MARGIN) beyond what is free."""
+        self.credit(account_id, "", IncomeKind.TRANSFER, amount_atoms, now_ms)
+
+    def credit(self, account_id: str, symbol: str, kind: IncomeKind, amount_atoms: int, now_ms: int) -> None:
+        """Book an income that no trade caused; `symbol` is "" where it concerns none.
+
+        Raises Refusal(INSUFFICIENT_MARGIN) where it would take more than is free.
+        """
         if amount_atoms < 0 and self.available_atoms(account_id) + amount_atoms < 0:
             raise Refusal(RejectReason.INSUFFICIENT_MARGIN)
         self.margins[account_id].wallet_atoms += amount_atoms
-        self._income(account_id, "", IncomeKind.TRANSFER, amount_atoms, now_ms)
+        self._income(account_id, symbol, kind, amount_atoms, now_ms)
 
     def restore_account(self, account: FuturesAccount) -> None:
         """Take over a saved account; it must be open. Call before `restore`."""
@@ -77,14 +88,14 @@ class FuturesState(Engine):
         position = self.margins[account_id].position(symbol)
         lots, notional = {OrderSide.BUY: 0, OrderSide.SELL: 0}, {OrderSide.BUY: 0, OrderSide.SELL: 0}
         for order in self._open.get(symbol, {}).get(account_id, {}).values():
-            if order.awaits_trigger or order.status is OrderStatus.PENDING_NEW or is_reducing(order):
+            if order.awaits_trigger or order.is_dormant or is_reducing(order):
                 continue
             lots[order.side] += order.remaining_lots
             notional[order.side] += order.remaining_lots * order.price_ticks * per_ticklot
         if also is not None:
             lots[also.side] += also.lots
             notional[also.side] += also.lots * price_ticks * per_ticklot
-        fee_ppm = self.book.accounts[account_id].taker_fee_ppm
+        fee_ppm = fee_ppm_of(self.rules[symbol], self.book.accounts[account_id], maker=False)
         needs = [0]
         for side in OrderSide:
             opening = max(0, lots[side] - max(0, -side * position.lots))

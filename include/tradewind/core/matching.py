@@ -14,8 +14,8 @@ import itertools
 
 from tradewind.core.matching_amend import Amending
 from tradewind.core.matching_book import BarPath, BarTicks, level_lots, limit_touch_ticks
+from tradewind.core.matching_conditions import ExpiryReason
 from tradewind.core.matching_lists import NewOrderList, check_composition, check_leg_relation
-from tradewind.core.matching_rules import check_filters
 from tradewind.core.matching_state import Changes, Quote
 from tradewind.core.matching_triggers import advance_trailing, start_trailing, trigger_ticks, waits_for_fall
 from tradewind.core.matching_types import (
@@ -63,7 +63,7 @@ class Engine(Amending):
         """The market trades at `last_ticks`. `window` names the bar that bounds liquidity, `volume_lots` its volume."""
         quote = self._enter_window(symbol, last_ticks, volume_lots, window, time_ms, average_ticks)
         quote.last_ticks = last_ticks
-        if symbol in self.halted:
+        if self.conditions.stands_still(symbol):
             return
         for account_id in self._accounts_in(symbol):
             low, high = self._account_bounds(account_id, symbol)
@@ -75,7 +75,7 @@ class Engine(Amending):
     ) -> None:
         """The market trades through a bar. Events inside it carry `time_ms`; afterwards the last price is its close."""
         quote = self._enter_window(symbol, bar.open, bar.volume_lots, window, time_ms, average_ticks)
-        if symbol not in self.halted:
+        if not self.conditions.stands_still(symbol):
             for account_id in self._accounts_in(symbol):
                 low, high = self._account_bounds(account_id, symbol)
                 if bar.low <= low or bar.high >= high:
@@ -126,7 +126,7 @@ class Engine(Amending):
         if bounds is None:
             low, high = _NEVER_LOW, _NEVER_HIGH
             for order in self._open.get(symbol, {}).get(account_id, {}).values():
-                if order.status is OrderStatus.PENDING_NEW:
+                if order.is_dormant:
                     continue
                 if order.awaits_trigger:
                     if order.trailing_bps:
@@ -157,7 +157,7 @@ class Engine(Amending):
             best: tuple[int, int, int] | None = None
             chosen: Order | None = None
             for order in self._open.get(symbol, {}).get(account_id, {}).values():
-                if order.status is OrderStatus.PENDING_NEW or order.order_id in exhausted:
+                if order.is_dormant or order.order_id in exhausted:
                     continue
                 level = self._met_at(order, position, stop)
                 if level is None:
@@ -176,7 +176,7 @@ class Engine(Amending):
             elif not self._make(chosen, now_ms):
                 exhausted.add(chosen.order_id)
         for order in self._open.get(symbol, {}).get(account_id, {}).values():
-            if order.trailing_bps and order.awaits_trigger and advance_trailing(order, stop):
+            if order.trailing_bps and order.awaits_trigger and not order.hangs and advance_trailing(order, stop):
                 self._touch(order, now_ms)
 
     def _met_at(self, order: Order, position: int, stop: int) -> int | None:
@@ -214,9 +214,8 @@ class Engine(Amending):
     def check(self, account_id: str, new: NewOrder) -> None:
         """Raise Refusal if `place` would; changes nothing."""
         quote = self._quote(new.symbol)
-        rules = self.rules[new.symbol]
         check_composition(new)
-        check_filters(rules, new, quote.average_ticks)
+        self.check_rules(new, quote.average_ticks)
         self._check_counts(account_id, (new,), lists=0)
         self._check_client_ids(account_id, [new.client_id])
         self._check_working(account_id, new, quote.last_ticks)
@@ -224,7 +223,7 @@ class Engine(Amending):
     def cancel(self, account_id: str, order_id: int, now_ms: int) -> Order:
         """Cancel an open order, and with it the whole list it belongs to. Raises Refusal(UNKNOWN_ORDER)."""
         order = self.orders.get(order_id)
-        if order is None or order.account_id != account_id or not order.is_open:
+        if order is None or order.account_id != account_id or not order.is_open or order.hangs:
             raise Refusal(RejectReason.UNKNOWN_ORDER)
         if order.list_id != NO_LIST:
             self.cancel_list(account_id, order.list_id, now_ms)
@@ -232,11 +231,28 @@ class Engine(Amending):
             self._close(order, OrderStatus.CANCELED, now_ms)
         return order
 
+    def expire(self, order: Order, now_ms: int, status: OrderStatus = OrderStatus.EXPIRED) -> None:
+        """The exchange itself ends an order, and with it the list it belongs to; one that is over stays as it is."""
+        reason = "" if status is OrderStatus.EXPIRED_IN_MATCH else ExpiryReason.EXCHANGE_CANCELED.value
+        self._close(order, status, now_ms, reason)
+        if order.list_id != NO_LIST:
+            for leg_id in self.lists[order.list_id].order_ids:
+                self._close(self.orders[leg_id], OrderStatus.EXPIRED, now_ms, ExpiryReason.EXCHANGE_CANCELED.value)
+
     def expire_all(self, symbol: str, now_ms: int) -> None:
-        """The market of the symbol ends: every open order in it expires, whosever it is."""
+        """Every open order in the symbol expires, whosever it is."""
         for account_id in self._accounts_in(symbol):
-            for order in list(self._open[symbol][account_id].values()):
-                self._close(order, OrderStatus.EXPIRED, now_ms)
+            for order in list(self._open[symbol].get(account_id, {}).values()):
+                self.expire(order, now_ms)
+
+    def fill_resting(self, order: Order, lots: int, now_ms: int) -> None:
+        """A taker meets a resting limit order for so many lots, wherever the price is.
+
+        Raises Refusal(UNKNOWN_ORDER) for an order that does not rest, or has less left.
+        """
+        if not order.is_open or order.is_dormant or order.awaits_trigger or not 0 < lots <= self._fillable_lots(order):
+            raise Refusal(RejectReason.UNKNOWN_ORDER)
+        self._fill(order, order.price_ticks, lots, now_ms, maker=True)
 
     # ------------------------------------------------------------------------------------------------------------ lists
     def place_list(
@@ -275,10 +291,9 @@ class Engine(Amending):
     def check_list(self, account_id: str, new: NewOrderList) -> None:
         """Raise Refusal if `place_list` would; changes nothing."""
         quote = self._quote(new.symbol)
-        rules = self.rules[new.symbol]
         for leg in new.orders:
             check_composition(leg)
-            check_filters(rules, leg, quote.average_ticks)
+            self.check_rules(leg, quote.average_ticks)
         self._check_counts(account_id, new.orders, lists=1)
         ids = [leg.client_id for leg in new.orders]
         if len(set(ids)) != len(ids):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tradewind.core.matching_execution import Execution
-from tradewind.core.matching_rules import check_filters
 from tradewind.core.matching_types import (
     NO_LIST,
     Amendment,
@@ -45,7 +44,7 @@ class Amending(Execution):
             self._check_client_ids(account_id, [client_id])
         changed = self._tied_to(order)
         for each in changed:
-            check_filters(self.rules[each.symbol], _as_request(each, lots), quote.average_ticks)
+            self.check_rules(_as_request(each, lots), quote.average_ticks)
         for each in changed:
             own_id = client_id if each is order else each.client_id
             number = each.order_id * 1000 + len(each.amendments) + 1

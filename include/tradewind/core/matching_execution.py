@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from tradewind.core.matching_book import best_ask, best_bid, walk_book
+from tradewind.core.matching_conditions import ExpiryReason, why_unfilled
+from tradewind.core.matching_ledger import discounted_fee
 from tradewind.core.matching_lists import NewOrderList, check_leg_relation
-from tradewind.core.matching_rules import check_filters
+from tradewind.core.matching_prevention import NO_PREVENTION, own_order_ahead, prevented_lots, prevention_mode
 from tradewind.core.matching_state import EngineState
 from tradewind.core.matching_triggers import start_trailing
 from tradewind.core.matching_types import (
@@ -17,6 +19,7 @@ from tradewind.core.matching_types import (
     OrderList,
     OrderSide,
     OrderStatus,
+    PreventedMatch,
     Refusal,
     RejectReason,
     TimeInForce,
@@ -37,7 +40,7 @@ class Execution(EngineState):
             raise Refusal(RejectReason.WOULD_TAKE)
         if new.kind is OrderKind.MARKET:
             fills = self._market_fills(account_id, new, last)
-            if not fills:
+            if not fills and (new.quote_atoms or not self.conditions.leaves_takers_unfilled(new.symbol)):
                 raise Refusal(RejectReason.NO_LIQUIDITY)
             lots = sum(f[1] for f in fills) if new.quote_atoms else new.lots
             cost = sum(p * n for p, n in fills) * rules.quote_atoms_per_ticklot
@@ -60,15 +63,14 @@ class Execution(EngineState):
     def _market_fills(self, account_id: str, new: NewOrder, last: int) -> list[tuple[int, int]]:
         """What a market order gets now, by quantity or by the money it may spend (or wants to receive)."""
         quote = self.quotes[new.symbol]
-        taken = self._taken.get((account_id, new.symbol, new.side), 0)
-        if not new.quote_atoms:
-            return walk_book(last, new.side, new.lots, 0, quote.level_lots, taken, self.settings_of(new.symbol))
-        per_ticklot = self.rules[new.symbol].quote_atoms_per_ticklot
         everything = quote.level_lots * self.settings.levels
+        offered = self._offered(account_id, new.symbol, new.side, new.lots or everything, 0, last)
+        offered = self.conditions.within_range(new.symbol, quote.average_ticks, offered)
+        if not new.quote_atoms:
+            return offered
+        per_ticklot = self.rules[new.symbol].quote_atoms_per_ticklot
         fills, money = [], new.quote_atoms
-        for price, lots in walk_book(
-            last, new.side, everything, 0, quote.level_lots, taken, self.settings_of(new.symbol)
-        ):
+        for price, lots in offered:
             affordable = min(lots, money // (price * per_ticklot))
             if affordable:
                 fills.append((price, affordable))
@@ -76,6 +78,16 @@ class Execution(EngineState):
             if affordable < lots:
                 break
         return fills
+
+    def _offered(
+        self, account_id: str, symbol: str, side: OrderSide, wanted_lots: int, limit_ticks: int, last: int
+    ) -> list[tuple[int, int]]:
+        """What the book has for a taker now: (price in ticks, lots), best first. A limit of 0 means any price."""
+        if side in self.conditions.dry.get(symbol, ()):
+            return []
+        taken = self._taken.get((account_id, symbol, side), 0)
+        level_lots = self.quotes[symbol].level_lots
+        return walk_book(last, side, wanted_lots, limit_ticks, level_lots, taken, self.settings_of(symbol))
 
     def _admit(self, account_id: str, new: NewOrder, status: OrderStatus, now_ms: int, list_id: int = NO_LIST) -> Order:
         order = Order(
@@ -114,30 +126,70 @@ class Execution(EngineState):
         self._take(order, last, now_ms, None)
 
     def _take(self, order: Order, last: int, now_ms: int, cap_lots: int | None) -> None:
-        """Match against the book; what is left rests (GTC with a price) or expires."""
+        """Match against the book; what is left rests (GTC with a price) or expires.
+
+        It never meets an order of its own account that it may not meet, nor a price that the execution rules forbid:
+        what it would have traded there expires.
+        """
         has_price = order.kind.has_price
         limit = order.price_ticks if has_price else 0
         wanted = self._fillable_lots(order)
         if cap_lots is not None:
             wanted = min(wanted, cap_lots)
-        key = (order.account_id, order.symbol, order.side)
-        fills = (
+        offered = (
             []
             if has_price and not self._crosses(order.side, limit, last, order.symbol)
-            else walk_book(
-                last, order.side, wanted, limit, self.quotes[order.symbol].level_lots, self._taken.get(key, 0),
-                self.settings_of(order.symbol),
-            )
-        )  # fmt: skip
+            else self._offered(order.account_id, order.symbol, order.side, wanted, limit, last)
+        )
+        fills = self.conditions.within_range(order.symbol, self.quotes[order.symbol].average_ticks, offered)
+        is_beyond = len(fills) < len(offered)
         if order.side is OrderSide.BUY and not has_price:
             fills = self._affordable(order, fills)
+        own = None
+        if cap_lots is None and self._prevention_of(order) != NO_PREVENTION:
+            resting = self._open.get(order.symbol, {}).get(order.account_id, {}).values()
+            own = own_order_ahead(order, resting, limit, fills)
+        if own is not None:
+            fills = [(price, lots) for price, lots in fills if (price - own.price_ticks) * order.side <= 0]
         fills_whole = sum(lots for _, lots in fills) == order.remaining_lots
         if order.time_in_force is not TimeInForce.FOK or fills_whole or not has_price:
+            key = (order.account_id, order.symbol, order.side)
             for price, lots in fills:
                 self._taken[key] = self._taken.get(key, 0) + lots
                 self._fill(order, price, lots, now_ms, maker=False)
-        if order.is_open and (not has_price or order.time_in_force is not TimeInForce.GTC):
-            self._close(order, OrderStatus.EXPIRED, now_ms)
+        if own is not None and order.is_open:
+            self._prevent(order, own, now_ms)
+            if order.is_open:
+                self._take(order, last, now_ms, None)
+        elif order.is_open and (is_beyond or not has_price or order.time_in_force is not TimeInForce.GTC):
+            self._close(order, OrderStatus.EXPIRED, now_ms, why_unfilled(order, is_beyond=is_beyond).value)
+
+    def _prevention_of(self, order: Order) -> str:
+        """The self-trade prevention mode of a taker."""
+        return prevention_mode(order)
+
+    def _prevent(self, taker: Order, maker: Order, now_ms: int) -> None:
+        """Keep two orders of one account from trading: the taker's mode says which of them expires."""
+        mode, match_id = self._prevention_of(taker), self.next_match_id
+        self.next_match_id += 1
+        shares = prevented_lots(mode, taker, maker)
+        self._changes.prevented.append(
+            PreventedMatch(
+                match_id, taker.account_id, taker.symbol, taker.order_id, maker.order_id, mode, maker.price_ticks,
+                *shares, now_ms,
+            )
+        )  # fmt: skip
+        for order, lots in zip((taker, maker), shares, strict=True):
+            if not lots:
+                continue
+            order.prevented_lots += lots
+            order.prevented_match_id = match_id
+            if order.remaining_lots == 0:
+                self._expire_siblings(order, now_ms)
+                self._close(order, OrderStatus.EXPIRED_IN_MATCH, now_ms)
+            else:
+                self._relock(order)
+                self._touch(order, now_ms)
 
     def _affordable(self, order: Order, fills: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """A triggered market buy may cost more than was reserved at its stop price: it gets what the money buys."""
@@ -166,6 +218,7 @@ class Execution(EngineState):
             self._fill(order, price, lots, now_ms, maker=False)
         if ran_dry:
             order.status = OrderStatus.EXPIRED
+            order.reject_reason = ExpiryReason.INSUFFICIENT_LIQUIDITY.value
             self._touch(order, now_ms)
 
     def _make(self, order: Order, now_ms: int) -> bool:
@@ -204,7 +257,10 @@ class Execution(EngineState):
         if order_list.kind.has_working_leg and order.order_id == order_list.order_ids[0]:
             if order_list.kind.is_sized_from_proceeds:
                 # The commission is paid from what was free before, when that suffices: the legs then sell all of it.
-                order_list.proceeds_atoms += base_atoms if free_base >= commission else base_atoms - commission
+                # Not so where the received asset is the one that fees are paid in.
+                fee_asset = self.book.accounts[order.account_id].fee_asset
+                is_spared = asset != rules.base or (free_base >= commission and asset != fee_asset)
+                order_list.proceeds_atoms += base_atoms if is_spared else base_atoms - commission
                 self._lock_proceeds(order_list)
             if order.status is OrderStatus.FILLED:
                 self._activate(order_list, now_ms)
@@ -219,7 +275,15 @@ class Execution(EngineState):
         """Move the money of one trade; returns (commission atoms, its asset)."""
         rules = self.rules[order.symbol]
         base_atoms = lots * rules.base_atoms_per_lot
-        return self.book.trade(order.account_id, rules, order.side, base_atoms, quote_atoms, maker=maker)
+        account = self.book.accounts[order.account_id]
+        discounted = None
+        if account.fee_asset:
+            pair = self.rules.get(account.fee_asset + rules.quote)
+            ticks = self._price_of(pair.symbol, now_ms) if pair is not None else None
+            discounted = discounted_fee(account, rules, order.side, base_atoms, quote_atoms, pair, ticks, maker=maker)
+        return self.book.trade(
+            order.account_id, rules, order.side, base_atoms, quote_atoms, maker=maker, discounted=discounted
+        )
 
     def _close(self, order: Order, status: OrderStatus, now_ms: int, reason: str = "") -> None:
         if not order.is_open:
@@ -231,8 +295,12 @@ class Execution(EngineState):
         if order.list_id != NO_LIST:
             order_list = self.lists[order.list_id]
             if order_list.kind.has_working_leg and order.order_id == order_list.order_ids[0]:
-                for leg_id in order_list.pending_ids:  # without a whole fill of the working leg they never work
-                    self._close(self.orders[leg_id], status, now_ms)
+                # Without a whole fill of the working leg the others never work.
+                is_cancelled = status is OrderStatus.CANCELED
+                leg_status = OrderStatus.CANCELED if is_cancelled else OrderStatus.EXPIRED
+                why = "" if is_cancelled else ExpiryReason.OTO_PHASE_ONE_EXPIRED.value
+                for leg_id in order_list.pending_ids:
+                    self._close(self.orders[leg_id], leg_status, now_ms, why)
             self._settle_list(order_list, now_ms)
 
     def _activate(self, order_list: OrderList, now_ms: int) -> None:
@@ -242,8 +310,13 @@ class Execution(EngineState):
         account_id = order_list.account_id
         legs = [self.orders[i] for i in order_list.pending_ids]
         if order_list.kind.is_sized_from_proceeds:
+            # What the filters allow of them, also of what will be sold at any price.
+            at_any_price = any(not leg.kind.has_price for leg in legs)
+            most = min(rules.max_lots, rules.max_market_lots) if at_any_price else rules.max_lots
+            lots = min(order_list.proceeds_atoms // rules.base_atoms_per_lot, most)
+            lots -= lots % self.conditions.grid(order_list.symbol).lots
             for leg in legs:
-                leg.lots = min(order_list.proceeds_atoms // rules.base_atoms_per_lot, rules.max_lots)
+                leg.lots = lots
         order_list.proceeds_atoms = 0
         order_list.is_activated = True
         order_list.updated_ms = now_ms
@@ -261,7 +334,7 @@ class Execution(EngineState):
                 raise Refusal(RejectReason.FILTER_LOT_SIZE)
             check_leg_relation(NewOrderList(ListKind.OCO, order_list.symbol, "", requests), quote.last_ticks)
             for request in requests:
-                check_filters(rules, request, quote.average_ticks)
+                self.check_rules(request, quote.average_ticks)
                 self._check_working(account_id, request, quote.last_ticks)
         except Refusal as refusal:
             for leg in legs:
@@ -284,7 +357,7 @@ class Execution(EngineState):
             return
         for sibling_id in pair:
             if sibling_id != order.order_id:
-                self._close(self.orders[sibling_id], OrderStatus.EXPIRED, now_ms)
+                self._close(self.orders[sibling_id], OrderStatus.EXPIRED, now_ms, ExpiryReason.OCO_TRIGGER.value)
 
     def _settle_list(self, order_list: OrderList, now_ms: int) -> None:
         if order_list.is_done or any(self.orders[i].is_open for i in order_list.order_ids):

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tradewind.core.matching_arithmetic import PPM
 from tradewind.core.matching_arithmetic import commission as commission_of
-from tradewind.core.matching_rules import SymbolRules
+from tradewind.core.matching_rules import SymbolRules, fee_ppm_of
 from tradewind.core.matching_types import Account, Balance, OrderSide, Refusal, RejectReason
 
+FEE_DISCOUNT_PPM = 750_000
+"""What of a commission is paid when it is paid in the account's fee asset."""
 LockKey = tuple[str, int]
 """('order', order id) or ('list', list id)."""
 
@@ -80,25 +83,61 @@ class AccountBook:
             self.changed.add((account_id, asset))
 
     def trade(
-        self, account_id: str, rules: SymbolRules, side: OrderSide, base_atoms: int, quote_atoms: int, *, maker: bool
+        self,
+        account_id: str,
+        rules: SymbolRules,
+        side: OrderSide,
+        base_atoms: int,
+        quote_atoms: int,
+        *,
+        maker: bool,
+        discounted: int | None = None,
     ) -> tuple[int, str]:
-        """Book one trade; the commission comes out of the received asset. Returns (commission atoms, its asset).
+        """Book one trade. Returns (commission atoms, its asset).
 
-        The caller releases or shrinks the order's reservation afterwards, so for an instant `free` may be below what
-        the reservation says; totals never go negative.
+        The commission comes out of the received asset, unless `discounted` says what it is in the account's fee asset
+        and that much of it is free, or is what was received. The caller releases or shrinks the order's reservation
+        afterwards, so for an instant `free` may be below what the reservation says; totals never go negative.
         """
         account = self.accounts[account_id]
-        fee_ppm = account.maker_fee_ppm if maker else account.taker_fee_ppm
-        base, quote = account.balance(rules.base), account.balance(rules.quote)
-        if side is OrderSide.BUY:
-            commission, asset = commission_of(base_atoms, fee_ppm), rules.base
-            quote.total -= quote_atoms
-            base.total += base_atoms - commission
-        else:
-            commission, asset = commission_of(quote_atoms, fee_ppm), rules.quote
-            base.total -= base_atoms
-            quote.total += quote_atoms - commission
+        fee_ppm = fee_ppm_of(rules, account, maker=maker)
+        paid, received = (rules.quote, rules.base) if side is OrderSide.BUY else (rules.base, rules.quote)
+        given, taken = (quote_atoms, base_atoms) if side is OrderSide.BUY else (base_atoms, quote_atoms)
+        commission, asset = commission_of(taken, fee_ppm), received
+        if discounted is not None and (
+            account.fee_asset == received or account.balance(account.fee_asset).free >= discounted
+        ):
+            commission, asset = discounted, account.fee_asset
+        account.balance(paid).total -= given
+        account.balance(received).total += taken
+        account.balance(asset).total -= commission
         self.fees_collected[asset] = self.fees_collected.get(asset, 0) + commission
-        self.changed.add((account_id, rules.base))
-        self.changed.add((account_id, rules.quote))
+        self.changed.update((account_id, each) for each in (paid, received, asset))
         return commission, asset
+
+
+def discounted_fee(
+    account: Account,
+    rules: SymbolRules,
+    side: OrderSide,
+    base_atoms: int,
+    quote_atoms: int,
+    pair: SymbolRules | None,
+    pair_ticks: int | None,
+    *,
+    maker: bool,
+) -> int | None:
+    """A trade's commission in the account's fee asset, at the last price of that asset's market with the quote.
+
+    None where it cannot be told, or where the asset is what the trade pays with: then it comes out of what is received.
+    """
+    asset, is_buy = account.fee_asset, side is OrderSide.BUY
+    fee_ppm = fee_ppm_of(rules, account, maker=maker)
+    if asset == rules.quote:
+        return None if is_buy else commission_of(quote_atoms, fee_ppm) * FEE_DISCOUNT_PPM // PPM
+    if asset == rules.base and is_buy:
+        return commission_of(base_atoms, fee_ppm) * FEE_DISCOUNT_PPM // PPM
+    if pair is None or not pair_ticks:
+        return None
+    worth = commission_of(quote_atoms, fee_ppm) * FEE_DISCOUNT_PPM // PPM
+    return worth * pair.base_atoms_per_lot // (pair_ticks * pair.quote_atoms_per_ticklot)

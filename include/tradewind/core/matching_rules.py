@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Final
 
 from tradewind.core.matching_types import (
-    ATOMS_PER_UNIT,
+    Account,
     NewOrder,
     OrderKind,
     OrderSide,
@@ -20,16 +21,22 @@ from tradewind.core.matching_types import (
 )
 
 Ratio = tuple[int, int]
+ATOM_DECIMALS: Final = 8
+"""Money is counted in 10⁻⁸ of an asset, the precision spot exchanges publish, where a market needs no finer one."""
 
 
 @dataclass(frozen=True, slots=True)
 class SymbolRules:
     """The rules of one market. Decimals are exact; `*_lots` and `*_ticks` are integers in its units.
 
+    `atom_decimals` says how fine its engine counts money. The fees are parts per million of this market; None stands
+    for the account's.
+
     Raises
     ------
     ValueError
-        If one tick times one lot is not a whole number of quote atoms: amounts could then not be exact.
+        If one lot, or one tick times one lot, is not a whole number of atoms: amounts could then not be exact. See
+        `atom_decimals_of`.
     """
 
     symbol: str
@@ -54,6 +61,9 @@ class SymbolRules:
     max_iceberg_parts: int = 100
     min_trailing_bps: int = 10
     max_trailing_bps: int = 2000
+    atom_decimals: int = ATOM_DECIMALS
+    maker_fee_ppm: int | None = None
+    taker_fee_ppm: int | None = None
     base_atoms_per_lot: int = field(init=False, repr=False, compare=False)
     quote_atoms_per_ticklot: int = field(init=False, repr=False, compare=False)
     min_notional_atoms: int = field(init=False, repr=False, compare=False)
@@ -64,17 +74,16 @@ class SymbolRules:
     ask_down: Ratio = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, units in (
-            ("step", self.step * ATOMS_PER_UNIT),
-            ("tick × step", self.tick * self.step * ATOMS_PER_UNIT),
-        ):
+        decimals = self.atom_decimals
+        for name, exact in (("step", self.step), ("tick × step", self.tick * self.step)):
+            units = exact.scaleb(decimals)
             if units != int(units) or units < 1:
-                raise ValueError(f"{self.symbol}: {name} must be a whole number of 1e-8; got {units} of them")
+                raise ValueError(f"{self.symbol}: {name} must be a whole number of 1e-{decimals}; got {units} of them")
         for name, derived in (
-            ("base_atoms_per_lot", int(self.step * ATOMS_PER_UNIT)),
-            ("quote_atoms_per_ticklot", int(self.tick * self.step * ATOMS_PER_UNIT)),
-            ("min_notional_atoms", int(self.min_notional * ATOMS_PER_UNIT)),
-            ("max_notional_atoms", int(self.max_notional * ATOMS_PER_UNIT)),
+            ("base_atoms_per_lot", atoms(self.step, decimals)),
+            ("quote_atoms_per_ticklot", atoms(self.tick * self.step, decimals)),
+            ("min_notional_atoms", atoms(self.min_notional, decimals)),
+            ("max_notional_atoms", atoms(self.max_notional, decimals)),
             ("bid_up", self.bid_multiplier_up.as_integer_ratio()),
             ("bid_down", self.bid_multiplier_down.as_integer_ratio()),
             ("ask_up", self.ask_multiplier_up.as_integer_ratio()),
@@ -99,14 +108,26 @@ class SymbolRules:
         return self.step * lots
 
 
-def atoms(amount: Decimal) -> int:
+def atom_decimals_of(tick: Decimal, step: Decimal) -> int:
+    """How many decimals hold one lot and one tick times one lot of a market exactly, never under the usual eight."""
+    exponents = (exact.normalize().as_tuple().exponent for exact in (step, tick * step))
+    return max(ATOM_DECIMALS, *(-exponent for exponent in exponents if isinstance(exponent, int)))
+
+
+def atoms(amount: Decimal, decimals: int = ATOM_DECIMALS) -> int:
     """An amount of any asset in atoms, rounded down."""
-    return int(amount * ATOMS_PER_UNIT)
+    return int(amount.scaleb(decimals))
 
 
-def amount(atom_count: int) -> Decimal:
+def amount(atom_count: int, decimals: int = ATOM_DECIMALS) -> Decimal:
     """Atoms as an exact Decimal amount."""
-    return Decimal(atom_count).scaleb(-8)
+    return Decimal(atom_count).scaleb(-decimals)
+
+
+def fee_ppm_of(rules: SymbolRules, account: Account, *, maker: bool) -> int:
+    """What a trade costs in parts per million: the market's own fee where it has one, else the account's."""
+    own = rules.maker_fee_ppm if maker else rules.taker_fee_ppm
+    return account.fees_ppm(rules.symbol)[0 if maker else 1] if own is None else own
 
 
 def check_filters(rules: SymbolRules, order: NewOrder, average_ticks: int) -> None:

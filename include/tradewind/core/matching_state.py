@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 
 from tradewind.core.matching_book import MatchingSettings
+from tradewind.core.matching_conditions import MarketConditions
 from tradewind.core.matching_ledger import AccountBook, LockKey
-from tradewind.core.matching_rules import SymbolRules
+from tradewind.core.matching_rules import ATOM_DECIMALS, SymbolRules, amount, atoms, check_filters
 from tradewind.core.matching_types import (
     NO_LIST,
     Account,
@@ -18,9 +20,13 @@ from tradewind.core.matching_types import (
     OrderList,
     OrderSide,
     OrderStatus,
+    PreventedMatch,
     Refusal,
     RejectReason,
 )
+
+PriceOf = Callable[[str, int], int | None]
+"""The last price of a symbol in ticks at a moment, None where there is none."""
 
 
 @dataclass(slots=True)
@@ -41,6 +47,7 @@ class Changes:
     orders: dict[int, Order] = field(default_factory=dict)
     lists: dict[int, OrderList] = field(default_factory=dict)
     fills: list[Fill] = field(default_factory=list)
+    prevented: list[PreventedMatch] = field(default_factory=list)
     balances: set[tuple[str, str]] = field(default_factory=set)
 
     def __bool__(self) -> bool:
@@ -50,13 +57,25 @@ class Changes:
 class EngineState:
     """State and look-ups. Subclasses change it; nothing outside the engine does."""
 
-    def __init__(self, rules: Iterable[SymbolRules], settings: MatchingSettings | None = None) -> None:
+    def __init__(
+        self,
+        rules: Iterable[SymbolRules],
+        settings: MatchingSettings | None = None,
+        conditions: MarketConditions | None = None,
+        price_of: PriceOf | None = None,
+    ) -> None:
+        """`price_of` values the asset that fees are paid in; without it the prices that the engine has seen do."""
         self.rules: dict[str, SymbolRules] = {r.symbol: r for r in rules}
+        decimals = {r.atom_decimals for r in self.rules.values()} or {ATOM_DECIMALS}
+        if len(decimals) != 1:
+            raise ValueError("the markets of one engine must count money equally finely")
+        self.atom_decimals = decimals.pop()
         self.settings = settings or MatchingSettings()
+        self.conditions = conditions or MarketConditions()
+        self._price_of = price_of or self._seen_price
         self._quoted: dict[str, MatchingSettings] = {}
         self.book = AccountBook()
         self.quotes: dict[str, Quote] = {}
-        self.halted: set[str] = set()
         self.orders: dict[int, Order] = {}
         self.lists: dict[int, OrderList] = {}
         self._open: dict[str, dict[str, dict[int, Order]]] = {}  # symbol -> account -> order id -> order
@@ -69,6 +88,20 @@ class EngineState:
         self._next_order_id = 1
         self._next_list_id = 1
         self._next_trade_id: dict[str, int] = {}
+        self.next_match_id = 0
+
+    @property
+    def halted(self) -> set[str]:
+        """Symbols in which nothing trades and nothing new is accepted."""
+        return self.conditions.halted
+
+    def atoms(self, value: Decimal) -> int:
+        """An amount of any asset as this engine counts it, rounded down."""
+        return atoms(value, self.atom_decimals)
+
+    def amount(self, atom_count: int) -> Decimal:
+        """What this engine has counted, as an exact amount."""
+        return amount(atom_count, self.atom_decimals)
 
     # ------------------------------------------------------------------------------------------------- accounts, views
     def restore(
@@ -217,9 +250,28 @@ class EngineState:
         if symbol not in self.rules:
             raise Refusal(RejectReason.UNKNOWN_SYMBOL)
         quote = self.quotes.get(symbol)
+        if symbol in self.conditions.cancel_only:
+            raise Refusal(RejectReason.CANCEL_ONLY)
         if quote is None or symbol in self.halted:
             raise Refusal(RejectReason.MARKET_CLOSED)
         return quote
+
+    def _seen_price(self, symbol: str, now_ms: int) -> int | None:
+        quote = self.quotes.get(symbol)
+        return quote.last_ticks if quote is not None else None
+
+    def check_rules(self, new: NewOrder, average_ticks: int) -> None:
+        """Raise Refusal for the first of today's rules that the order breaks: the filters, a coarser grid, and the
+        limit of what is bought or sold at any price, which a stop without a price is under as a market order is.
+        """
+        rules, grid = self.rules[new.symbol], self.conditions.grid(new.symbol)
+        if new.price_ticks % grid.ticks or new.stop_ticks % grid.ticks:
+            raise Refusal(RejectReason.FILTER_PRICE)
+        if new.lots % grid.lots:
+            raise Refusal(RejectReason.FILTER_LOT_SIZE, "off the grid")
+        check_filters(rules, new, average_ticks)
+        if not new.kind.has_price and new.lots > rules.max_market_lots:
+            raise Refusal(RejectReason.FILTER_MARKET_LOT_SIZE)
 
     def _check_client_ids(self, account_id: str, client_ids: Iterable[str]) -> None:
         for client_id in client_ids:

@@ -1,13 +1,14 @@
 """The records of order matching: orders, lists, fills, and why an order is refused.
 
-Inside matching everything is an integer: prices in ticks, quantities in lots, money in atoms (10⁻⁸ of an asset).
-`Decimal` appears only in `matching_rules`, at the edge. Times are epoch milliseconds that the caller passes in.
+Inside matching everything is an integer: prices in ticks, quantities in lots, money in atoms: 10⁻⁸ of an asset, or less
+where a market needs it. `Decimal` appears only in `matching_rules`, at the edge. Times are epoch milliseconds that the
+caller passes in.
 
 The life of an order::
 
     PENDING_NEW ──► NEW ──► PARTIALLY_FILLED ──► FILLED
          │           │              │
-         ├──► REJECTED, EXPIRED     └──► CANCELED, EXPIRED
+         ├──► REJECTED, EXPIRED     └──► CANCELED, EXPIRED, EXPIRED_IN_MATCH (it would have met its own account)
          └──► CANCELED
 """
 
@@ -16,10 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
-ATOMS_PER_UNIT = 100_000_000
-"""Every asset is counted in 10⁻⁸ of its unit, the precision spot exchanges publish."""
-
 NO_LIST = -1
+NO_MATCH = -1
 NEVER_MS = -1
 
 
@@ -69,6 +68,7 @@ class OrderStatus(StrEnum):
     FILLED = "FILLED"
     CANCELED = "CANCELED"
     EXPIRED = "EXPIRED"
+    EXPIRED_IN_MATCH = "EXPIRED_IN_MATCH"
     REJECTED = "REJECTED"
 
     def __init__(self, name: str) -> None:
@@ -101,6 +101,7 @@ class RejectReason(StrEnum):
 
     UNKNOWN_SYMBOL = "unknown symbol"
     MARKET_CLOSED = "market is closed"
+    CANCEL_ONLY = "orders can be cancelled alone"
     INSUFFICIENT_BALANCE = "insufficient balance"
     DUPLICATE_CLIENT_ID = "duplicate client id"
     WOULD_TRIGGER = "would trigger immediately"
@@ -202,13 +203,19 @@ class Order:
     trailing_ms: int = NEVER_MS
     trailing_extreme_ticks: int = 0
     reject_reason: str = ""
+    """Why it was refused, or why the exchange ended it."""
     reserve_ticks: int = 0
     """The price that a buying order without a price or stop price is paid at: the last one when it was placed."""
     amendments: tuple[Amendment, ...] = ()
+    prevented_lots: int = 0
+    """What self-trade prevention took from it."""
+    prevented_match_id: int = NO_MATCH
+    hangs: bool = False
+    """Its trigger price was met and nothing came of it: it neither waits nor works, and cannot be cancelled."""
 
     @property
     def remaining_lots(self) -> int:
-        return self.lots - self.filled_lots
+        return self.lots - self.filled_lots - self.prevented_lots
 
     @property
     def is_open(self) -> bool:
@@ -217,6 +224,11 @@ class Order:
     @property
     def awaits_trigger(self) -> bool:
         return not self.triggered and self.kind.is_contingent
+
+    @property
+    def is_dormant(self) -> bool:
+        """No price can move it: its list has not placed it yet, or it hangs."""
+        return self.status is OrderStatus.PENDING_NEW or self.hangs
 
 
 @dataclass(slots=True)
@@ -244,7 +256,7 @@ class OrderList:
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """One trade of one order. Commission is in atoms of the received asset."""
+    """One trade of one order. Its commission is in atoms of the received asset, or of the one that fees are paid in."""
 
     trade_id: int
     order_id: int
@@ -258,6 +270,22 @@ class Fill:
     commission_atoms: int
     commission_asset: str
     is_maker: bool
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class PreventedMatch:
+    """Two orders of one account that would have met. A quantity is 0 for the order that the mode leaves alone."""
+
+    match_id: int
+    account_id: str
+    symbol: str
+    taker_order_id: int
+    maker_order_id: int
+    mode: str
+    price_ticks: int
+    taker_lots: int
+    maker_lots: int
     time_ms: int
 
 
@@ -279,6 +307,14 @@ class Account:
     maker_fee_ppm: int
     taker_fee_ppm: int
     balances: dict[str, Balance] = field(default_factory=dict)
+    symbol_fees: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """(maker, taker) of the symbols whose tier is not the account's."""
+    fee_asset: str = ""
+    """The asset that fees are paid in, at a discount, as far as some of it is free; "" for the received one."""
+
+    def fees_ppm(self, symbol: str) -> tuple[int, int]:
+        """(maker, taker) in a symbol."""
+        return self.symbol_fees.get(symbol, (self.maker_fee_ppm, self.taker_fee_ppm))
 
     def balance(self, asset: str) -> Balance:
         """The balance of an asset, made empty when it was never held."""

@@ -27,7 +27,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from functools import lru_cache
 from typing import Final
 
-from .params import StrategyParams
+from .params import PositionRules, StrategyParams
 from .types import Position, Side
 
 HOLD: Final = 0
@@ -52,7 +52,7 @@ class Costs:
     market_frac: float  # half the spread plus slippage
 
     @classmethod
-    def of(cls, params: StrategyParams, fee_frac: float | None = None) -> Costs:
+    def of(cls, params: StrategyParams | PositionRules, fee_frac: float | None = None) -> Costs:
         """From the strategy's assumptions; `fee_frac` (an instrument's taker fee) replaces the assumed fee."""
         market_frac = (params.spread_bps / 2 + params.slippage_bps) / 10_000
         return cls(params.fee_frac if fee_frac is None else fee_frac, market_frac)
@@ -96,9 +96,9 @@ def round_to_tick(price: Decimal, tick_size: Decimal, *, up: bool) -> Decimal:
 
 
 def manage_on_close(
-    position: Position, bar_close: Decimal, bars_held: int, params: StrategyParams, costs: Costs, tick_size: Decimal
+    position: Position, bar_close: Decimal, bars_held: int, rules: PositionRules, costs: Costs, tick_size: Decimal
 ) -> PositionAction:
-    """The position rule for one open position at one closed bar.
+    """The position rule for one open position at one closed bar; `rules` are those that it was opened with.
 
     `bars_held` counts the closed 15m bars since the entry, this one included. Raises ValueError for a position without
     an entry price: rules begin with the first fill.
@@ -118,10 +118,10 @@ def manage_on_close(
         float(bar_close),
         position.atr_quote,
         bars_held,
-        params.horizon_bars,
-        params.break_even_r,
-        params.trail_atr,
-        params.min_stop_move_atr,
+        rules.horizon_bars,
+        rules.break_even_r,
+        rules.trail_atr,
+        rules.min_stop_move_atr,
         costs.fee_frac,
         costs.market_frac,
         float(tick_size),
@@ -155,7 +155,7 @@ def _exact(threshold: float) -> Decimal:
     return Decimal(repr(threshold))
 
 
-def stop_failed(position: Position, bid: Decimal, params: StrategyParams) -> bool:
+def stop_failed(position: Position, bid: Decimal, rules: PositionRules) -> bool:
     """True when the price is `failed_stop_r` R against the entry: the resting stop did not do its work.
 
     `bid` is the price the position would leave at (the ask for a short).
@@ -164,4 +164,4 @@ def stop_failed(position: Position, bid: Decimal, params: StrategyParams) -> boo
     if position.entry_price is None or distance is None or distance == 0:
         return False
     lost = (position.entry_price - bid) * sign_of(position.side)
-    return lost >= _exact(params.failed_stop_r) * distance
+    return lost >= _exact(rules.failed_stop_r) * distance

@@ -16,11 +16,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from .brackets import ZERO, is_tradable
 from .orders import AT_EXCHANGE, is_ours
+from .protection import spare
 from .types import Balance, ExchangeOrder, Fill, Instrument, Order, OrderRole, OrderState, Position, PositionStatus
+
+# Some units of the eighth decimal, in which exchanges keep balances: each of them rounds commissions in its own way.
+ROUNDING: Final = Decimal("0.00000005")
 
 
 class DifferenceKind(StrEnum):
@@ -34,7 +38,8 @@ class DifferenceKind(StrEnum):
     BALANCE_DEFICIT = "balance_deficit"  # less there than baseline and ledger explain
     BALANCE_SURPLUS = "balance_surplus"  # more there than they explain: a deposit, or somebody's purchase
     UNPROTECTED_POSITION = "unprotected_position"  # held quantity without a resting stop
-    OVERPROTECTED_POSITION = "overprotected_position"  # stops for more than is held: they would sell the baseline
+    OVERPROTECTED_POSITION = "overprotected_position"  # stops for more than is ours: they would sell the baseline
+    UNREADABLE_MARKET = "unreadable_market"  # a position in one that the exchange does not list or answer for
 
 
 class Consequence(StrEnum):
@@ -57,6 +62,7 @@ CONSEQUENCES: Mapping[DifferenceKind, Consequence] = {
     DifferenceKind.BALANCE_SURPLUS: Consequence.REPORT,
     DifferenceKind.UNPROTECTED_POSITION: Consequence.PROTECT,
     DifferenceKind.OVERPROTECTED_POSITION: Consequence.PROTECT,
+    DifferenceKind.UNREADABLE_MARKET: Consequence.BLOCK,
 }
 
 
@@ -101,7 +107,9 @@ class ExchangeView:
 class LedgerView:
     """What the ledger holds. `asset_flows` is what all our fills moved, by asset and net of all fees: base bought less
     base sold, quote received less quote paid, fees in a third asset negative. `baseline` is what the account held
-    first, by asset. `fill_ids` are the (symbol, trade id) known; `instruments` cover every symbol traded.
+    first, by asset. `fill_ids` are the (symbol, trade id) known; `instruments` cover every traded symbol that the
+    exchange lists and answers for. Only `assets` are compared: what else the account holds may move. `written_off` is
+    what was given up by asset, negative for a short: there or gone, it is no difference.
     """
 
     orders: Sequence[Order]
@@ -110,7 +118,9 @@ class LedgerView:
     baseline: Mapping[str, Decimal]
     positions: Sequence[Position]
     instruments: Mapping[str, Instrument]
-    tolerances: Mapping[str, Decimal] = field(default_factory=dict)
+    assets: frozenset[str]
+    tolerances: Mapping[str, Decimal] = field(default_factory=dict)  # where they are wider than ROUNDING
+    written_off: Mapping[str, Decimal] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +179,7 @@ def _compare_orders(exchange: ExchangeView, ledger: LedgerView) -> list[Differen
                 )
             )
     for client_id, ours in known.items():
-        if client_id in listed:
+        if client_id in listed or ours.symbol not in ledger.instruments:
             continue
         if ours.state in AT_EXCHANGE:
             words = "the ledger says it works, the exchange does not list it"
@@ -197,23 +207,16 @@ def expected_balance(asset: str, ledger: LedgerView) -> Decimal:
     return ledger.baseline.get(asset, ZERO) + ledger.asset_flows.get(asset, ZERO)
 
 
-def sellable(asset: str, wanted: Decimal, ledger: LedgerView, balances: Mapping[str, Balance]) -> Decimal:
-    """How much of `wanted` may be sold without touching the baseline: never more than stands over it now."""
-    balance = balances.get(asset)
-    total = balance.total if balance is not None else ZERO
-    return max(min(wanted, total - ledger.baseline.get(asset, ZERO)), ZERO)
-
-
 def _compare_balances(exchange: ExchangeView, ledger: LedgerView) -> list[Difference]:
     found = []
-    # What is traded here is compared too where nothing was held and nothing traded: somebody else may have begun.
-    traded = {instrument.base for instrument in ledger.instruments.values()}
-    for asset in sorted(set(ledger.baseline) | set(ledger.asset_flows) | traded):
+    for asset in sorted(ledger.assets):
         balance = exchange.balances.get(asset)
         actual = balance.total if balance is not None else ZERO
         expected = expected_balance(asset, ledger)
+        without = expected - ledger.written_off.get(asset, ZERO)
+        expected = min(max(actual, min(expected, without)), max(expected, without))
         difference = actual - expected
-        if abs(difference) <= ledger.tolerances.get(asset, ZERO):
+        if abs(difference) <= ledger.tolerances.get(asset, ROUNDING):
             continue
         kind = DifferenceKind.BALANCE_DEFICIT if difference < 0 else DifferenceKind.BALANCE_SURPLUS
         words = f"{difference:+f} {asset} is not explained by baseline and fills"
@@ -227,6 +230,13 @@ def _compare_protection(exchange: ExchangeView, ledger: LedgerView) -> list[Diff
     for position in ledger.positions:
         if position.status not in (PositionStatus.OPEN, PositionStatus.CLOSING, PositionStatus.OPENING):
             continue
+        held = max(position.quantity, ZERO)
+        instrument = ledger.instruments.get(position.symbol)
+        if instrument is None:
+            kind = DifferenceKind.UNREADABLE_MARKET
+            words = f"the exchange does not list this market or does not answer for it: {held} held there"
+            found.append(Difference(kind, position.position_id, position.symbol, words, str(held)))
+            continue
         resting = ZERO
         for order in ledger.orders:
             if order.position_id != position.position_id or order.role is not OrderRole.STOP:
@@ -234,17 +244,23 @@ def _compare_protection(exchange: ExchangeView, ledger: LedgerView) -> list[Diff
             there = listed.get(order.client_order_id)
             if there is not None and there.state in AT_EXCHANGE:
                 resting += there.quantity - there.filled_quantity
-        instrument = ledger.instruments[position.symbol]
-        held = max(position.quantity, ZERO)
         bare = held - resting
         price = min(position.stop_price, position.entry_price or position.stop_price)
         if is_tradable(bare - bare % instrument.step_size, price, instrument):
             words = f"{bare} of {held} {instrument.base} has no resting stop"
             kind = DifferenceKind.UNPROTECTED_POSITION
-        elif bare < 0 and position.status is not PositionStatus.OPENING:
+        elif -bare > _beside(instrument, exchange, ledger) and position.status is not PositionStatus.OPENING:
             words = f"stops rest for {resting}, held is {held} {instrument.base}"
             kind = DifferenceKind.OVERPROTECTED_POSITION
         else:
             continue
         found.append(Difference(kind, position.position_id, position.symbol, words, str(held), str(resting)))
     return found
+
+
+def _beside(instrument: Instrument, exchange: ExchangeView, ledger: LedgerView) -> Decimal:
+    """Dust of ours beside the positions: a stop that covers it sells nobody's coins."""
+    base = instrument.base
+    held = sum((p.quantity for p in ledger.positions if p.symbol.split("/")[0] == base), ZERO)
+    bought = ledger.asset_flows.get(base, ZERO)
+    return spare(exchange.balances.get(base), ledger.baseline.get(base, ZERO), bought, held, instrument)

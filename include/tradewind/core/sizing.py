@@ -14,12 +14,12 @@ from typing import TypeVar
 from .brackets import (
     ONE,
     ZERO,
+    can_be_opened,
     decimal_of,
     entry_limit_price,
     floor_to_step,
     held_after_fee,
     initial_stop_price,
-    is_tradable,
     split_lots,
 )
 from .params import Geometry, StrategyParams
@@ -125,18 +125,19 @@ def reckon_size(
         "balance": max(room.free_quote, ZERO) / (entry * cost_frac(instrument)),
         "exposure": max(room.exposure_quote, ZERO) / entry,
         "volume": decimal_of(volume_base) * decimal_of(params.max_bar_volume_frac),
-        "max_quantity": instrument.max_quantity,
+        # A stop that fires is a market order: what it could not sell at once is not bought.
+        "max_quantity": instrument.max_market_quantity,
     }
     found.bound_by = min(caps, key=caps.__getitem__)
     found.quantity = quantity = floor_to_step(caps[found.bound_by], instrument.step_size)
     found.risk = quantity * unit_risk
     found.sellable = held_after_fee(quantity, instrument)
-    if not is_tradable(found.sellable, min(stop, entry), instrument):
+    if not can_be_opened(quantity, entry, stop, instrument):
         found.refusal = "too_small"
     elif found.risk < least_risk(room.equity_quote, params):
         found.refusal = "too_little_risk"
     else:
-        lots = split_lots(quantity, side, reference, stop, geometry, params, instrument)
+        lots = split_lots(quantity, side, reference, entry, stop, geometry, params, instrument)
         found.sizing = Sizing(quantity, entry, stop, lots, found.risk, quantity * entry, found.bound_by)
     return found
 
@@ -159,7 +160,8 @@ def size_entry(
 def explain(found: Reckoning, room: Room, instrument: Instrument, params: StrategyParams) -> Verdict:
     """A reckoning in words and numbers."""
     if found.refusal == "inactive":
-        return Verdict(SIZE, False, f"{instrument.symbol} is not trading at the exchange now")
+        words = f"{instrument.symbol} is not open to entries: it does not trade now, or is about to be delisted"
+        return Verdict(SIZE, False, words)
     prices: dict[str, float | int | str | bool | None] = {
         "entry_limit_price": float(found.entry),
         "stop_price": float(found.stop),
@@ -176,7 +178,7 @@ def explain(found: Reckoning, room: Room, instrument: Instrument, params: Strate
     }
     if found.refusal == "too_small":
         reason = (
-            f"{found.sellable} {instrument.base} at the stop is under the exchange's minimum "
+            f"{found.sellable} {instrument.base} of it would be under the exchange's minimum "
             f"({instrument.min_notional_quote} {instrument.quote}, {instrument.min_quantity} {instrument.base}); "
             f"bound by {found.bound_by}"
         )

@@ -56,6 +56,15 @@ class Bars:
         )
 
 
+class MarketStatus(StrEnum):
+    """What an exchange lets be done in one market at this moment."""
+
+    TRADING = "trading"
+    CANCEL_ONLY = "cancel_only"  # orders can be cancelled and none can be placed
+    HALTED = "halted"  # listed and not traded: a halt, a break, a maintenance, a settlement, a word that is new
+    DELISTED = "delisted"  # the exchange does not list it, or does so no more
+
+
 class BracketSupport(StrEnum):
     """How an exchange can hold entry, stop and target together, best first."""
 
@@ -101,12 +110,19 @@ class Instrument:
     maker_fee_frac: Decimal
     taker_fee_frac: Decimal
     bracket: BracketSupport
-    active: bool = True
+    active: bool = True  # entries may be sent: it trades, and for longer than a position is held
     listed_at: datetime | None = None
     delisted_at: datetime | None = None
     margin: MarginRules | None = None  # None on spot: only what is paid for in full can be held, and never short
     # False where stop and target cannot rest for the same coins: then the stop rests and the target is watched.
     target_rests: bool = True
+    # The most that one market order takes, which a stop becomes when it fires. 0 stands for `max_quantity`.
+    max_market_quantity: Decimal = Decimal(0)
+    fees_are_own: bool = False  # the account's rates, as the exchange told them; else what it publishes for everybody
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_market_quantity <= self.max_quantity:
+            object.__setattr__(self, "max_market_quantity", self.max_quantity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +371,7 @@ class Order:
     sent_at: datetime | None
     updated_at: datetime
     reason: str = ""
+    seen_at: datetime | None = None  # when it was last seen among the exchange's open orders, wall time
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,7 +409,21 @@ class PositionStatus(StrEnum):
     OPEN = "open"
     CLOSING = "closing"  # an exit is on its way
     CLOSED = "closed"
-    DUST = "dust"  # what is left is under the exchange's minimum: closed in the ledger, not chased
+    DUST = "dust"  # what is left was below the exchange's minimum at the entry's price: closed, not chased
+
+
+@dataclass(frozen=True, slots=True)
+class Minimums:
+    """The least that the exchange took of a market when a position was opened there: what grows later makes no dust."""
+
+    step_size: Decimal
+    min_quantity: Decimal
+    min_notional_quote: Decimal
+
+    @classmethod
+    def of(cls, instrument: Instrument) -> Minimums:
+        """Those of today's rules."""
+        return cls(instrument.step_size, instrument.min_quantity, instrument.min_notional_quote)
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,6 +452,7 @@ class Position:
     realised_quote: Decimal  # proceeds minus cost of what was closed, fees included
     fees_quote: Decimal
     exit_reason: str = ""
+    minimums: Minimums | None = None  # None: none were kept, and today's are the only ones
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from tradewind.core.ports import CandleGap
+from tradewind.jobs.fetching import collected_symbols
 
 from .run import BAR, DemoRun
 
@@ -26,7 +27,7 @@ def load_history(demo: DemoRun) -> None:
     """Months of 15m and 1h bars through the DAG `backfill_history`, up to the last day."""
     start = demo.start - timedelta(days=30 * demo.options.months)
     conf = {
-        "symbols": list(demo.wiring.symbols),
+        "symbols": list(collected_symbols(demo.wiring)),
         "timeframes": ["15m", "1h"],
         "from": start.isoformat(),
         "to": (demo.start - timedelta(days=1)).isoformat(),
@@ -54,7 +55,7 @@ def backfill_last_day(demo: DemoRun) -> None:
     demo.run_dag(
         "backfill_history",
         {
-            "symbols": list(demo.wiring.symbols),
+            "symbols": list(collected_symbols(demo.wiring)),
             "timeframes": ["1h"],
             "from": first.isoformat(),
             "to": demo.start.isoformat(),

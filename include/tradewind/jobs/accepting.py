@@ -18,6 +18,8 @@ from tradewind.core.reconcile import DifferenceKind
 from tradewind.core.types import (
     Fill,
     Instrument,
+    MarketStatus,
+    Minimums,
     Order,
     OrderRole,
     OrderState,
@@ -27,9 +29,10 @@ from tradewind.core.types import (
     Side,
 )
 from tradewind.errors import BadInput, LockNotAcquired
+from tradewind.jobs.equity import mark, quote_asset
 from tradewind.jobs.protection import converge_protection
 from tradewind.jobs.reconciling import compare, record
-from tradewind.jobs.settling import ingest_fills, refresh
+from tradewind.jobs.settling import ingest_fills, price_of, refresh
 from tradewind.jobs.tending import foreign_fills, instruments_of, is_anybody_at_work
 
 ZERO: Final = Decimal(0)
@@ -52,12 +55,15 @@ def unexplained(ports: Ports) -> dict[str, Decimal]:
 def accept_difference(ports: Ports, asset: str, reason: str, actor: str, source: str = "command") -> dict[str, Any]:
     """Take one asset's difference as explained: from now on the account is expected to hold what it holds.
 
+    In the quote currency it is money that trading gains or gives up: sized on, and no gain and no loss.
+
     Raises BadInput where nothing is to be explained, or where less is there than our positions need: what is gone then
     was ours, and no words bring it back.
     """
     if not reason.strip():
         raise BadInput('an explanation needs words, such as ./tradewind accept USDT --reason "withdrew 500"')
     store = ports.trading_store
+    accepted = store.accepted_differences().get(asset, ZERO)
     found = unexplained(ports)
     if asset not in found:
         raise BadInput(f"{asset} needs no explanation; what does: {_listed(found) or 'nothing'}")
@@ -67,7 +73,9 @@ def accept_difference(ports: Ports, asset: str, reason: str, actor: str, source:
             f"{-quantity} {asset} are missing and less was held before: part of it is the ledger's. "
             "Buy it back at the exchange, or flatten, which closes what is left"
         )
-    store.accept_difference(asset, quantity, reason, ports.wall.now(), actor=actor)
+    # What was there before the transfer: earlier equity is scaled by it, so that a loss stays the share that it was.
+    equity = mark(ports).reading if asset == quote_asset(ports) else None
+    store.accept_difference(asset, quantity, reason, ports.wall.now(), actor=actor, accepted=accepted, equity=equity)
     store.audit(actor, "accept", "accepted", {"asset": asset, "quantity": quantity, "reason": reason}, source=source)
     clean = record(ports, compare(ports, instruments_of(ports), foreign_fills(ports)))
     return {"asset": asset, "quantity": str(quantity), "clean": clean}
@@ -85,13 +93,17 @@ def adopt_purchase(
 
     The stop lies `stop_frac` under the average price paid (over it for a short), the target `target_r` times as far on
     the other side. Raises BadInput unless the newest such trades of the last week add up to exactly what is
-    unexplained.
+    unexplained and the market trades; ProtectionPending where it was adopted and no stop could be placed yet.
     """
     if not ZERO < stop_frac < 1:
         raise BadInput(f"--stop-frac is {stop_frac}: give a share of the price between 0 and 1, such as 0.03")
     instrument = ports.exchange.instruments([symbol]).get(symbol)
     if instrument is None or symbol not in ports.symbols:
         raise BadInput(f"{symbol} is not traded here: name one of {', '.join(ports.symbols)}")
+    if (status := ports.exchange.market_status(symbol)) is not MarketStatus.TRADING:
+        raise BadInput(
+            f"{symbol} is {status.value} at the exchange, and no stop can be placed: adopt it once it trades"
+        )
     store = ports.trading_store
     surplus = unexplained(ports).get(instrument.base, ZERO)
     side = Side.SHORT if surplus < 0 and instrument.margin is not None else Side.LONG
@@ -103,18 +115,18 @@ def adopt_purchase(
             f"./tradewind accept {instrument.base} leaves them yours"
         )
     position = _position_of(ports, opened, symbol, side, stop_frac, target_r, instrument)
-    book = ports.exchange.book_tops([symbol])[symbol]
+    book = price_of(ports, symbol)
     if not is_tradable(abs(surplus), min(position.stop_price, book.bid), instrument):
         raise BadInput(f"{surplus} {instrument.base} are too little for an order: they cannot be protected")
     with store.position_lock(position.position_id) as held:
         if not held:
             raise LockNotAcquired(f"another task is at work on {position.position_id}")
-        store.open_position(position)
+        store.open_position(position, ports.params.position_rules)
         store.plan_orders(_entries_of(ports, position, opened))
         store.insert_fills(opened)
+        detail = {"position_id": position.position_id, "quantity": surplus, "stop_price": position.stop_price}
+        store.audit(actor, "adopt", "adopted", detail, source=source)
         situation = converge_protection(ports, refresh(ports, position.position_id, instrument, book))
-    detail = {"position_id": position.position_id, "quantity": surplus, "stop_price": position.stop_price}
-    store.audit(actor, "adopt", "adopted", detail, source=source)
     record(ports, compare(ports, instruments_of(ports), foreign_fills(ports)))
     return {
         "position_id": position.position_id,
@@ -173,6 +185,7 @@ def _position_of(
         managed_bar=None,
         realised_quote=ZERO,
         fees_quote=ZERO,
+        minimums=Minimums.of(instrument),
     )
 
 

@@ -1,4 +1,7 @@
-"""One collection of one interval: polls every symbol until its bars are final, stores each as soon as it is there."""
+"""One collection of one interval: polls every symbol until its bars are final, stores each as soon as it is there.
+
+A symbol that was taken out of the settings is collected until its last position is closed.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from tradewind.core.timeframes import count_opens, timeframe_ms, to_ms
 from tradewind.core.types import Bars
 from tradewind.errors import RateLimited, RetryError, StopError, TradewindError
 
-from .fetching import as_answered, keep_valid
+from .fetching import as_answered, collected_symbols, keep_valid
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +50,7 @@ class Collection:
 
     def __init__(self, ports: Ports, timeframe: str, start_ms: int, end_ms: int, *, is_newest: bool) -> None:
         self._ports = ports
+        self._symbols = collected_symbols(ports)
         self._timeframe = timeframe
         self._start_ms, self._end_ms = start_ms, end_ms
         self._is_newest = is_newest
@@ -62,18 +66,18 @@ class Collection:
     @property
     def missing(self) -> list[str]:
         """The symbols whose answer lacked a bar."""
-        return [s for s in self._ports.symbols if s not in self.errors and self.bars.get(s, 0) < self._wanted]
+        return [s for s in self._symbols if s not in self.errors and self.bars.get(s, 0) < self._wanted]
 
     def run(self, deadline_s: float) -> None:
         """Poll until every symbol has its bars, nothing more can be expected, or the deadline is reached."""
         deadline = time.monotonic() + deadline_s
-        pending = list(self._ports.symbols)
+        pending = list(self._symbols)
         pause_s = _FIRST_PAUSE_S
         while True:
             for answers in self._poll(pending):
                 self._keep(answers)
             pending = [symbol for symbol in pending if self._is_worth_asking_again(symbol)]
-            if self._is_newest and len(self.missing) + len(self.errors) < len(self._ports.symbols):
+            if self._is_newest and len(self.missing) + len(self.errors) < len(self._symbols):
                 deadline = min(deadline, time.monotonic() + _STRAGGLERS_S)
             asked_to_wait = [e.retry_after_s for s in pending if isinstance(e := self.errors.get(s), RateLimited)]
             pause_s = max([pause_s, *asked_to_wait])
@@ -91,11 +95,11 @@ class Collection:
 
     def _asked_from(self) -> dict[str, int]:
         """From when each symbol is asked: the newest interval reaches back to the symbol's last stored bar."""
-        asked = dict.fromkeys(self._ports.symbols, self._start_ms)
+        asked = dict.fromkeys(self._symbols, self._start_ms)
         if not self._is_newest:
             return asked
         step = timeframe_ms(self._timeframe)
-        last = self._ports.market_store.last_open_ms(self._ports.symbols, self._timeframe)
+        last = self._ports.market_store.last_open_ms(self._symbols, self._timeframe)
         for symbol, open_ms in last.items():
             asked[symbol] = min(self._start_ms, max(open_ms + step, self._start_ms - _HEALED_BARS * step))
         return asked

@@ -15,6 +15,7 @@ from tradewind.core.ports import Ports
 from tradewind.core.scoring import bin_shares, calibration_error, population_stability
 from tradewind.core.timeframes import timeframe_ms, to_ms
 from tradewind.errors import ModelUnavailable
+from tradewind.jobs.fetching import market_symbols
 
 WINDOW_DAYS: Final = 28  # two weeks and less are mostly one weather: slow features always look moved
 PSI_MOVED: Final = 0.25
@@ -61,10 +62,9 @@ def measure_drift(ports: Ports) -> dict[str, Any]:
 def _recent_panels(ports: Ports) -> list[SymbolPanel]:
     params = ports.params
     step_ms = timeframe_ms(params.decision_timeframe)
-    wanted = tuple(dict.fromkeys((*ports.symbols, params.leader_symbol)))
     count = LIVE_WINDOW_BARS + WINDOW_DAYS * 96
     end_ms = to_ms(ports.clock.now()) - step_ms + 1
-    bars = ports.market_store.read_last_bars(wanted, params.decision_timeframe, end_ms, count)
+    bars = ports.market_store.read_last_bars(market_symbols(ports), params.decision_timeframe, end_ms, count)
     leader = bars[params.leader_symbol]
     return [build_panel(bars[symbol], leader, params) for symbol in ports.symbols if len(bars[symbol]) and len(leader)]
 

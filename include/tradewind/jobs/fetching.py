@@ -26,6 +26,17 @@ _LONGEST_WAIT_S = 60.0
 _TOGETHER_S = 0.2
 
 
+def market_symbols(ports: Ports) -> tuple[str, ...]:
+    """What decisions are made of: the symbols that are traded, and the market leader, traded or not."""
+    return tuple(dict.fromkeys((*ports.symbols, ports.params.leader_symbol)))
+
+
+def collected_symbols(ports: Ports) -> tuple[str, ...]:
+    """What is collected, loaded and repaired: the market's symbols, and those of open positions until they close."""
+    held = {position.symbol for position in ports.trading_store.live_positions()}
+    return tuple(dict.fromkeys((*market_symbols(ports), *sorted(held))))
+
+
 def fetch_closed(
     ports: Ports, symbol: str, timeframe: str, start_ms: int, end_ms: int, *, bulk: bool = False
 ) -> tuple[Bars, int]:

@@ -13,7 +13,7 @@ from tradewind.core.ports import CandleGap, Listing, Ports
 from tradewind.core.timeframes import closed_until_ms, count_opens, from_ms, to_ms
 from tradewind.errors import RetryError, StopError, TradewindError
 
-from .fetching import clip_to_listing, fetch_closed, find_listings, in_parallel, with_patience
+from .fetching import clip_to_listing, collected_symbols, fetch_closed, find_listings, in_parallel, with_patience
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +38,8 @@ class _Answered:
 
 
 def fill_candle_gaps(ports: Ports, timeframes: Sequence[str] = TIMEFRAMES, *, routine: bool = False) -> dict[str, Any]:
-    """Find every gap from each series' first wanted bar to now, fetch what may exist, remember what does not.
+    """Find every gap from each series' first wanted bar to now, fetch what may exist, remember what does not: of the
+    configured symbols and of those that are held.
 
     A `routine` run looks at the last seven days alone, unless none has yet looked at everything on this UTC day of the
     market's clock: years of history do not break every hour, and counting them costs seconds.
@@ -54,7 +55,7 @@ def fill_candle_gaps(ports: Ports, timeframes: Sequence[str] = TIMEFRAMES, *, ro
     The exchange's error when it answered no request at all.
     """
     now_ms = to_ms(ports.clock.now())
-    first_ms = ports.market_store.first_wanted_ms(ports.symbols, timeframes)
+    first_ms = ports.market_store.first_wanted_ms(collected_symbols(ports), timeframes)
     # What the exchange no longer lists can no longer be asked for.
     listed = ports.market_data.instruments(sorted({symbol for symbol, _ in first_ms}))
     listings = find_listings(ports, list(listed))
@@ -172,7 +173,7 @@ def _remember_delisted(
     ports: Ports, answers: Sequence[_Answered], wanted: dict[tuple[str, str], tuple[int, int]], now_ms: int
 ) -> None:
     """A symbol that is closed to trading and without a bar for a day has ceased: its tail is not asked for again."""
-    rules = ports.market_data.instruments(ports.symbols) if answers else {}
+    rules = ports.market_data.instruments(sorted({symbol for symbol, _ in wanted})) if answers else {}
     ended: dict[str, int] = {}
     for answer in answers:
         for empty in answer.empty:

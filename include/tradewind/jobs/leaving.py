@@ -1,19 +1,33 @@
-"""Leaving: what rests cancelled, and one market order for what a lot holds. No lot is left bare longer than that."""
+"""Leaving: one lot sold at market, in slices that the exchange takes, and what rests for it out of the way.
+
+On spot what rests has locked the coins: it is cancelled first, and only where the market trades and its price says that
+the exchange takes the exit. On futures an exit only ever reduces: it goes out while the stop still rests, whether or
+not that can be cancelled, and what is left of the pair is cancelled after it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Final
 
-from tradewind.core.brackets import floor_to_step, is_tradable, next_generation, plan_exit
+from tradewind.core.brackets import floor_to_step, is_tradable, next_generation, plan_exit, slices
 from tradewind.core.orders import AT_EXCHANGE, UNDECIDED
 from tradewind.core.ports import Ports
-from tradewind.core.positions import sign_of
-from tradewind.core.protection import resting
-from tradewind.core.types import Order, OrderRole, OrderState, Side
-from tradewind.errors import OutcomeUnknown, RetryError
+from tradewind.core.prices import is_price
+from tradewind.core.protection import (
+    holds_nothing,
+    leave_together,
+    no_price,
+    pooled,
+    resting,
+    sellable,
+    spare,
+    unresolved,
+)
+from tradewind.core.types import Instrument, MarketStatus, Order, OrderState, Position, Side
+from tradewind.errors import OrderRejected, OutcomeUnknown, RetryError
 from tradewind.jobs.orders import ask, observe, submit
 from tradewind.jobs.settling import Situation, refresh
 
@@ -23,68 +37,169 @@ UNRESOLVED: Final = tuple(sorted(UNDECIDED))
 _EXIT_ROUNDS: Final = 3
 
 
-def leave_lot(ports: Ports, situation: Situation, lot: int, reason: str) -> Situation:
+class Look:
+    """One look at one position: what is asked for once in it, and what could not be done, in words."""
+
+    def __init__(self, ports: Ports, symbol: str) -> None:
+        self._ports = ports
+        self._symbol = symbol
+        self._status: MarketStatus | None = None
+        self.problems: list[str] = []
+
+    def may_trade(self) -> bool:
+        """Does the market trade? Asked of the exchange right before anything is cancelled or sent for a lot.
+
+        A market that did not trade when it was asked is not asked again in the same look.
+        """
+        if self._status in (None, MarketStatus.TRADING):
+            self._status = self._ports.exchange.market_status(self._symbol)
+        if self._status is not MarketStatus.TRADING:
+            self.say(f"{self._symbol} is {self._status.value} at the exchange: what rests is left, and asked for again")
+        return self._status is MarketStatus.TRADING
+
+    def say(self, words: str) -> None:
+        """Keep why something was left as it is."""
+        if words and words not in self.problems:
+            self.problems.append(words)
+
+
+# --------------------------------------------------------------------------------------------------------------- leave
+def leave_lot(ports: Ports, situation: Situation, lot: int, reason: str, look: Look) -> Situation:
+    """Sell what a lot holds, as far as it can be sold now; returns the situation after it."""
     for _ in range(_EXIT_ROUNDS):
-        # While an exit's fate is unknown it may still arrive: a second one could sell what is not ours.
-        if situation.is_over or not _can_leave(situation, lot) or _has_unresolved_exit(situation, lot):
+        if situation.is_over:
             break
-        share = sellable_share(ports, situation)
-        rests = resting(situation.orders, lot)
-        position_id = situation.position.position_id
-        ports.trading_store.start_unprotected(position_id, f"exit: {reason}"[:80], ports.wall.now())
-        if not cancel_resting(ports, rests):
+        wanted = _may_be_sold(ports, situation, lot)
+        if not _takes(situation, lot, wanted, look) or not look.may_trade():
             break
-        situation = after_cancel(ports, situation, rests)
-        wanted = floor_to_step(min(max(situation.lots[lot], ZERO), share), situation.instrument.step_size)
-        if situation.is_over or not _exit_lot(ports, situation, lot, wanted, reason):
+        lots = situation.lots if leave_together(*_rules(situation)) else (lot,)
+        rests = [order for own in lots for order in resting(situation.orders, own)]
+        if situation.instrument.margin is None:
+            position_id = situation.position.position_id
+            ports.trading_store.start_unprotected(position_id, f"exit: {reason}"[:80], ports.wall.now())
+            if not cancel_resting(ports, rests):
+                break
+            situation = after_cancel(ports, situation, rests)
+            wanted = min(wanted, _uncommitted(situation, lot))
+        situation, is_sold = _sell(ports, situation, lot, wanted, reason)
+        if situation.instrument.margin is not None and _is_empty(situation, lot):
+            cancel_resting(ports, rests)  # what could not be cancelled is for the next run: it can only reduce
+            situation = after_cancel(ports, situation, rests)
+        if not is_sold:
             break
-        situation = again(ports, situation)
     return again(ports, situation)
 
 
-def _can_leave(situation: Situation, lot: int) -> bool:
-    held = floor_to_step(max(situation.lots[lot], ZERO), situation.instrument.step_size)
-    return is_tradable(held, situation.book.bid, situation.instrument)
+def held_of(situation: Situation, lot: int) -> Decimal:
+    """What a lot holds, small rests of others counted with it where they can only leave together."""
+    return pooled(*_rules(situation))[lot]
 
 
-def _has_unresolved_exit(situation: Situation, lot: int) -> bool:
-    return any(
-        order.lot == lot and order.role is OrderRole.EXIT and order.state in UNRESOLVED for order in situation.orders
-    )
+def _rules(situation: Situation) -> tuple[Mapping[int, Decimal], Position, Instrument]:
+    return situation.lots, situation.position, situation.instrument
 
 
-def _exit_lot(ports: Ports, situation: Situation, lot: int, quantity: Decimal, reason: str) -> bool:
-    """Send one market order for a lot; True when the exchange executed some of it."""
-    if _has_unresolved_exit(situation, lot):
+def _is_empty(situation: Situation, lot: int) -> bool:
+    return holds_nothing(held_of(situation, lot), situation.position, situation.instrument)
+
+
+def _uncommitted(situation: Situation, lot: int) -> Decimal:
+    """What a lot holds less what its exits may still sell: while the fate of one is unknown it may still arrive, and a
+    second one for the same could sell what is not ours."""
+    left = held_of(situation, lot) - unresolved(situation.orders, lot)
+    return floor_to_step(left, situation.instrument.step_size)
+
+
+def _may_be_sold(ports: Ports, situation: Situation, lot: int) -> Decimal:
+    share, _ = shares(ports, situation)
+    return floor_to_step(min(_uncommitted(situation, lot), share), situation.instrument.step_size)
+
+
+def _takes(situation: Situation, lot: int, wanted: Decimal, look: Look) -> bool:
+    """Does the exchange take an exit of this quantity? Asked before anything is cancelled for it."""
+    instrument, book = situation.instrument, situation.book
+    if _is_empty(situation, lot) or wanted < instrument.min_quantity:
         return False
-    price = situation.book.bid if situation.position.side is Side.LONG else situation.book.ask
-    generation = next_generation(situation.orders, lot)
-    order = plan_exit(
-        situation.position, lot, quantity, price, generation, situation.instrument, ports.clock.now(), reason
-    )
-    if order is None:
+    if instrument.margin is not None:
+        return True
+    if not is_price(book.bid, book.ask):
+        look.say(no_price(instrument))
         return False
-    ports.trading_store.plan_orders([order])
-    (row,) = submit(ports, [order], lambda: [ports.exchange.send_order(order, situation.instrument)])
-    if row.state is OrderState.REJECTED:
+    if is_tradable(wanted, _leaves_at(situation), instrument):
+        return True
+    if not unresolved(situation.orders, lot):
+        look.say(
+            f"{wanted} {instrument.base} are worth less than the exchange's least order "
+            f"({instrument.min_notional_quote} {instrument.quote}) at {_leaves_at(situation)}: what rests is left. "
+            "They were bought for more and are no dust: wait for a better price, or "
+            f"./tradewind write-off {situation.position.position_id} --reason TEXT"
+        )
+    return False
+
+
+def _leaves_at(situation: Situation) -> Decimal:
+    return situation.book.bid if situation.position.side is Side.LONG else situation.book.ask
+
+
+def _sell(ports: Ports, situation: Situation, lot: int, quantity: Decimal, reason: str) -> tuple[Situation, bool]:
+    """Send market orders for a quantity, slice by slice until one is not filled whole; True when some was executed.
+
+    Each slice is an order of its own generation, planned once the one before it is over: who dies between two finds in
+    the ledger what was sold, and goes on with the rest.
+    """
+    store, instrument = ports.trading_store, situation.instrument
+    is_sold, row = False, None
+    for part in slices(quantity, instrument):
+        orders = store.orders_of(situation.position.position_id)
+        order = plan_exit(
+            situation.position,
+            lot,
+            part,
+            _leaves_at(situation),
+            next_generation(orders, lot),
+            instrument,
+            ports.clock.now(),
+            reason,
+        )
+        if order is None:
+            break
+        store.plan_orders([order])
+        (row,) = submit(ports, [order], lambda order=order: [ports.exchange.send_order(order, instrument)])  # type: ignore[misc]
+        is_sold |= row.filled_quantity > 0
+        if row.state is not OrderState.FILLED:
+            break
+    situation = again(ports, situation)
+    if row is not None and row.state is OrderState.REJECTED and not situation.is_over:
         ports.alerts.raise_alert(
             "critical",
-            f"exit-refused-{order.position_id}",
-            f"{order.symbol}: the exchange refused to sell",
-            f"Exit of {quantity} ({reason}) was refused: {row.reason}. It is tried again every minute.",
+            f"exit-refused-{row.position_id}",
+            f"{row.symbol}: the exchange refused to sell",
+            f"Exit of {row.quantity} ({reason}) was refused: {row.reason}. It is tried again every minute.",
         )
-    return row.filled_quantity > 0
+    return situation, is_sold
 
 
-def sellable_share(ports: Ports, situation: Situation) -> Decimal:
-    """How much of the position may leave without touching what the account held before us."""
-    baseline = ports.trading_store.baseline() or {}
-    balance = ports.exchange.balances().get(situation.instrument.base)
-    total = balance.total if balance is not None else ZERO
-    over_baseline = (total - baseline.get(situation.instrument.base, ZERO)) * sign_of(situation.position.side)
-    return max(min(situation.position.quantity, over_baseline), ZERO)
+# ----------------------------------------------------------------------------------------------------- what is there
+def shares(ports: Ports, situation: Situation) -> tuple[Decimal, Decimal]:
+    """How much of the position is there to be sold or protected, and what dust of earlier ones lies beside it."""
+    position, instrument = situation.position, situation.instrument
+    baseline = (ports.trading_store.baseline() or {}).get(instrument.base, ZERO)
+    balance = ports.exchange.balances().get(instrument.base)
+    others = sum(
+        (
+            max(other.quantity, ZERO)
+            for other in ports.trading_store.live_positions()
+            if other.position_id != position.position_id and other.symbol.split("/")[0] == instrument.base
+        ),
+        ZERO,
+    )
+    share = sellable(position, situation.orders, balance, baseline, others, instrument)
+    total = ports.trading_store.ledger_totals().get(position.symbol)
+    bought = total.base_quantity if total is not None else ZERO
+    return share, spare(balance, baseline, bought, position.quantity + others, instrument)
 
 
+# -------------------------------------------------------------------------------------------------------------- cancel
 def cancel_resting(ports: Ports, orders: Sequence[Order]) -> bool:
     """Cancel the lists of these orders; True when each is known to be over, filled ones included."""
     lists = sorted({(order.symbol, order.list_client_id or "", order.client_order_id) for order in orders})
@@ -99,8 +214,8 @@ def cancel_resting(ports: Ports, orders: Sequence[Order]) -> bool:
                 reports = ports.exchange.cancel_list(symbol, list_id, own)
             else:
                 reports = [ports.exchange.cancel_order(symbol, client_order_id)]
-        except (OutcomeUnknown, RetryError):
-            reports = []
+        except (OutcomeUnknown, RetryError, OrderRejected):
+            reports = []  # refused, or no answer: what became of each is asked for below
         for report in reports:
             observe(ports, report)
     rows = [ports.trading_store.order(order.client_order_id) or order for order in orders]

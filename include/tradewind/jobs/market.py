@@ -16,6 +16,7 @@ from tradewind.core.quality import QualityRules, judge_quality
 from tradewind.core.timeframes import closed_until_ms, from_ms, last_closed_open_ms, timeframe_ms, to_ms
 
 from .collecting import Collection
+from .fetching import collected_symbols
 from .filling import fill_candle_gaps
 from .history import backfill_history
 
@@ -30,7 +31,8 @@ _DEADLINE_S = 40.0
 def collect_candles(
     ports: Ports, timeframe: str, start: datetime | None, end: datetime | None, *, deadline_s: float = _DEADLINE_S
 ) -> dict[str, Any]:
-    """Store the closed bars of every symbol that open in [start, end); None for either takes the last closed interval.
+    """Store the closed bars of every symbol, configured or held, that open in [start, end); None for either takes the
+    last closed interval.
 
     The newest interval is polled from its close until the exchange has its bars, at most `deadline_s`; each symbol is
     stored as soon as it is there. Whoever still lacks the newest bar while others have it is waited for only some
@@ -43,12 +45,12 @@ def collect_candles(
     `state` ("collected", or "not_closed" with nothing stored when the market's clock has not reached `end`), `start`,
     `end`, `bars` (of the interval by symbol, stored now or before), `new`, `healed` (bars of earlier intervals),
     `corrections`, `refused`, `missing` (symbols whose answer lacked a bar), `failed` (reason by symbol), `newest` (the
-    interval is the newest closed one by the market's clock) and `newest_complete` (it is, and every symbol has its
-    bars).
+    interval is the newest closed one by the market's clock) and `newest_complete` (it is, and every configured symbol
+    has its bars).
 
     Raises
     ------
-    The exchange's error when not one symbol could be asked.
+    The exchange's error when not one configured symbol could be asked.
     """
     step = timeframe_ms(timeframe)
     closed_ms = closed_until_ms(to_ms(ports.clock.now()), timeframe)
@@ -66,7 +68,7 @@ def collect_candles(
         ports.metrics.count("tradewind.candles.failed", symbol=symbol, timeframe=timeframe)
     ports.metrics.count("tradewind.candles.new", collection.new, timeframe=timeframe)
     ports.metrics.count("tradewind.candles.corrections", collection.corrections, timeframe=timeframe)
-    if len(collection.errors) == len(ports.symbols):
+    if collection.errors.keys() >= set(ports.symbols):
         raise collection.errors[ports.symbols[0]]
     if is_newest and timeframe == DECISION_TIMEFRAME:
         check_quality(ports, from_ms(end_ms - step))
@@ -81,7 +83,7 @@ def collect_candles(
         "missing": collection.missing,
         "failed": {symbol: str(error) for symbol, error in collection.errors.items()},
         "newest": is_newest,
-        "newest_complete": is_newest and not collection.missing and not collection.errors,
+        "newest_complete": is_newest and not {*collection.missing, *collection.errors} & set(ports.symbols),
     }
 
 
@@ -94,10 +96,11 @@ def check_quality(ports: Ports, bar: datetime | None = None, rules: QualityRules
     step = timeframe_ms(DECISION_TIMEFRAME)
     bar_ms = last_closed_open_ms(to_ms(ports.clock.now()), DECISION_TIMEFRAME) if bar is None else to_ms(bar)
     start_ms, end_ms = bar_ms + step - rules.window_bars * step, bar_ms + step
-    windows = ports.market_store.read_last_bars(ports.symbols, DECISION_TIMEFRAME, end_ms, rules.window_bars)
-    hourly = ports.market_store.read_bars(ports.symbols, "1h", start_ms, end_ms)
+    symbols = collected_symbols(ports)
+    windows = ports.market_store.read_last_bars(symbols, DECISION_TIMEFRAME, end_ms, rules.window_bars)
+    hourly = ports.market_store.read_bars(symbols, "1h", start_ms, end_ms)
 
-    verdicts = [judge_quality(windows[symbol], hourly[symbol], bar_ms, rules) for symbol in ports.symbols]
+    verdicts = [judge_quality(windows[symbol], hourly[symbol], bar_ms, rules) for symbol in symbols]
 
     ports.market_store.save_quality(from_ms(bar_ms), verdicts)
     failed = {verdict.symbol: sorted(verdict.findings) for verdict in verdicts if not verdict.passed}

@@ -32,6 +32,9 @@ def manage_positions(ports: Ports) -> dict[str, Any]:
     problems = tend_all(ports)
     reading = watch_risk_once(ports, heartbeat=MANAGER)
     flattened = carry_on_flatten(ports)
+    if error := ports.params_error:
+        title = "The strategy's values cannot be used: entries wait"
+        ports.alerts.raise_alert("warning", "strategy-file", title, error)
     report = compare(ports, instruments_of(ports), foreign_fills(ports))
     clean = report.clean and not problems
     if clean or not is_anybody_at_work(ports):

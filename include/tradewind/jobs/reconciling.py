@@ -12,11 +12,12 @@ from decimal import Decimal
 from typing import Any, Final
 
 from tradewind.core.orders import LIVE
-from tradewind.core.ports import Ports
+from tradewind.core.ports import LedgerTotal, Ports
 from tradewind.core.reconcile import ExchangeView, LedgerView, Reconciliation, reconcile
-from tradewind.core.types import Fill, Instrument
+from tradewind.core.types import Fill, Instrument, Position
 from tradewind.errors import RetryError, StopError
 from tradewind.jobs.equity import ensure_baseline, quote_asset
+from tradewind.jobs.isolation import each_symbol
 from tradewind.jobs.payments import ingest_payments, is_margined
 
 # A fill between two readings looks like a difference: it is believed only when it stands in the next reading too.
@@ -47,29 +48,57 @@ def _compare_once(
     baseline: Mapping[str, Decimal],
     foreign_fills: Sequence[Fill],
 ) -> Reconciliation:
-    store = ports.trading_store
+    store, quote = ports.trading_store, quote_asset(ports)
     margined = is_margined(instruments)
     if margined:
         ingest_payments(ports)
     balances = ports.exchange.balances()
-    open_orders = ports.exchange.open_orders(sorted(instruments))
+    answers, silent = each_symbol(ports.exchange.open_orders, sorted(instruments))
+    instruments = {symbol: rules for symbol, rules in instruments.items() if symbol not in silent}
+    open_orders = [order for answer in answers for order in answer]
+    positions, totals = store.live_positions(), store.ledger_totals()
     exchange = ExchangeView(open_orders, foreign_fills, balances, ports.clock.now())
     ledger = LedgerView(
         orders=store.orders_in(sorted(LIVE)),
         fill_ids=frozenset(),
-        asset_flows=asset_flows(ports),
+        asset_flows=flows_of(totals),
         baseline=baseline,
-        positions=store.live_positions(),
+        positions=positions,
         instruments=instruments,
-        tolerances={quote_asset(ports): MARGIN_TOLERANCE} if margined else {},
+        assets=frozenset({quote, *_traded(ports, positions, totals)}),
+        tolerances={quote: MARGIN_TOLERANCE} if margined else {},
+        written_off=_written_off(ports),
     )
     return reconcile(exchange, ledger)
 
 
+def _traded(ports: Ports, positions: Sequence[Position], totals: Mapping[str, LedgerTotal]) -> set[str]:
+    """Assets beside the quote that trading here moves: what is configured or held, and what commissions were paid in.
+
+    What is configured counts where nothing was bought yet, too: somebody else may have begun.
+    """
+    bases = {symbol.split("/")[0] for symbol in (*ports.symbols, *(position.symbol for position in positions))}
+    return bases.union(*(total.other_fees for total in totals.values()))
+
+
+def _written_off(ports: Ports) -> dict[str, Decimal]:
+    """What was given up, by asset; negative for a short."""
+    found: dict[str, Decimal] = {}
+    for gone in ports.trading_store.write_offs():
+        base = gone.symbol.split("/")[0]
+        found[base] = found.get(base, Decimal(0)) + gone.quantity
+    return found
+
+
 def asset_flows(ports: Ports) -> dict[str, Decimal]:
     """What all our fills moved, by asset, net of every fee."""
+    return flows_of(ports.trading_store.ledger_totals())
+
+
+def flows_of(totals: Mapping[str, LedgerTotal]) -> dict[str, Decimal]:
+    """The same of totals that were just read."""
     flows: dict[str, Decimal] = {}
-    for symbol, total in ports.trading_store.ledger_totals().items():
+    for symbol, total in totals.items():
         base, quote = symbol.split("/")
         for asset, moved in ((base, total.base_quantity), (quote, total.cash_quote)):
             flows[asset] = flows.get(asset, Decimal(0)) + moved

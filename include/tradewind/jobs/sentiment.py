@@ -86,10 +86,12 @@ def _fetch(ports: Ports, now: datetime) -> _Harvest:
     for name in names:
         try:
             found, state = ports.news_feeds.fetch(name, remembered.get(name), now)
-        except NewsUnavailable as error:
-            _log.warning("%s", error)
-            failed[name] = str(error)
-            states.append(replace(remembered.get(name, FeedState(name)), last_error=str(error)))
+        except Exception as error:  # noqa: BLE001  (hostile bytes raise anything; no other feed may suffer)
+            expected = isinstance(error, NewsUnavailable)
+            words = str(error) if expected else f"feed {name.partition('?')[0]} failed: {type(error).__name__}"
+            _log.warning("%s", words, exc_info=None if expected else error)
+            failed[name] = words
+            states.append(replace(remembered.get(name, FeedState(name)), last_error=words))
             continue
         articles += found
         states.append(state)

@@ -3,28 +3,33 @@
 ::
 
     orders observed ──► fills taken in ──► figures ──► over? ───────────────────────► cancel what still rests
-                                                        ├── CLOSING, −2R, time stop ─► market exit
-                                                        └── otherwise ──► bar rules ─► converge protection
+                                             │          ├── CLOSING, −2R, time stop ─► market exit
+                                             │          └── otherwise ──► bar rules ─► converge protection
+                                             └── no price that can be believed ──────► what rests stays, in words
+
+A market without rules, price or answer keeps no other position from being tended.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Final
 
-from tradewind.core.brackets import decimal_of, floor_to_step, is_tradable
-from tradewind.core.orders import AT_EXCHANGE, LIVE, UNDECIDED
+import structlog
+
+from tradewind.core.brackets import floor_to_step, is_tradable
+from tradewind.core.orders import AT_EXCHANGE, LIVE, UNDECIDED, is_final
+from tradewind.core.params import PositionRules
 from tradewind.core.ports import Ports
-from tradewind.core.positions import FAILED_STOP, Costs, ExitNow, MoveStop, bars_held, manage_on_close, stop_failed
+from tradewind.core.positions import FAILED_STOP, stop_failed
 from tradewind.core.protection import target_passed
-from tradewind.core.timeframes import from_ms, last_closed_open_ms, timeframe_ms, to_ms
+from tradewind.core.timeframes import last_closed_open_ms, to_ms
 from tradewind.core.types import (
     BookTop,
-    ExchangeOrder,
     Fill,
     Instrument,
     Order,
@@ -33,15 +38,24 @@ from tradewind.core.types import (
     PositionStatus,
     Side,
 )
-from tradewind.errors import ReconcileError, RetryError, StopError
+from tradewind.errors import TradewindError
+from tradewind.jobs.isolation import alone, each_symbol, said
+from tradewind.jobs.markets import GIVE_UP, Markets, read_instruments, read_markets
 from tradewind.jobs.protection import converge_protection, exit_position
-from tradewind.jobs.settling import Situation, ingest_fills, refresh
+from tradewind.jobs.rules import apply_bar_rules, rules_of
+from tradewind.jobs.settling import OVER, Situation, ingest_fills, settle
 
+log = structlog.get_logger(__name__)
+
+BUSY: Final = "another task is at work on it"
 # Sends are answered within this, or their task is dead or waiting.
 _ANSWER_TIME: Final = timedelta(seconds=1)
 # A decision waits so long for another task that is tending a position; it takes less.
 _FOLLOW_S: Final = 3.0
 _POLL_S: Final = 0.1
+# The watch asks for the open orders of what is held this often. Each market weighs 6 of Binance's 6,000 a minute: four
+# positions cost 6 % of them so, and 12 % at each look of two seconds.
+_LOOK_AT_STOPS_EVERY: Final = timedelta(seconds=4)
 # A human's trade leaves no order of ours behind: executions are looked for this far back.
 _FOREIGN_WINDOW: Final = timedelta(days=1)
 
@@ -49,30 +63,27 @@ _FOREIGN_WINDOW: Final = timedelta(days=1)
 # ------------------------------------------------------------------------------------------------------- all positions
 def tend_all(ports: Ports, *, apply_rules: bool = True, only: Collection[str] | None = None) -> list[str]:
     """Bring every position (of `only` these) up to date and under protection; returns what could not be done."""
+    problems = _tend(ports, apply_rules=apply_rules, only=only)
+    return [f"{position_id}: {words}" for position_id, words in problems.items()]
+
+
+def _tend(ports: Ports, *, apply_rules: bool = True, only: Collection[str] | None = None) -> dict[str, str]:
+    """`tend_all`, its problems by position id."""
     store = ports.trading_store
     live = {position.position_id: position.symbol for position in store.live_positions()}
-    unfinished = {order.position_id: order.symbol for order in store.orders_in(sorted(LIVE))}
+    orders = store.orders_in(sorted(LIVE))
+    unfinished = {order.position_id: order.symbol for order in orders}
     wanted = {key: symbol for key, symbol in {**unfinished, **live}.items() if only is None or key in only}
     if not wanted:
-        return []
-    symbols = sorted(set(wanted.values()))
-    instruments = ports.exchange.instruments(symbols)
-    listed = {order.client_order_id: order for order in ports.exchange.open_orders(symbols)}
-    books = ports.exchange.book_tops(symbols)
-    problems = []
+        return {}
+    at = ports.wall.now()
+    markets = read_markets(ports, sorted(set(wanted.values())))
+    _see(ports, orders, markets.orders, at)
+    problems = {}
     for position_id, symbol in wanted.items():
-        if symbol not in instruments or symbol not in books:
-            problems.append(f"{position_id}: the exchange lists no rules or no price for {symbol}")
-            continue
-        try:
-            done = tend_position(
-                ports, position_id, instruments[symbol], books[symbol], listed, apply_rules=apply_rules
-            )
-        except (RetryError, StopError, ReconcileError) as error:
-            problems.append(f"{position_id}: {type(error).__name__}: {error}")
-            continue
-        if not done:
-            problems.append(f"{position_id}: another task is at work on it")
+        work = partial(tend_position, ports, position_id, symbol, markets, apply_rules=apply_rules)
+        if words := alone(ports, position_id, symbol, work):
+            problems[position_id] = words
     return problems
 
 
@@ -83,74 +94,88 @@ def follow_bar(ports: Ports) -> list[str]:
     look has led there already is not looked at again; one that it is leading there now is waited for.
     """
     deadline = time.monotonic() + _FOLLOW_S
-    problems: list[str] = []
+    problems: dict[str, str] = {}
     while behind := _behind(ports):
-        problems = tend_all(ports, only=behind)
-        if not _behind(ports) or time.monotonic() >= deadline:
+        problems = _tend(ports, only=behind)
+        if BUSY not in problems.values() or time.monotonic() >= deadline:
             break
         time.sleep(_POLL_S)
-    return problems
+    return [f"{position_id}: {words}" for position_id, words in problems.items()]
 
 
 def _behind(ports: Ports) -> set[str]:
     """Held positions that no rule of the newest closed and stored bar has seen."""
     positions = [p for p in ports.trading_store.live_positions() if p.quantity > 0 and p.status is PositionStatus.OPEN]
-    if not positions:
-        return set()
-    timeframe = ports.params.decision_timeframe
-    newest_ms = last_closed_open_ms(to_ms(ports.clock.now()), timeframe)
-    stored_ms = ports.market_store.last_open_ms(sorted({p.symbol for p in positions}), timeframe)
-    return {
-        p.position_id
-        for p in positions
-        if to_ms(p.managed_bar or p.bar) < newest_ms <= stored_ms.get(p.symbol, 0)
-    }  # fmt: skip
+    rules, now_ms = rules_of(ports, positions), to_ms(ports.clock.now())
+    found = set()
+    for timeframe in {own.decision_timeframe for own in rules.values()}:
+        newest_ms = last_closed_open_ms(now_ms, timeframe)
+        own = [p for p in positions if rules[p.position_id].decision_timeframe == timeframe]
+        stored_ms = ports.market_store.last_open_ms(sorted({p.symbol for p in own}), timeframe)
+        found |= {
+            p.position_id
+            for p in own
+            if to_ms(p.managed_bar or p.bar) < newest_ms <= stored_ms.get(p.symbol, 0)
+        }  # fmt: skip
+    return found
 
 
-def tend_position(
-    ports: Ports,
-    position_id: str,
-    instrument: Instrument,
-    book: BookTop,
-    listed: Mapping[str, ExchangeOrder],
-    *,
-    apply_rules: bool = True,
-) -> bool:
-    """One position under its lock; False when somebody else holds it."""
+def tend_position(ports: Ports, position_id: str, symbol: str, markets: Markets, *, apply_rules: bool = True) -> str:
+    """One position under its lock; returns what could not be done, in words.
+
+    Without a price its orders and fills are still taken in, and what rests stays. Raises UnknownSymbol or MissingData
+    where its market has no rules or no price that can be believed.
+    """
+    instrument = markets.instrument(symbol)
     with ports.trading_store.position_lock(position_id) as held:
         if not held:
-            return False
-        situation = refresh(ports, position_id, instrument, book, listed)
-        if situation.is_over:
-            converge_protection(ports, situation)
-            return True
-        if situation.position.status is PositionStatus.CLOSING:
-            exit_position(ports, situation, situation.position.exit_reason)
-            return True
-        if situation.position.quantity <= 0:
-            return True  # the entry may still fill
-        leaves_at = book.bid if situation.position.side is Side.LONG else book.ask
-        if stop_failed(situation.position, leaves_at, ports.params):
-            _say_stop_failed(ports, situation)
-            exit_position(ports, situation, FAILED_STOP)
-            return True
-        exit_reason = None
-        if apply_rules:
-            situation, exit_reason = apply_bar_rules(ports, situation)
-        if exit_reason is not None:
-            exit_position(ports, situation, exit_reason)
-        else:
-            converge_protection(ports, situation)
-    return True
+            return BUSY
+        figures = settle(ports, position_id, instrument, markets.orders)
+        position, is_over = figures.position, figures.position.status in OVER
+        if (is_over and all(is_final(order.state) for order in figures.orders)) or (
+            not is_over and position.quantity <= 0  # the entry may still fill
+        ):
+            return ""
+        book = markets.book(symbol)
+        situation = Situation(position, figures.orders, figures.lots, instrument, book)
+        _tend_at(ports, situation, apply_rules=apply_rules)
+    return ""
 
 
+def _tend_at(ports: Ports, situation: Situation, *, apply_rules: bool) -> None:
+    """What the figures and a believable price ask for."""
+    position = situation.position
+    if situation.is_over:
+        converge_protection(ports, situation)
+        return
+    if position.status is PositionStatus.CLOSING:
+        exit_position(ports, situation, position.exit_reason)
+        return
+    rules = rules_of(ports, [position])[position.position_id]
+    leaves_at = situation.book.bid if position.side is Side.LONG else situation.book.ask
+    if stop_failed(position, leaves_at, rules):
+        _say_stop_failed(ports, situation, rules)
+        exit_position(ports, situation, FAILED_STOP)
+        return
+    exit_reason = None
+    if apply_rules:
+        situation, exit_reason = apply_bar_rules(ports, situation, rules)
+    if exit_reason is not None:
+        exit_position(ports, situation, exit_reason)
+    else:
+        converge_protection(ports, situation)
+    _say_too_small(ports, situation)
+
+
+# ----------------------------------------------------------------------------------------------------------- the watch
 def protect_naked(ports: Ports) -> list[str]:
-    """Tend positions whose task seems to have died between two lines; returns what could not be done, in words.
+    """Tend what is without protection now; returns what could not be done, in words.
 
-    By the ledger: something is held without a stop at the exchange, a replacement was begun and not ended, or an order
-    is undecided for longer than an answer takes; or a target that does not rest was reached. Called every few
-    seconds; asks the exchange for prices at most when all is well. Somebody who is at work on such a position holds its
-    lock and is left alone.
+    By the ledger: something is held without a stop at the exchange, a replacement was begun and not ended, an entry is
+    filled and the position does not know yet, or an order is undecided for longer than an answer takes (its task seems
+    to have died between two lines); or a target that does not rest was reached. By the exchange, every few seconds: a
+    stop that is not among its open orders any more, because a maintenance, a fill of its target in part or a rule of
+    the exchange's ended it. A position whose lock a task holds is left to that task.
     """
     store = ports.trading_store
     positions = {position.position_id: position for position in store.live_positions()}
@@ -161,27 +186,62 @@ def protect_naked(ports: Ports) -> list[str]:
         live.setdefault(order.position_id, []).append(order)
     begun = store.unprotected_now()
     urgent = {key for key in positions if key in begun or _is_overdue(ports, live.get(key, []))}
+    urgent |= {key for key, position in positions.items() if _is_behind(ports, position)}
+    unseen, problems = _unseen_stops(ports, [order for key in positions for order in live.get(key, [])])
     bare = {key: quantity for key, p in positions.items() if (quantity := _bare(p, live.get(key, []))) > 0}
-    instruments = ports.exchange.instruments(sorted({position.symbol for position in positions.values()}))
-    naked = urgent | {key for key, quantity in bare.items() if _could_rest(positions[key], quantity, instruments)}
+    instruments, _ = read_instruments(ports, sorted({position.symbol for position in positions.values()}))
+    naked = urgent | unseen
+    naked |= {key for key, quantity in bare.items() if _could_rest(positions[key], quantity, instruments)}
     watched = {
         key for key, p in positions.items() if p.symbol in instruments and not instruments[p.symbol].target_rests
     }
     if not naked and not watched:
-        return []
-    books = ports.exchange.book_tops(sorted({positions[key].symbol for key in naked | watched}))
-    naked |= {key for key in watched if _is_at_target(positions[key], books)}
-    problems = []
+        return problems
+    symbols = sorted({positions[key].symbol for key in naked | watched})
+    markets = read_markets(ports, symbols, with_orders=False)
+    naked |= {key for key in watched if _is_at_target(positions[key], markets.books)}
     for position_id in sorted(naked):
         symbol = positions[position_id].symbol
-        if symbol not in instruments or symbol not in books:
-            problems.append(f"{position_id}: the exchange lists no rules or no price for {symbol}")
-            continue
-        try:
-            tend_position(ports, position_id, instruments[symbol], books[symbol], {}, apply_rules=False)
-        except (RetryError, StopError, ReconcileError) as error:
-            problems.append(f"{position_id}: {type(error).__name__}: {error}")
+        work = partial(tend_position, ports, position_id, symbol, markets, apply_rules=False)
+        words = alone(ports, position_id, symbol, work)
+        problems += [f"{position_id}: {words}"] if words not in ("", BUSY) else []
     return problems
+
+
+def _unseen_stops(ports: Ports, orders: Sequence[Order]) -> tuple[set[str], list[str]]:
+    """Positions with a stop that should rest and is not among the exchange's open orders; and what went wrong.
+
+    Only markets with a stop that was not seen for a while are asked for.
+    """
+    at = ports.wall.now()
+    stops = _resting_stops(orders)
+    due = {stop.symbol for stop in stops if stop.seen_at is None or at - stop.seen_at >= _LOOK_AT_STOPS_EVERY}
+    try:
+        answers, troubles = each_symbol(ports.exchange.open_orders, sorted(due))
+    except TradewindError as error:
+        return set(), [f"the open orders were not told: {said(error)}"]
+    listed = {order.client_order_id: order for answer in answers for order in answer}
+    _see(ports, stops, listed, at)
+    asked = due - set(troubles)
+    unseen = {stop.position_id for stop in stops if stop.symbol in asked and stop.client_order_id not in listed}
+    return unseen, [f"{symbol}: {words}" for symbol, words in troubles.items()]
+
+
+def _see(ports: Ports, orders: Sequence[Order], listed: Collection[str], at: datetime) -> None:
+    """Keep the moment at which stops were seen to rest."""
+    ports.trading_store.mark_seen(
+        [o.client_order_id for o in _resting_stops(orders) if o.client_order_id in listed], at
+    )
+
+
+def _resting_stops(orders: Sequence[Order]) -> list[Order]:
+    return [order for order in orders if order.role is OrderRole.STOP and order.state in AT_EXCHANGE]
+
+
+def _is_behind(ports: Ports, position: Position) -> bool:
+    """Do the entries' orders say that more was filled than the position knows of?"""
+    entries = [o for o in ports.trading_store.orders_of(position.position_id) if o.role is OrderRole.ENTRY]
+    return sum((order.filled_quantity for order in entries), Decimal(0)) > position.entry_quantity
 
 
 def _is_at_target(position: Position, books: Mapping[str, BookTop]) -> bool:
@@ -210,12 +270,30 @@ def _is_overdue(ports: Ports, live: Sequence[Order]) -> bool:
     return any(order.sent_at is not None and order.sent_at < deadline for order in live if order.state in UNDECIDED)
 
 
-def _say_stop_failed(ports: Ports, situation: Situation) -> None:
+def is_too_small(position: Position, market: Instrument, book: BookTop) -> bool:
+    """Is what is held too little for an order at today's price? It is no dust: it was one at the entry's price."""
+    leaves_at = book.bid if position.side is Side.LONG else book.ask
+    return not is_tradable(floor_to_step(position.quantity, market.step_size), leaves_at, market)
+
+
+def _say_too_small(ports: Ports, situation: Situation) -> None:
+    position, market = situation.position, situation.instrument
+    if is_too_small(position, market, situation.book) and all(is_final(order.state) for order in situation.orders):
+        ports.alerts.raise_alert(
+            "warning",
+            f"too-small-{position.position_id}",
+            f"{position.symbol}: too little is held for an order at today's price",
+            f"{position.quantity} at {situation.book.bid} is below the minimum of {market.min_notional_quote} "
+            f"{market.quote}: it can be neither protected nor sold. {GIVE_UP.capitalize()}: {position.position_id}.",
+        )
+
+
+def _say_stop_failed(ports: Ports, situation: Situation, rules: PositionRules) -> None:
     position = situation.position
     ports.alerts.raise_alert(
         "critical",
         f"stop-failed-{position.position_id}",
-        f"{position.symbol} is {ports.params.failed_stop_r:.0f} R under water: its stop did not work",
+        f"{position.symbol} is {rules.failed_stop_r:.0f} R under water: its stop did not work",
         f"Bid {situation.book.bid}, stop {position.stop_price}, entry {position.entry_price}. Left at market.",
     )
 
@@ -232,58 +310,22 @@ def is_anybody_at_work(ports: Ports) -> bool:
     return False
 
 
-# ----------------------------------------------------------------------------------------------------------- bar rules
-def apply_bar_rules(ports: Ports, situation: Situation) -> tuple[Situation, str | None]:
-    """Apply the position rule to every closed bar not yet looked at; returns the situation and a reason to leave.
-
-    The wanted stop is saved here; `converge_protection` makes it rest.
-    """
-    position, params = situation.position, ports.params
-    timeframe = params.decision_timeframe
-    step_ms = timeframe_ms(timeframe)
-    newest_ms = last_closed_open_ms(to_ms(ports.clock.now()), timeframe)
-    looked_at_ms = to_ms(position.managed_bar if position.managed_bar is not None else position.bar)
-    count = (newest_ms - looked_at_ms) // step_ms
-    if count <= 0:
-        return situation, None
-    bars = ports.market_store.read_last_bars([position.symbol], timeframe, newest_ms + step_ms, int(count))
-    costs = Costs.of(params, float(situation.instrument.taker_fee_frac))
-    reason: str | None = None
-    series = bars[position.symbol]
-    for open_ms, close in zip(series.open_time_ms.tolist(), series.close.tolist(), strict=True):
-        if open_ms <= looked_at_ms or reason is not None:
-            continue
-        held = bars_held(position, open_ms, step_ms)
-        tick = situation.instrument.tick_size
-        action = manage_on_close(position, decimal_of(close), held, params, costs, tick)
-        position = replace(position, best_close=action.best_close, managed_bar=from_ms(open_ms))
-        if isinstance(action, MoveStop):
-            position = replace(position, stop_price=action.price)
-        elif isinstance(action, ExitNow):
-            reason = action.reason
-    if position != situation.position:
-        moved = position.stop_price != situation.position.stop_price
-        ports.trading_store.save_position(
-            position,
-            "stop_moved" if moved else "managed",
-            ports.clock.now(),
-            bar=position.managed_bar,
-            stop_price=position.stop_price,
-            best_close=position.best_close,
-        )
-    return replace(situation, position=position), reason
-
-
 # -------------------------------------------------------------------------------------------------------- the exchange
 def instruments_of(ports: Ports) -> dict[str, Instrument]:
-    """The rules of every market that is configured or that the ledger has something in."""
+    """The rules of every market that is configured or that the ledger has something in, where the exchange lists it."""
     symbols = {position.symbol for position in ports.trading_store.live_positions()} | set(ports.symbols)
-    return ports.exchange.instruments(sorted(symbols))
+    return read_instruments(ports, sorted(symbols))[0]
 
 
 def foreign_fills(ports: Ports) -> list[Fill]:
-    """Executions of the last day in markets with a live position that no order of ours made."""
-    store = ports.trading_store
+    """Executions of the last day in markets with a live position that no order of ours made.
+
+    A market that does not answer has none: that it does not is a difference of its own.
+    """
     since = ports.clock.now() - _FOREIGN_WINDOW
-    symbols = sorted({position.symbol for position in store.live_positions()})
-    return [fill for symbol in symbols for fill in ingest_fills(ports, symbol, since=since)]
+    symbols = sorted({position.symbol for position in ports.trading_store.live_positions()})
+    listed = sorted(read_instruments(ports, symbols)[0])
+    answers, _ = each_symbol(
+        lambda asked: [fill for symbol in asked for fill in ingest_fills(ports, symbol, since=since)], listed
+    )
+    return [fill for answer in answers for fill in answer]

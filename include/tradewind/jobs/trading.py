@@ -31,6 +31,7 @@ from tradewind.core.types import (
     Decision,
     Instrument,
     Intent,
+    Minimums,
     Order,
     OrderRole,
     OrderState,
@@ -40,12 +41,14 @@ from tradewind.core.types import (
     Prediction,
     RegimeFamily,
 )
-from tradewind.errors import OutcomeUnknown, StopError
+from tradewind.errors import OutcomeUnknown, ProtectionPending, StopError
 from tradewind.fingerprint import code_sha256
+from tradewind.jobs.leaving import again
 from tradewind.jobs.orders import submit, withdraw
 from tradewind.jobs.permission import entry_refusal, permission_now
 from tradewind.jobs.protection import converge_protection
-from tradewind.jobs.settling import Situation, refresh
+from tradewind.jobs.rules import version_rules
+from tradewind.jobs.settling import Situation, price_of, refresh
 from tradewind.jobs.tending import follow_bar
 from tradewind.jobs.trading_inputs import champion, explained, read_inputs
 
@@ -162,14 +165,19 @@ def place_brackets(ports: Ports, intent_id: str) -> dict[str, Any]:
             return {"intent_id": intent_id, "outcome": "busy", "reason": "another task is at work on it"}
         intent = store.intent(intent_id)
         instrument = _instrument(ports, intent.symbol)
+        book = price_of(ports, intent.symbol)  # what has no price is not entered
         if store.orders_of(intent_id):
             reason = "order rows were there already: nothing was sent"
         else:
             reason = _enter(ports, intent, store.decision_of(intent_id), instrument)
-        book = ports.exchange.book_tops([intent.symbol])[intent.symbol]
+        # Protection needs no price: where it is gone since, the one of before will do.
+        book = ports.exchange.book_tops([intent.symbol]).get(intent.symbol, book)
         situation = refresh(ports, intent_id, instrument, book)
         if situation.position.quantity > 0 and not situation.is_over:
-            situation = converge_protection(ports, situation)
+            try:
+                situation = converge_protection(ports, situation)
+            except ProtectionPending as pending:
+                reason, situation = str(pending), again(ports, situation)
     outcome = _outcome(situation)
     ports.metrics.count("tradewind.entries", outcome=outcome)
     return {"intent_id": intent_id, "outcome": outcome, "reason": reason, "position": situation.position.status.value}
@@ -188,15 +196,15 @@ def _enter(ports: Ports, intent: Intent, decision: Decision, instrument: Instrum
     if instrument.bracket is BracketSupport.OPOCO and (store.baseline() or {}).get(instrument.base, ZERO) > 0:
         # OPOCO would take the commission from what was held before, and let the legs sell it for that.
         instrument = replace(instrument, bracket=BracketSupport.OTOCO)
-    refusal = entry_refusal(ports, intent)
+    refusal = entry_refusal(ports, intent, instrument)
     lists = plan_entry(intent, instrument, now)
     native = instrument.bracket is not BracketSupport.EMULATED
-    store.open_position(_new_position(intent, decision))
+    store.open_position(_new_position(intent, decision, instrument), version_rules(ports, intent.strategy_version))
     # Without native brackets only the entry is an order yet; its fill is protected by `converge_protection`.
     planned = [order for legs in lists for order in (_orders(legs) if native else [legs.entry])]
     rows = {row.client_order_id: row for row in store.plan_orders(planned)}
     for number, legs in enumerate(lists):
-        refusal = refusal or (entry_refusal(ports, intent) if number else None)
+        refusal = refusal or (entry_refusal(ports, intent, instrument) if number else None)
         mine = [rows[order.client_order_id] for order in (_orders(legs) if native else [legs.entry])]
         if refusal is not None:
             withdraw(ports, mine, OrderState.EXPIRED, refusal, ports.clock.now())
@@ -218,7 +226,7 @@ def _send(ports: Ports, legs: BracketLegs, instrument: Instrument, native: bool)
     return [ports.exchange.send_order(legs.entry, instrument)]
 
 
-def _new_position(intent: Intent, decision: Decision) -> Position:
+def _new_position(intent: Intent, decision: Decision, instrument: Instrument) -> Position:
     family = decision.prediction.family if decision.prediction is not None else RegimeFamily.TRENDING
     return Position(
         position_id=intent.intent_id,
@@ -242,6 +250,7 @@ def _new_position(intent: Intent, decision: Decision) -> Position:
         managed_bar=None,
         realised_quote=ZERO,
         fees_quote=ZERO,
+        minimums=Minimums.of(instrument),
     )
 
 

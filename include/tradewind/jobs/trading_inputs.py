@@ -20,8 +20,9 @@ from tradewind.core.timeframes import from_ms, timeframe_ms, to_ms
 from tradewind.core.types import Bars, FloatArray, Instrument, RegimeState, SentimentState
 from tradewind.errors import MissingData, ModelUnavailable
 from tradewind.jobs.equity import build_portfolio, ensure_baseline
+from tradewind.jobs.fetching import market_symbols
 from tradewind.jobs.payments import ingest_payments, is_margined
-from tradewind.jobs.permission import permission_now
+from tradewind.jobs.permission import own_contract, permission_now
 
 BAR: Final = timedelta(minutes=15)
 LEADER: Final = "leader"
@@ -41,9 +42,8 @@ def read_inputs(ports: Ports, bar: datetime) -> Read:
     What is missing of one symbol is named with that symbol and never keeps another from being decided.
     """
     params, symbols = ports.params, ports.symbols
-    wanted = tuple(dict.fromkeys((*symbols, params.leader_symbol)))
     end_ms = to_ms(bar) + timeframe_ms(params.decision_timeframe)
-    bars = ports.market_store.read_last_bars(wanted, params.decision_timeframe, end_ms, LIVE_WINDOW_BARS)
+    bars = ports.market_store.read_last_bars(market_symbols(ports), params.decision_timeframe, end_ms, LIVE_WINDOW_BARS)
     regimes = current_regimes(ports, {symbol: bars[symbol] for symbol in symbols}, bar)
     sentiment = ports.state_store.sentiment_as_of(symbols, known_until(from_ms(end_ms)))
     quality = ports.market_store.newest_quality(symbols, bar)
@@ -58,6 +58,8 @@ def read_inputs(ports: Ports, bar: datetime) -> Read:
         row, missing = _feature_row(ports, bars[symbol], bars[params.leader_symbol], bar)
         if symbol not in quality:
             missing = (*missing, "data quality")
+        if symbol in instruments and (own := own_contract(ports, instruments[symbol])) is not None:
+            missing = (*missing, f"a contract that nothing else is in ({own})")
         if row is not None:
             features[symbol] = (bar, row)
         known = _symbol_inputs(ports, bars[symbol], regimes, sentiment, instruments, missing)

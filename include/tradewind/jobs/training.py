@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from tradewind.backtest.instruments import judged_fees
 from tradewind.core.boosters import BoosterSettings
 from tradewind.core.ensemble import LoadedModel
 from tradewind.core.features import longest_warmup_bars
@@ -18,6 +19,7 @@ from tradewind.core.validation import TrainingParams
 from tradewind.errors import BadInput, MissingData, ModelUnavailable
 from tradewind.jobs.challenger import Challenger, Rival, make_challenger, version_name
 from tradewind.jobs.drift import measure_drift
+from tradewind.jobs.fetching import market_symbols
 
 __all__ = ["measure_drift", "retrain_models"]
 
@@ -32,7 +34,8 @@ def retrain_models(ports: Ports, reason: str, training: TrainingParams | None = 
 
     Raises
     ------
-    MissingData : no candles of the leader. BadInput : too little history. Whatever else a fit dies of.
+    MissingData : no candles of the leader. BadInput : too little history, or the strategy's values cannot be used.
+    Whatever else a fit dies of.
     """
     training = training or TrainingParams()
     now = ports.clock.now()
@@ -51,11 +54,14 @@ def retrain_models(ports: Ports, reason: str, training: TrainingParams | None = 
 
 
 def _train(ports: Ports, reason: str, training: TrainingParams, now: datetime) -> dict[str, Any]:
+    if error := ports.params_error:
+        raise BadInput(error)
     bars = _load_bars(ports, training, now)
     version = version_name(bars, ports.params, training)
     if ports.model_store.has_version(version):
         return {"version": version, "promoted": False, "unchanged": True, "gates": {}}
-    instruments = ports.market_data.instruments(tuple(bars))
+    published = ports.market_data.instruments(tuple(bars))
+    instruments = {symbol: judged_fees(rules, ports.params) for symbol, rules in published.items()}
     rival = _rival(ports)
 
     challenger = make_challenger(bars, instruments, ports.params, training, rival)
@@ -82,9 +88,8 @@ def _load_bars(ports: Ports, training: TrainingParams, now: datetime) -> dict[st
     params = ports.params
     step_ms = timeframe_ms(params.decision_timeframe)
     end_ms = to_ms(now) - step_ms + 1
-    wanted = tuple(dict.fromkeys((*ports.symbols, params.leader_symbol)))
     start_ms = to_ms(now - timedelta(days=training.history_days))
-    bars = ports.market_store.read_bars(wanted, params.decision_timeframe, start_ms, end_ms)
+    bars = ports.market_store.read_bars(market_symbols(ports), params.decision_timeframe, start_ms, end_ms)
     if len(bars[params.leader_symbol]) == 0:
         raise MissingData(f"{params.leader_symbol}, the market leader, has no 15m bars: load its history first")
     least = max(longest_warmup_bars(), regime_warmup_bars(params)) + params.horizon_bars

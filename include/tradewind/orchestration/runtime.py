@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -16,6 +17,7 @@ from airflow.providers.redis.hooks.redis import RedisHook
 from airflow.sdk import Connection, get_current_context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+from tradewind.addresses import cache_url
 from tradewind.errors import BadInput, ReconcileError, RetryError, StopError
 from tradewind.settings import Settings, load_settings
 from tradewind.wiring import Wiring
@@ -99,19 +101,22 @@ def dsn_of(connection: Connection, scheme: str) -> str:
     """The URL by which psycopg or redis-py reaches what an Airflow connection describes.
 
     Extras become query parameters (`sslmode` for PostgreSQL; redis-py takes `ssl=true` as the scheme `rediss`), except
-    the database number of Redis, which Airflow's hook reads from the extra `db`.
+    the database number of Redis, which Airflow's hook reads from the extra `db`. A server on a Unix socket is named as
+    libpq does, by the extra `host`, and Redis by a URL of the scheme `unix`.
     """
     extra: dict[str, Any] = dict(connection.extra_dejson)
     database = connection.schema or ""
+    if connection.conn_type == "unix":
+        return cache_url(Path(f"/{database}"), connection.password or "", int(extra.get("db", 0)))
     if scheme == "redis":
         database = str(extra.pop("db", database or 0))
         scheme = "rediss" if extra.pop("ssl", False) else "redis"
     login = quote(connection.login or "", safe="")
     secret = f":{quote(connection.password, safe='')}" if connection.password else ""
     port = f":{connection.port}" if connection.port else ""
-    query = f"?{urlencode(extra)}" if extra else ""
+    query = f"?{urlencode(extra, quote_via=quote)}" if extra else ""
     at = "@" if login or secret else ""
-    return f"{scheme}://{login}{secret}{at}{connection.host}{port}/{database}{query}"
+    return f"{scheme}://{login}{secret}{at}{connection.host or ''}{port}/{database}{query}"
 
 
 def report(result: object) -> None:
@@ -150,11 +155,13 @@ def history_request(ports: Wiring, params: Mapping[str, Any], run_id: str) -> di
 
     The job keeps the run's id, so that a cleared run carries on instead of starting anew.
     """
+    from tradewind.jobs.fetching import collected_symbols
+
     end = parse_moment(params["to"]) if params["to"] else ports.clock.now()
     start = parse_moment(params["from"]) if params["from"] else end - timedelta(days=30 * ports.settings.history_months)
     return {
         "job_id": params["job_id"] or f"history__{run_id}",
-        "symbols": tuple(params["symbols"]) or ports.symbols,
+        "symbols": tuple(params["symbols"]) or collected_symbols(ports),
         "timeframes": tuple(params["timeframes"]),
         "start": start,
         "end": end,

@@ -14,6 +14,7 @@ from pathlib import Path
 import uvicorn
 
 from tradewind.adapters.logs import configure_logging
+from tradewind.adapters.strategy_file import leader_of
 from tradewind.errors import BadSetting, StopError
 from tradewind.paper.exchange import PaperExchange
 from tradewind.paper.limits import RateLimits
@@ -24,7 +25,7 @@ from tradewind.paper.markets_synthetic import SyntheticMarket
 from tradewind.paper.public_feed import PublicFeed
 from tradewind.paper.server import PaperServer, Protocol, wall_ms
 from tradewind.paper.store import KEPT_CLOSED_ORDERS, PaperStore
-from tradewind.settings import load_settings
+from tradewind.settings import STRATEGY_FILE, load_settings
 
 _GC_THRESHOLDS = (50_000, 20, 100)
 KEEP_ALIVE_S = 75
@@ -54,7 +55,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--poll-s", type=float, default=settings.public_poll_s)
     parser.add_argument("--stale-s", type=float, default=settings.public_stale_s)
-    parser.add_argument("--symbols", default=",".join(settings.symbols), help="comma-separated, as BTC/USDT")
+    # The market leader is listed too, traded or not: every decision reads it.
+    symbols = dict.fromkeys((*settings.symbols, leader_of(STRATEGY_FILE, settings.default_leader)))
+    parser.add_argument("--symbols", default=",".join(symbols), help="comma-separated, as BTC/USDT")
     parser.add_argument("--seed", type=int, default=settings.market_seed)
     parser.add_argument("--structure", type=float, default=settings.market_structure_frac)
     parser.add_argument("--admin-token", default=settings.exchange_admin_token.get_secret_value())

@@ -13,7 +13,7 @@ from tradewind.paper.endpoints import Call, Security, endpoint
 from tradewind.paper.markets import DAY_MS
 from tradewind.paper.rules_endpoints import rules_of
 from tradewind.paper.trade_endpoints import rate
-from tradewind.paper.views import list_view, my_trade_view, order_view, text
+from tradewind.paper.views import list_view, my_trade_view, order_view, prevented_view, text
 
 _USER = Security.USER_DATA
 
@@ -300,6 +300,33 @@ def my_trades(call: Call) -> Any:
     fromPreventedMatchId=p.number,
     limit=p.limit(1000),
 )
+def prevented_matches(call: Call) -> list[dict[str, Any]]:
+    """Orders of the account that would have traded with each other, oldest first."""
+    q = call.params
+    rules = rules_of(call, q["symbol"])
+    call.exchange.collect()
+    found = [
+        match
+        for match in call.exchange.prevented
+        if match.account_id == call.account_id
+        and match.symbol == rules.symbol
+        and q.get("preventedMatchId", match.match_id) == match.match_id
+        and match.match_id >= q.get("fromPreventedMatchId", 0)
+        and ("orderId" not in q or q["orderId"] in (match.taker_order_id, match.maker_order_id))
+    ]
+    return [
+        {
+            "symbol": match.symbol,
+            **prevented_view(match, rules),
+            "takerOrderId": match.taker_order_id,
+            "tradeGroupId": -1,
+            "selfTradePreventionMode": match.mode,
+            "transactTime": match.time_ms,
+        }
+        for match in found[: q.get("limit", 500)]
+    ]
+
+
 @endpoint(
     "GET",
     "/api/v3/myAllocations",
@@ -313,7 +340,7 @@ def my_trades(call: Call) -> Any:
     orderId=p.number,
     limit=p.limit(1000),
 )
-def no_matches_or_allocations(call: Call) -> list[dict[str, Any]]:
-    """Prevented matches and allocations: accounts never meet each other here, and every order meets its own book."""
+def no_allocations(call: Call) -> list[dict[str, Any]]:
+    """None: every order meets its own book."""
     rules_of(call, call.params["symbol"])
     return []

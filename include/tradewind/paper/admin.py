@@ -11,6 +11,7 @@ from typing import Any, Self
 import httpx
 
 from tradewind.errors import BadInput, ExchangeUnreachable
+from tradewind.listeners import own_listeners_only
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,12 @@ class PaperAdmin:
     """
 
     def __init__(self, url: str, token: str, timeout_s: float = 60.0) -> None:
-        self._client = httpx.Client(base_url=url, headers={"X-Tradewind-Admin": token}, timeout=timeout_s)
+        self._client = httpx.Client(
+            base_url=url,
+            headers={"X-Tradewind-Admin": token},
+            timeout=timeout_s,
+            event_hooks={"request": [own_listeners_only]},
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -127,13 +133,88 @@ class PaperAdmin:
             body["at_ms"] = at_ms
         return self._call("POST", "shock", body)
 
+    # --------------------------------------------------------------------------------------------------------- markets
+    def set_status(self, symbol: str, status: str) -> None:
+        """TRADING, HALT, BREAK or CANCEL_ONLY, on spot and futures alike. Symbols may be written BTC/USDT."""
+        self.command("status", symbol=symbol, status=status)
+
     def halt(self, symbol: str, *, halted: bool = True) -> None:
         """Stop (or resume) trading in a symbol."""
-        self._call("POST", "halt", {"symbol": symbol.replace("/", ""), "halted": halted})
+        self.set_status(symbol, "HALT" if halted else "TRADING")
 
-    def delist(self, symbol: str) -> None:
-        """Take a symbol off the exchange for good; its open orders expire."""
-        self._call("POST", "delist", {"symbol": symbol.replace("/", "")})
+    def delist(self, symbol: str, *, vanishes: bool = True) -> None:
+        """End a symbol's market for good: its orders expire, futures positions are settled.
+
+        It is unknown from then on, or stays listed as BREAK with a book of zeros.
+        """
+        self.command("delist", symbol=symbol, vanishes=vanishes)
+
+    def calm(self) -> None:
+        """Let every market trade again as it was made, a delisted one too; orders that were ended stay so."""
+        self.command("calm")
+
+    def bend_book(self, symbol: str, shape: str | None) -> None:
+        """Make the book empty, zero, no_bids, no_asks or crossed until it is bent back by None."""
+        self.command("book", symbol=symbol, shape=shape)
+
+    def change_rules(self, symbol: str, **rules: Decimal | str) -> None:
+        """Today's tick, step, min_notional, min_quantity, max_quantity, max_market_quantity; none: the old ones."""
+        self.command("rules", symbol=symbol, rules={name: str(value) for name, value in rules.items()})
+
+    def limit_range(self, symbol: str, down: Decimal | str | None, up: Decimal | str | None = None) -> None:
+        """Let takers trade within these multiples of the average price alone; None lifts it."""
+        limits = {} if down is None or up is None else {"down": str(down), "up": str(up)}
+        self.command("price_range", symbol=symbol, **limits)
+
+    def hang_triggers(self, symbol: str, *, hangs: bool = True, releases: bool = False) -> list[str]:
+        """Let futures stops hang in TRIGGERING from now on; returns the client ids of those that do."""
+        answer = self.command("hang", symbol=symbol, hangs=hangs, releases=releases)
+        return list(answer["hung"])
+
+    # ---------------------------------------------------------------------------------------------- orders and accounts
+    def expire(self, symbol: str | None = None, **which: Any) -> list[str]:
+        """The exchange ends resting orders; returns their client ids.
+
+        `account_id`, `market`, `types`, `share` with `seed` say which, `status` EXPIRED_IN_MATCH that it is self-trade
+        prevention.
+        """
+        answer = self.command("expire", **({} if symbol is None else {"symbol": symbol}), **which)
+        return list(answer["expired"])
+
+    def fill_resting(self, symbol: str, account: PaperAccount, frac: float, **which: Any) -> list[str]:
+        """Somebody takes a share of the account's resting limit orders. Returns their client ids."""
+        answer = self.command("fill", symbol=symbol, account_id=account.account_id, frac=frac, **which)
+        return list(answer["filled"])
+
+    def trade_by_hand(
+        self, account: PaperAccount, symbol: str, side: str, quantity: Decimal | str, **order: Any
+    ) -> dict[str, Any]:
+        """An order of the account's owner, at the market unless `type` and `price` say otherwise."""
+        return self.command(
+            "trade", account_id=account.account_id, symbol=symbol, side=side, quantity=str(quantity), **order
+        )
+
+    def set_fees(self, account: PaperAccount, maker_ppm: int, taker_ppm: int, **where: Any) -> None:
+        """A fee tier of the account, in one `symbol` alone where one is named, on the `market` "spot" or "futures"."""
+        self.command("fees", account_id=account.account_id, maker_ppm=maker_ppm, taker_ppm=taker_ppm, **where)
+
+    def pay_fees_in_bnb(self, account: PaperAccount, *, in_bnb: bool = True) -> None:
+        """Let spot fees be paid in BNB, at a discount, as long as some is free."""
+        self.command("fees", account_id=account.account_id, in_bnb=in_bnb)
+
+    def transfer(self, account: PaperAccount, asset: str, amount: Decimal | str, *, market: str = "spot") -> None:
+        """A deposit, or (negative) a withdrawal of what is free."""
+        self.command("transfer", account_id=account.account_id, asset=asset, amount=str(amount), market=market)
+
+    def add_income(self, account: PaperAccount, kind: str, amount: Decimal | str, symbol: str = "") -> None:
+        """A movement of the futures wallet that no trade caused, of one of Binance's income types."""
+        self.command("income", account_id=account.account_id, kind=kind, amount=str(amount), symbol=symbol)
+
+    def command(self, name: str, **body: Any) -> dict[str, Any]:
+        """One of the operator's commands by its name; see `tradewind.paper.intervention_api`."""
+        if isinstance(body.get("symbol"), str):
+            body["symbol"] = body["symbol"].replace("/", "")
+        return self._call("POST", name, body)
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:

@@ -16,6 +16,7 @@ from tradewind.paper.clock import MarketClock
 from tradewind.paper.exchange import ApiKey, PaperExchange
 from tradewind.paper.faults import Faults
 from tradewind.paper.intervals import INTERVAL_MS
+from tradewind.paper.intervention_api import COMMANDS, intervene
 from tradewind.paper.market_view import Shock
 from tradewind.paper.views import order_view, text
 
@@ -26,9 +27,13 @@ AdminHandler = Callable[[PaperExchange, Faults, Body], Awaitable[Any]]
 async def handle(exchange: PaperExchange, faults: Faults, method: str, path: str, body: Body) -> tuple[int, Any]:
     """(HTTP status, answer) of an admin call. Bad input answers 400 and says what is wrong."""
     handler = _ROUTES.get((method, path))
-    if handler is None:
-        return 404, {"error": f"no admin call {method} {path}; there are {', '.join(f'{m} {p}' for m, p in _ROUTES)}"}
+    command = path.removeprefix("/__admin/")
+    if handler is None and not (method == "POST" and command in COMMANDS):
+        known = [*(f"{m} {p}" for m, p in _ROUTES), *(f"POST /__admin/{name}" for name in COMMANDS)]
+        return 404, {"error": f"no admin call {method} {path}; there are {', '.join(known)}"}
     try:
+        if handler is None:
+            return 200, await intervene(exchange, command, body, exchange.now_ms(_wall_ms()))
         return 200, await handler(exchange, faults, body)
     except (BadInput, ValueError, TypeError, InvalidOperation, KeyError, OverflowError) as error:
         return 400, {"error": f"{type(error).__name__}: {error}"}
@@ -202,32 +207,9 @@ async def _shock(exchange: PaperExchange, _: Faults, body: Body) -> Body:
     shock = Shock(at_ms, "*" if symbol == "all" else symbol, 1 + frac)
     exchange.add_shock(shock)
     if at_ms == now_ms:
-        for listed in exchange.engine.rules:
-            exchange.refresh(listed, now_ms)
+        exchange.show_prices(exchange.engine.rules, now_ms)
     await exchange.commit()
     return asdict(shock)
-
-
-async def _halt(exchange: PaperExchange, _: Faults, body: Body) -> Body:
-    """{"symbol", "halted": true | false}: nothing trades on a halted symbol; orders can be cancelled."""
-    symbol = str(body["symbol"])
-    if symbol not in exchange.engine.rules:
-        raise BadInput(f"there is no symbol {symbol!r}; write it as BTCUSDT")
-    exchange.set_halted(symbol, bool(body.get("halted", True)))
-    await exchange.commit()
-    return {"halted": sorted(exchange.engine.halted)}
-
-
-async def _delist(exchange: PaperExchange, _: Faults, body: Body) -> Body:
-    """{"symbol"}: its open orders expire and the exchange no longer knows it; there is no way back."""
-    symbol = str(body["symbol"])
-    if symbol not in exchange.engine.rules:
-        raise BadInput(f"there is no symbol {symbol!r}; write it as BTCUSDT")
-    now_ms = exchange.now_ms(_wall_ms())
-    exchange.advance(now_ms)
-    exchange.delist(symbol, now_ms)
-    await exchange.commit()
-    return {"delisted": sorted(exchange.delisted)}
 
 
 _ROUTES: dict[tuple[str, str], AdminHandler] = {
@@ -240,8 +222,6 @@ _ROUTES: dict[tuple[str, str], AdminHandler] = {
     ("POST", "/__admin/faults"): _add_fault,
     ("DELETE", "/__admin/faults"): _remove_faults,
     ("POST", "/__admin/shock"): _shock,
-    ("POST", "/__admin/halt"): _halt,
-    ("POST", "/__admin/delist"): _delist,
 }
 
 __all__ = ["ApiKey", "handle"]

@@ -30,6 +30,7 @@ class ApiError(Exception):
 _TEXTS: dict[RejectReason, tuple[int, str]] = {
     RejectReason.UNKNOWN_SYMBOL: (-1121, "Invalid symbol."),
     RejectReason.MARKET_CLOSED: (-1013, "Market is closed."),
+    RejectReason.CANCEL_ONLY: (-2010, "This order type is not possible in this trading phase."),
     RejectReason.INSUFFICIENT_BALANCE: (-2010, "Account has insufficient balance for requested action."),
     RejectReason.DUPLICATE_CLIENT_ID: (-2010, "Duplicate order sent."),
     RejectReason.WOULD_TRIGGER: (-2010, "Order would trigger immediately."),

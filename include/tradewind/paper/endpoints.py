@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any
 
 from tradewind.paper import params
+from tradewind.paper.books import Bent
 from tradewind.paper.exchange import ApiKey, PaperExchange
 from tradewind.paper.limits import RateLimiter
 from tradewind.paper.params import Params, Parser
@@ -40,11 +41,17 @@ class Call:
     """Fault injection: the share of an order that may fill at once."""
     rejected_leg: int | None = None
     """Fault injection: the pending leg of a list that is refused when it should be placed."""
+    bent_books: dict[str, Bent] = field(default_factory=dict)
+    """Fault injection: books that are bent in this answer alone; "*" means every symbol's."""
 
     @property
     def account_id(self) -> str:
         assert self.key is not None
         return self.key.account_id
+
+    def bent(self, symbol: str) -> Bent | None:
+        """How the symbol's book is bent, in this answer or for longer."""
+        return self.bent_books.get(symbol) or self.bent_books.get("*") or self.exchange.conditions.book_of(symbol)
 
 
 Handler = Callable[[Call], Any]

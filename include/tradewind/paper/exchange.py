@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any
@@ -20,11 +20,13 @@ import numpy as np
 from tradewind.core.matching import Engine
 from tradewind.core.matching_book import MatchingSettings
 from tradewind.core.matching_rules import amount, atoms
-from tradewind.core.matching_types import Fill
+from tradewind.core.matching_types import Account, Fill, PreventedMatch
 from tradewind.core.matching_walk import Stretch, walk
 from tradewind.errors import IdentityMismatch
 from tradewind.paper.archive import Archive
+from tradewind.paper.books import Shape
 from tradewind.paper.clock import MarketClock
+from tradewind.paper.conditions import Conditions
 from tradewind.paper.futures_exchange import FuturesExchange
 from tradewind.paper.kline_rows import KlineRows
 from tradewind.paper.market_view import MarketView, Shock
@@ -34,6 +36,7 @@ from tradewind.paper.markets_replay import ReplayMarket
 from tradewind.paper.store import PaperStore, Rows, SavedState, to_json
 
 log = logging.getLogger(__name__)
+FEE_ASSET = "BNB"
 _STEP_MS = 2 * DAY_MS
 """A long step is walked in pieces of this length, to bound memory."""
 
@@ -44,6 +47,17 @@ class ApiKey:
     api_secret: str
     account_id: str
     can_trade: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Money that came from outside, or went there (negative)."""
+
+    transfer_id: int
+    account_id: str
+    asset: str
+    atoms: int
+    time_ms: int
 
 
 class PaperExchange:
@@ -60,13 +74,13 @@ class PaperExchange:
         self.market = market
         self.start_ms = start_ms  # where a new market's clock stands, frozen; None lets it run with the wall
         self.view = PublicView(market) if isinstance(market, PublicMarket) else MarketView(market)
-        self.broken: set[str] = set()  # symbols whose prices do not come in: they do not trade until they do
-        self._halts: set[str] = set()  # symbols that the operator stopped
-        self.delisted: set[str] = set()  # symbols that are no longer known to anybody
         self._listings: dict[str, dict[str, Any]] = {}
         self.kline_rows = KlineRows(self.view)
-        self.engine = Engine(market.rules.values(), settings)
-        self.futures = FuturesExchange(market.rules, self.view, self.engine.halted, settings)
+        self.engine = Engine(market.rules.values(), settings, price_of=self.view.price)
+        self.futures = FuturesExchange(market.rules, self.view, self.engine.conditions, settings)
+        self.conditions = Conditions(market.rules, self.engine, self.futures.engine)
+        self.transfers: list[Transfer] = []
+        self.prevented: list[PreventedMatch] = []
         self.store = store
         self.fee_ppm = fee_ppm
         self.clock = MarketClock()
@@ -116,6 +130,7 @@ class PaperExchange:
                 maker_fee_ppm=data["maker_fee_ppm"],
                 taker_fee_ppm=data["taker_fee_ppm"],
             )
+            set_fees(self.engine.book.accounts[account_id], data)
         self.keys = {k: ApiKey(**v) for k, v in state.keys.items()}
         for fill in state.fills:
             self._index_fill(fill)
@@ -123,10 +138,15 @@ class PaperExchange:
         if self.store is not None:
             self.archived_order_id = max(0, state.last_order_id - self.store.kept_orders)
         self.futures.restore(state.futures)
+        for account_id, data in self.accounts.items():
+            if "futures" in data:
+                self.futures.account(account_id)
+                set_fees(self.futures.engine.book.accounts[account_id], data["futures"])
+        self.transfers = [Transfer(**row) for row in state.meta.get("transfers", [])]
+        self.prevented = [PreventedMatch(**row) for row in state.meta.get("prevented", [])]
+        self.engine.next_match_id = len(self.prevented)
         self.processed_ms = state.meta.get("processed_ms", self.now_ms(wall_ms))
-        self._halts = set(state.meta.get("halted", []))
-        self.delisted = set(state.meta.get("delisted", []))
-        self._stop_trading()
+        self.conditions.restore(state.meta.get("conditions", {}))
         for symbol in self.engine.rules:
             self.refresh(symbol, self.processed_ms)
 
@@ -157,6 +177,9 @@ class PaperExchange:
         for fill in changes.fills:
             self._index_fill(fill)
             rows.put("fills", (fill.symbol, fill.trade_id), to_json(fill))
+        if changes.prevented:
+            self.prevented += changes.prevented
+            rows.put("meta", ("prevented",), to_json([asdict(match) for match in self.prevented]))
         for account_id, asset in changes.balances:
             rows.put("balances", (account_id, asset), self.engine.book.accounts[account_id].balance(asset).total)
         self.futures.collect(rows)
@@ -260,6 +283,12 @@ class PaperExchange:
         window = now_ms // self.view.base_ms * self.view.base_ms
         self.engine.on_price(symbol, price, volume, window, now_ms, average)
 
+    def show_prices(self, symbols: Iterable[str], now_ms: int) -> None:
+        """Show both engines the prices of this moment: they moved, or a market opened, while the clock stood still."""
+        for symbol in symbols:
+            self.refresh(symbol, now_ms)
+            self.futures.refresh(symbol, now_ms)
+
     # ------------------------------------------------------------------------------------------- accounts and accidents
     def create_account(
         self,
@@ -304,28 +333,49 @@ class PaperExchange:
         self.view.add_shock(shock)
         self._extra.put("meta", ("shocks",), to_json([asdict(s) for s in self.view.shocks]))
 
-    def set_halted(self, symbol: str, halted: bool) -> None:
-        """The operator's halt: it survives a restart."""
-        (self._halts.add if halted else self._halts.discard)(symbol)
-        self._stop_trading()
-        self._extra.put("meta", ("halted",), to_json(sorted(self._halts)))
+    def keep_conditions(self) -> None:
+        """Write down what the operator has made of the markets."""
+        self._extra.put("meta", ("conditions",), to_json(self.conditions.as_row()))
 
-    def delist(self, symbol: str, now_ms: int) -> None:
-        """Take a symbol off the exchange for good: its orders expire, and nobody finds it any more."""
+    def keep_account(self, account_id: str) -> None:
+        """Write down the account's fees, and let the engines take them."""
+        data = self.accounts[account_id]
+        self._extra.put("accounts", (account_id,), to_json(data))
+        set_fees(self.engine.book.accounts[account_id], data)
+        if "futures" in data:
+            self.futures.account(account_id)
+            set_fees(self.futures.engine.book.accounts[account_id], data["futures"])
+
+    def transfer(self, account_id: str, asset: str, atom_count: int, now_ms: int) -> Transfer:
+        """Pay in, or out (negative). Raises Refusal(INSUFFICIENT_BALANCE) beyond what is free."""
+        self.engine.book.deposit(account_id, asset, atom_count)
+        self.transfers.append(Transfer(len(self.transfers) + 1, account_id, asset, atom_count, now_ms))
+        self._extra.put("meta", ("transfers",), to_json([asdict(t) for t in self.transfers]))
+        return self.transfers[-1]
+
+    def delist(self, symbol: str, now_ms: int, *, vanishes: bool) -> None:
+        """The market of a symbol ends: its orders expire, futures positions are settled at the mark price.
+
+        It vanishes, so that nobody finds it any more, or stays listed as BREAK with a book of zeros.
+        """
         self.engine.expire_all(symbol, now_ms)
-        self.delisted.add(symbol)
-        self._stop_trading()
-        self._extra.put("meta", ("delisted",), to_json(sorted(self.delisted)))
+        mark = self.view.price(symbol, now_ms)
+        if mark is not None:
+            self.futures.engine.settle(symbol, mark, now_ms)
+        if vanishes:
+            self.conditions.delisted.add(symbol)
+        self.conditions.set_status(symbol, "BREAK")
+        self.conditions.bend(symbol, Shape.ZERO)
+        self.keep_conditions()
 
     def set_broken(self, symbol: str, broken: bool) -> None:
         """The symbol's prices stopped coming, or came back."""
-        if (symbol in self.broken) != broken:
-            (self.broken.add if broken else self.broken.discard)(symbol)
-            self._stop_trading()
+        if (symbol in self.conditions.broken) != broken:
+            (self.conditions.broken.add if broken else self.conditions.broken.discard)(symbol)
+            self.conditions.apply()
 
-    def _stop_trading(self) -> None:
-        self.engine.halted.clear()  # one set for every engine, so it is changed in place
-        self.engine.halted.update(self._halts | self.broken | self.delisted)
+    def is_listed(self, symbol: str) -> bool:
+        return symbol in self.engine.rules and symbol not in self.conditions.delisted
 
     def adopt_listings(self, listings: Mapping[str, dict[str, Any]]) -> None:
         """Take over a real exchange's rules. The units of a symbol stay what they were when it was first seen.
@@ -343,6 +393,8 @@ class PaperExchange:
                     continue
             self._listings[symbol] = entry
             self.market.rules[symbol] = self.engine.rules[symbol] = rules
+            if symbol in self.conditions.rules:
+                self.conditions.change_rules(symbol, self.conditions.rules[symbol])
             self._extra.put("meta", ("listings",), to_json(self._listings))
 
     def balances(self, account_id: str) -> dict[str, tuple[Decimal, Decimal]]:
@@ -350,3 +402,10 @@ class PaperExchange:
         account = self.engine.book.accounts[account_id]
         assets = {a for r in self.engine.rules.values() for a in (r.base, r.quote)} | set(account.balances)
         return {a: (amount(account.balance(a).free), amount(account.balance(a).locked)) for a in sorted(assets)}
+
+
+def set_fees(account: Account, data: Mapping[str, Any]) -> None:
+    """Take over an account's fees from its saved row."""
+    account.maker_fee_ppm, account.taker_fee_ppm = data["maker_fee_ppm"], data["taker_fee_ppm"]
+    account.symbol_fees = {symbol: (maker, taker) for symbol, (maker, taker) in data.get("symbol_fees", {}).items()}
+    account.fee_asset = data.get("fee_asset", "")

@@ -2,6 +2,8 @@
 
 A rule is data: `{"action": ..., "method": "POST", "path": "/api/v3/order*", "nth": 2 | "every": 3 | "probability": 0.1,
 "times": 1, "seed": 7, ...action's own fields}`. Without `nth`, `every` and `probability` it strikes on every call.
+`command_before` and `command_after` carry out one of the operator's commands (`command`, with its `body`) at the call;
+`book` bends the books of `of_symbol` (of all without it) into `shape` in this answer alone, a jump by `price_frac`.
 Rules live in memory: a restart ends them.
 """
 
@@ -13,17 +15,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tradewind.errors import BadInput
+from tradewind.paper.books import Bent, Shape
 
 BEFORE_ACTIONS = ("refuse", "error_before", "rate_limited", "banned", "skewed", "timeout_before", "restart_before")
 """The call is not carried out; `restart_before` also ends the process and starts it anew."""
 AFTER_ACTIONS = ("hang_after", "drop_after", "error_after", "timeout_after", "restart_after")
 """The call is carried out and committed, but its answer does not arrive."""
-SHAPING_ACTIONS = ("delay", "partial_fill", "reject_leg", "missing_candles", "late_candles", "corrected_candle")
-ACTIONS = BEFORE_ACTIONS + AFTER_ACTIONS + SHAPING_ACTIONS
+SHAPING_ACTIONS = ("delay", "partial_fill", "reject_leg", "missing_candles", "late_candles", "corrected_candle", "book")
+COMMAND_ACTIONS = ("command_before", "command_after")
+"""The call is carried out and answered; what the operator does comes before it, or after it and before the answer."""
+ACTIONS = BEFORE_ACTIONS + AFTER_ACTIONS + SHAPING_ACTIONS + COMMAND_ACTIONS
 _FIELDS = {
     "action", "method", "path", "nth", "every", "probability", "times", "seed", "symbol",
     "status", "retry_after_s", "seconds", "seconds_max", "seconds_mean", "frac", "leg", "from_ms",
-    "to_ms", "bars", "price_frac",
+    "to_ms", "bars", "price_frac", "shape", "of_symbol", "command", "body",
 }  # fmt: skip
 
 
@@ -70,6 +75,10 @@ class FaultRule:
         high = float(self.options.get("seconds_max", low))
         return self.rng.uniform(low, high) if high > low else low
 
+    def bent(self) -> Bent:
+        """How a `book` rule bends books."""
+        return Bent(Shape(self.options["shape"]), 1 + float(self.options.get("price_frac", 0.0)))
+
     def as_row(self) -> dict[str, Any]:
         return {
             "id": self.rule_id, "action": self.action, "method": self.method, "path": self.path, "nth": self.nth,
@@ -92,6 +101,8 @@ class Faults:
             raise BadInput(f"a fault rule has no field {sorted(unknown)[0]!r}; fields are {', '.join(sorted(_FIELDS))}")
         if spec.get("action") not in ACTIONS:
             raise BadInput(f"action is {spec.get('action')!r}; it must be one of {', '.join(ACTIONS)}")
+        if spec["action"] == "book" and spec.get("shape") not in list(Shape):
+            raise BadInput(f"shape is {spec.get('shape')!r}; it must be one of {', '.join(Shape)}")
         options = {k: v for k, v in spec.items() if k not in FaultRule.__slots__ and k not in ("seed",)}
         rule = FaultRule(
             self._next_id, str(spec["action"]), str(spec.get("method", "*")).upper(), str(spec.get("path", "*")),

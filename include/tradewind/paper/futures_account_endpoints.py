@@ -9,7 +9,7 @@ from tradewind.core.matching_types import Refusal
 from tradewind.paper import params as p
 from tradewind.paper.dialect import ApiError
 from tradewind.paper.endpoints import Call, Security
-from tradewind.paper.futures_dialect import desk, futures_endpoint, futures_rules
+from tradewind.paper.futures_dialect import desk, futures_endpoint, futures_rules, listed
 from tradewind.paper.futures_views import position_risk
 
 _USER: Final = Security.USER_DATA
@@ -22,7 +22,7 @@ def position_risk_v3(call: Call) -> list[dict[str, Any]]:
     """Only symbols with a position or an open order, as documented."""
     exchange = desk(call)
     account = exchange.account(call.account_id)
-    symbols = [futures_rules(call, call.params["symbol"]).symbol] if "symbol" in call.params else exchange.engine.rules
+    symbols = [futures_rules(call, call.params["symbol"]).symbol] if "symbol" in call.params else listed(call)
     return [
         position_risk(exchange, call.account_id, symbol, call.now_ms, version=3)
         for symbol in symbols
@@ -34,7 +34,7 @@ def position_risk_v3(call: Call) -> list[dict[str, Any]]:
 @futures_endpoint("GET", "/fapi/v2/positionRisk", _USER, weight=5, symbol=p.symbol)
 def position_risk_v2(call: Call) -> list[dict[str, Any]]:
     exchange = desk(call)
-    symbols = [futures_rules(call, call.params["symbol"]).symbol] if "symbol" in call.params else exchange.engine.rules
+    symbols = [futures_rules(call, call.params["symbol"]).symbol] if "symbol" in call.params else listed(call)
     return [position_risk(exchange, call.account_id, symbol, call.now_ms, version=2) for symbol in symbols]
 
 
@@ -137,7 +137,7 @@ def account_config(_: Call) -> dict[str, Any]:
 @futures_endpoint("GET", "/fapi/v1/symbolConfig", _USER, weight=5, symbol=p.symbol)
 def symbol_config(call: Call) -> list[dict[str, Any]]:
     exchange = desk(call)
-    symbols = [futures_rules(call, call.params["symbol"]).symbol] if "symbol" in call.params else exchange.engine.rules
+    symbols = [futures_rules(call, call.params["symbol"]).symbol] if "symbol" in call.params else listed(call)
     risks = [position_risk(exchange, call.account_id, symbol, call.now_ms, version=2) for symbol in symbols]
     return [
         {
@@ -176,7 +176,7 @@ def leverage_brackets(call: Call) -> Any:
 
     if "symbol" in call.params:
         return [one(futures_rules(call, call.params["symbol"]).symbol)]
-    return [one(symbol) for symbol in exchange.engine.rules]
+    return [one(symbol) for symbol in listed(call)]
 
 
 @futures_endpoint("GET", "/fapi/v1/commissionRate", _USER, weight=20, required=("symbol",), symbol=p.symbol)
@@ -184,5 +184,5 @@ def commission_rate(call: Call) -> dict[str, Any]:
     rules = futures_rules(call, call.params["symbol"])
     desk(call).account(call.account_id)
     fees = desk(call).engine.book.accounts[call.account_id]
-    maker, taker = (f"{ppm / 1_000_000:.6f}" for ppm in (fees.maker_fee_ppm, fees.taker_fee_ppm))
+    maker, taker = (f"{ppm / 1_000_000:.6f}" for ppm in fees.fees_ppm(rules.symbol))
     return {"symbol": rules.symbol, "makerCommissionRate": maker, "takerCommissionRate": taker}

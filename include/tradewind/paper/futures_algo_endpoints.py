@@ -120,11 +120,16 @@ def _named(call: Call) -> Order:
     return newest
 
 
+def _waits(order: Order) -> bool:
+    """Whether a conditional order waits for its price: one that hangs in TRIGGERING is neither open nor cancellable."""
+    return order.awaits_trigger and not order.hangs
+
+
 @futures_endpoint("DELETE", "/fapi/v1/algoOrder", _TRADE, shared=_NAMING)
 def cancel_algo_order(call: Call) -> dict[str, Any]:
     """Cancel a conditional order that has not triggered. Raises Refusal(UNKNOWN_ORDER) for any other."""
     order = _named(call)
-    if not order.awaits_trigger or not order.is_open:
+    if not _waits(order) or not order.is_open:
         raise Refusal(RejectReason.UNKNOWN_ORDER)
     desk(call).engine.cancel(call.account_id, order.order_id, call.now_ms)
     return {"algoId": order.order_id, "clientAlgoId": order.client_id, "code": "200", "msg": "success"}
@@ -135,7 +140,7 @@ def cancel_all_algo_orders(call: Call) -> dict[str, Any]:
     rules = futures_rules(call, call.params["symbol"])
     engine = desk(call).engine
     for order in engine.open_orders(call.account_id, rules.symbol):
-        if is_algo(order) and order.awaits_trigger:
+        if is_algo(order) and _waits(order):
             engine.cancel(call.account_id, order.order_id, call.now_ms)
     return {"code": 200, "msg": "The operation of cancel all open order is done."}
 
@@ -158,7 +163,7 @@ def open_algo_orders(call: Call) -> list[dict[str, Any]]:
     return [
         algo_view(order, engine.rules[order.symbol])
         for order in engine.open_orders(call.account_id, symbol)
-        if is_algo(order) and order.awaits_trigger and ("algoId" not in q or order.order_id == q["algoId"])
+        if is_algo(order) and _waits(order) and ("algoId" not in q or order.order_id == q["algoId"])
     ]
 
 

@@ -19,6 +19,7 @@ TIMES_IN_FORCE: Final = ("GTC", "IOC", "FOK", "GTX")
 _NOT_RECORDED: Final = "The order will not be recorded in the order history"
 _TEXTS: Final[Mapping[RejectReason, tuple[int, str]]] = {
     RejectReason.MARKET_CLOSED: (-4140, "Invalid symbol status for opening position."),
+    RejectReason.CANCEL_ONLY: (-4141, "Symbol is closed."),
     RejectReason.INSUFFICIENT_MARGIN: (-2019, "Margin is insufficient."),
     RejectReason.INSUFFICIENT_BALANCE: (-2018, "Balance is insufficient."),
     RejectReason.DUPLICATE_CLIENT_ID: (-4116, "ClientOrderId is duplicated."),
@@ -51,6 +52,8 @@ _TEXTS: Final[Mapping[RejectReason, tuple[int, str]]] = {
 
 def told(rejected: Refusal) -> ApiError:
     """The engine's refusal in the words of the futures side."""
+    if rejected.reason is RejectReason.FILTER_LOT_SIZE and rejected.detail:
+        return ApiError(-4023, "Qty not increased by step size.")
     known = _TEXTS.get(rejected.reason)
     return ApiError(*known) if known is not None else refusal(rejected)
 
@@ -87,7 +90,11 @@ def desk(call: Call) -> FuturesExchange:
 
 def futures_rules(call: Call, symbol: str) -> SymbolRules:
     """The rules of a listed contract. Raises ApiError -1121."""
-    rules = desk(call).engine.rules.get(symbol)
-    if rules is None:
+    if not call.exchange.is_listed(symbol):
         raise bad_symbol()
-    return rules
+    return desk(call).engine.rules[symbol]
+
+
+def listed(call: Call) -> list[str]:
+    """The contracts that can be asked about, in the market's order."""
+    return [symbol for symbol in desk(call).engine.rules if call.exchange.is_listed(symbol)]

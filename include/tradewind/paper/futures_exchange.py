@@ -17,6 +17,7 @@ from tradewind.core.futures import FUNDING_INTERVAL_MS, RATE_UNITS, funding_time
 from tradewind.core.futures_accounts import FuturesAccount, Income, IncomeKind
 from tradewind.core.futures_engine import FuturesEngine
 from tradewind.core.matching_book import MatchingSettings
+from tradewind.core.matching_conditions import MarketConditions
 from tradewind.core.matching_rules import SymbolRules
 from tradewind.core.matching_types import Fill, Order, Refusal, RejectReason
 from tradewind.core.matching_walk import Stretch, walk
@@ -58,12 +59,15 @@ class FuturesExchange:
     """All futures state of one running exchange. `quote` is the asset that wallets hold."""
 
     def __init__(
-        self, rules: Mapping[str, SymbolRules], view: MarketView, halted: set[str], settings: MatchingSettings | None
+        self,
+        rules: Mapping[str, SymbolRules],
+        view: MarketView,
+        conditions: MarketConditions,
+        settings: MatchingSettings | None,
     ) -> None:
         own = [replace(r, max_algo_orders=MAX_ALGO_ORDERS, max_trailing_bps=MAX_CALLBACK_BPS) for r in rules.values()]
         self.brackets = {r.symbol: brackets_of(r) for r in own}
-        self.engine = FuturesEngine(own, self.brackets, settings)
-        self.engine.halted = halted
+        self.engine = FuturesEngine(own, self.brackets, settings, conditions)
         self.quote = own[0].quote if own else "USDT"
         self.view = view
         self.trades: dict[tuple[str, str], list[FuturesTrade]] = {}  # (account, symbol) -> oldest first

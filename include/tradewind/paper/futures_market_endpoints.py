@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from tradewind.core.futures import FUNDING_INTERVAL_MS, funding_times
+from tradewind.core.matching_conditions import Grid
 from tradewind.core.matching_rules import SymbolRules
 from tradewind.paper import params as p
 from tradewind.paper.endpoints import Call
-from tradewind.paper.futures_dialect import ORDER_TYPES, TIMES_IN_FORCE, desk, futures_endpoint, futures_rules
+from tradewind.paper.futures_dialect import ORDER_TYPES, TIMES_IN_FORCE, desk, futures_endpoint, futures_rules, listed
 from tradewind.paper.intervals import INTERVAL_MS
 from tradewind.paper.market_endpoints import aggregate_trades, depth, klines, trades
 from tradewind.paper.ticker_endpoints import book_ticker, ticker_24h, ticker_price
@@ -16,6 +17,8 @@ from tradewind.paper.views import Scale, text
 
 _INTERVAL: Final = p.one(tuple(INTERVAL_MS), -1120, "Invalid interval.")
 _PERPETUAL_DELIVERY_MS: Final = 4_133_404_800_000
+_STATUS: Final = {"TRADING": "TRADING", "HALT": "PENDING_TRADING", "BREAK": "SETTLING", "CANCEL_ONLY": "PRE_SETTLE"}
+"""A contract's status in the words of the futures side."""
 
 
 @futures_endpoint("GET", "/fapi/v1/ping")
@@ -42,7 +45,7 @@ def exchange_info(call: Call) -> dict[str, Any]:
         ],
         "exchangeFilters": [],
         "assets": [{"asset": desk(call).quote, "marginAvailable": True, "autoAssetExchange": "0"}],
-        "symbols": [_symbol_info(call, rules) for rules in desk(call).engine.rules.values()],
+        "symbols": [_symbol_info(call, desk(call).engine.rules[symbol]) for symbol in listed(call)],
         "tradewindMarket": call.exchange.market.identity,
     }
 
@@ -56,14 +59,14 @@ def _decimals(unit: Any) -> int:
 
 
 def _symbol_info(call: Call, rules: SymbolRules) -> dict[str, Any]:
-    halted = rules.symbol in desk(call).engine.halted
+    status = _STATUS[call.exchange.conditions.status(rules.symbol)]
     return {
         "symbol": rules.symbol,
         "pair": rules.symbol,
         "contractType": "PERPETUAL",
         "deliveryDate": _PERPETUAL_DELIVERY_MS,
         "onboardDate": call.exchange.market.first_ms(rules.symbol),
-        "status": "PENDING_TRADING" if halted else "TRADING",
+        "status": status,
         "maintMarginPercent": "2.5000",
         "requiredMarginPercent": "5.0000",
         "baseAsset": rules.base,
@@ -79,24 +82,24 @@ def _symbol_info(call: Call, rules: SymbolRules) -> dict[str, Any]:
         "liquidationFee": "0.012500",
         "marketTakeBound": "0.05",
         "maxMoveOrderLimit": 10000,
-        "filters": _filters(rules),
+        "filters": _filters(rules, desk(call).engine.conditions.grid(rules.symbol)),
         "orderTypes": list(ORDER_TYPES),
         "timeInForce": list(TIMES_IN_FORCE),
         "permissionSets": [],
     }
 
 
-def _filters(rules: SymbolRules) -> list[dict[str, Any]]:
+def _filters(rules: SymbolRules, grid: Grid) -> list[dict[str, Any]]:
     def quantity(lots: int) -> str:
         return text(rules.quantity(lots))
 
-    sizes = {"minQty": quantity(rules.min_lots), "stepSize": text(rules.step)}
+    sizes = {"minQty": quantity(rules.min_lots), "stepSize": quantity(grid.lots)}
     return [
         {
             "filterType": "PRICE_FILTER",
-            "minPrice": text(rules.price(rules.min_ticks)),
+            "minPrice": text(rules.price(max(rules.min_ticks, grid.ticks))),
             "maxPrice": text(rules.price(rules.max_ticks)),
-            "tickSize": text(rules.tick),
+            "tickSize": text(rules.price(grid.ticks)),
         },
         {"filterType": "LOT_SIZE", "maxQty": quantity(rules.max_lots), **sizes},
         {"filterType": "MARKET_LOT_SIZE", "maxQty": quantity(rules.max_market_lots), **sizes},
@@ -170,7 +173,7 @@ def premium_index(call: Call) -> Any:
 
     if "symbol" in call.params:
         return one(futures_rules(call, call.params["symbol"]).symbol)
-    return [one(symbol) for symbol in exchange.engine.rules]
+    return [one(symbol) for symbol in listed(call)]
 
 
 @futures_endpoint(
@@ -179,7 +182,7 @@ def premium_index(call: Call) -> Any:
 def funding_rates(call: Call) -> list[dict[str, Any]]:
     """Settled rates, oldest first: from `startTime` on, else the newest."""
     exchange, q = desk(call), call.params
-    symbols = [futures_rules(call, q["symbol"]).symbol] if "symbol" in q else list(exchange.engine.rules)
+    symbols = [futures_rules(call, q["symbol"]).symbol] if "symbol" in q else listed(call)
     limit, end_ms = q.get("limit", 100), min(q.get("endTime", call.now_ms), call.now_ms)
     earliest = end_ms - limit * FUNDING_INTERVAL_MS
     start_ms = max(q["startTime"] - 1, 0) if "startTime" in q else earliest
@@ -209,5 +212,5 @@ def funding_info(call: Call) -> list[dict[str, Any]]:
             "fundingIntervalHours": FUNDING_INTERVAL_MS // 3_600_000,
             "disclaimer": False,
         }
-        for symbol in desk(call).engine.rules
+        for symbol in listed(call)
     ]

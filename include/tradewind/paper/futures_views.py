@@ -97,6 +97,8 @@ def order_view(order: Order, rules: SymbolRules) -> dict[str, Any]:
 
 def algo_status(order: Order) -> str:
     """How a conditional order stands: before it triggers it has a life of its own, then the placed order's decides."""
+    if order.hangs and order.is_open:
+        return "TRIGGERING"
     if order.triggered:
         return "TRIGGERED" if order.is_open else "FINISHED"
     return {OrderStatus.CANCELED: "CANCELED", OrderStatus.REJECTED: "REJECTED", OrderStatus.EXPIRED: "EXPIRED"}.get(
@@ -129,7 +131,7 @@ def algo_view(order: Order, rules: SymbolRules) -> dict[str, Any]:
         "failReason": order.reject_reason,
         "createTime": order.created_ms,
         "updateTime": order.updated_ms,
-        "triggerTime": order.working_ms if order.triggered else 0,
+        "triggerTime": order.working_ms if order.triggered or order.hangs else 0,
     }
     if order.trailing_bps:
         body["callbackRate"] = str(Decimal(order.trailing_bps) / 100)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from tradewind.core.futures_accounts import IncomeKind
 from tradewind.core.matching_rules import atoms
 from tradewind.core.matching_types import Refusal, RejectReason
 from tradewind.paper import params as p
 from tradewind.paper.dialect import ApiError, missing
 from tradewind.paper.endpoints import Call, Security, endpoint
-from tradewind.paper.futures_dialect import desk, futures_endpoint
+from tradewind.paper.futures_dialect import desk, futures_endpoint, listed
 from tradewind.paper.futures_views import income_view, money, position_numbers, position_risk
 
 _USER: Final = Security.USER_DATA
-_INCOME_TYPES: Final = ("TRANSFER", "REALIZED_PNL", "COMMISSION", "FUNDING_FEE", "INSURANCE_CLEAR")
+_INCOME_TYPES: Final = tuple(kind.value for kind in IncomeKind)
 
 
 # -------------------------------------------------------------------------------------------------------------- wallet
@@ -22,7 +23,8 @@ def _totals(call: Call) -> dict[str, Any]:
     exchange, now_ms = desk(call), call.now_ms
     engine, account = exchange.engine, exchange.account(call.account_id)
     pnl = initial = maintenance = orders = 0
-    for symbol, rules in engine.rules.items():
+    for symbol in listed(call):
+        rules = engine.rules[symbol]
         orders += engine.order_margin_atoms(call.account_id, symbol)
         position = account.positions.get(symbol)
         if position is None or not position.lots:
@@ -82,7 +84,7 @@ def _account(call: Call) -> dict[str, Any]:
     account = exchange.account(call.account_id)
     involved = [
         symbol
-        for symbol in exchange.engine.rules
+        for symbol in listed(call)
         if (symbol in account.positions and account.positions[symbol].lots)
         or exchange.engine.open_orders(call.account_id, symbol)
     ]
@@ -102,7 +104,7 @@ def account_v2(call: Call) -> dict[str, Any]:
     """The older shape: every symbol, with its leverage and entry price."""
     exchange, body = desk(call), _account(call)
     positions = []
-    for symbol in exchange.engine.rules:
+    for symbol in listed(call):
         risk = position_risk(exchange, call.account_id, symbol, call.now_ms, version=2)
         numbers = position_numbers(exchange, call.account_id, symbol, call.now_ms)
         positions.append(

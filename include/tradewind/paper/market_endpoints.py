@@ -20,6 +20,13 @@ _INTERVAL = p.one(tuple(INTERVAL_MS), -1120, "Invalid interval.")
 
 
 def last_price(call: Call, symbol: str) -> int:
+    """The last price in ticks, as it is answered."""
+    price = _true_price(call, symbol)
+    bent = call.bent(symbol)
+    return price if bent is None else bent.price(price)
+
+
+def _true_price(call: Call, symbol: str) -> int:
     price = call.exchange.view.price(symbol, call.now_ms)
     if price is None:
         raise bad_symbol()
@@ -55,15 +62,17 @@ for _path in ("/api/v3/klines", "/api/v3/uiKlines"):
 
 # --------------------------------------------------------------------------------------------------------- book, trades
 def book_levels(call: Call, rules: SymbolRules, levels: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """(bids, asks) as (ticks, lots), best first: the ladder that takers meet."""
+    """(bids, asks) as (ticks, lots), best first: the ladder that takers meet, bent where it is."""
     settings = call.exchange.engine.settings_of(rules.symbol)
-    last = last_price(call, rules.symbol)
+    last = _true_price(call, rules.symbol)
     volume, _ = call.exchange.view.liquidity(rules.symbol, call.now_ms)
     lots = level_lots(volume, settings)
     step = max(1, -(-last * settings.level_step_ppm // PPM))
     bid, ask = best_bid(last, settings), best_ask(last, settings)
     depth = range(min(levels, settings.levels))
-    return [(bid - k * step, lots) for k in depth if bid > k * step], [(ask + k * step, lots) for k in depth]
+    bids, asks = [(bid - k * step, lots) for k in depth if bid > k * step], [(ask + k * step, lots) for k in depth]
+    bent = call.bent(rules.symbol)
+    return (bids, asks) if bent is None else bent.book(bids, asks)
 
 
 def _depth_weight(sent: Mapping[str, str]) -> int:

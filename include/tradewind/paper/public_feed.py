@@ -123,7 +123,7 @@ class PublicFeed:
         if any(symbol not in self._view.rules for symbol in named):
             raise ApiError(-1121, "Invalid symbol.")
         self.judge()
-        if any(symbol in self._exchange.broken for symbol in named) or self._wall() < self._quiet_until_ms:
+        if any(symbol in self._exchange.conditions.broken for symbol in named) or self._wall() < self._quiet_until_ms:
             raise _disconnected()
         try:
             answer = await self._client.get(path, params=asked)
@@ -180,9 +180,9 @@ class PublicFeed:
         rules = self._view.rules[symbol]
         last = _ticks(rows[-1][4], rules)
         before = self._view.newest(symbol)
-        first = before.last if before is not None and symbol not in self._exchange.broken else last
+        first = before.last if before is not None and symbol not in self._exchange.conditions.broken else last
         low, high = min(first, last), max(first, last)
-        if before is not None and symbol not in self._exchange.broken:
+        if before is not None and symbol not in self._exchange.conditions.broken:
             low, high = self._extremes(symbol, rows, rules, low, high)
         bid, ask = _ticks(top["bidPrice"], rules), _ticks(top["askPrice"], rules)
         finished = rows[:-1] or rows

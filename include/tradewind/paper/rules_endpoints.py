@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+from tradewind.core.matching_arithmetic import PPM
+from tradewind.core.matching_conditions import Grid
 from tradewind.core.matching_rules import SymbolRules
 from tradewind.paper import params as p
+from tradewind.paper.conditions import STATUSES
 from tradewind.paper.dialect import ORDER_TYPES, STP_MODES, ApiError, bad_symbol, one_of
 from tradewind.paper.endpoints import Call, endpoint
 from tradewind.paper.views import text
 
-STATUS = p.one(("TRADING", "HALT", "BREAK"), -1122, "Invalid symbolStatus.")
+STATUS = p.one(STATUSES, -1122, "Invalid symbolStatus.")
 
 
 def rules_of(call: Call, symbol: str) -> SymbolRules:
     """The rules of a listed symbol. Raises ApiError -1121."""
-    rules = call.exchange.engine.rules.get(symbol)
-    if rules is None or symbol in call.exchange.delisted:
+    if not call.exchange.is_listed(symbol):
         raise bad_symbol()
-    return rules
+    return call.exchange.engine.rules[symbol]
 
 
 def status_of(call: Call, symbol: str) -> str:
-    if symbol in call.exchange.broken:
-        return "BREAK"
-    return "HALT" if symbol in call.exchange.engine.halted else "TRADING"
+    return call.exchange.conditions.status(symbol)
 
 
 @endpoint("GET", "/api/v3/ping")
@@ -38,6 +38,40 @@ def server_time(call: Call) -> dict[str, Any]:
 
 
 # --------------------------------------------------------------------------------------------------------------- rules
+@endpoint("GET", "/api/v3/executionRules", weight=2, symbol=p.symbol, symbols=p.symbols, symbolStatus=STATUS)
+def execution_rules(call: Call) -> dict[str, Any]:
+    """The price range that takers may trade in; a symbol without one is not listed."""
+    chosen = chosen_symbols(call, required=False)
+    ranges = call.exchange.engine.conditions.ranges
+    return {
+        "symbolRules": [
+            {
+                "symbol": symbol,
+                "rules": [
+                    {
+                        "ruleType": "PRICE_RANGE",
+                        **{
+                            f"{side}Multiplier{way}": f"{ppm / PPM:.4f}"
+                            for side in ("bid", "ask")
+                            for way, ppm in (("Up", ranges[symbol].up_ppm), ("Down", ranges[symbol].down_ppm))
+                        },
+                    }
+                ],
+            }
+            for symbol in chosen
+            if symbol in ranges
+        ]
+    }
+
+
+@endpoint("GET", "/api/v3/referencePrice", weight=2, required=("symbol",), symbol=p.symbol)
+def reference_price(call: Call) -> dict[str, Any]:
+    """What the price range is reckoned from: the mean of the last minutes' closes."""
+    rules = rules_of(call, call.params["symbol"])
+    _, average = call.exchange.view.liquidity(rules.symbol, call.now_ms)
+    return {"symbol": rules.symbol, "referencePrice": text(rules.price(average)), "timestamp": call.now_ms}
+
+
 @endpoint(
     "GET",
     "/api/v3/exchangeInfo",
@@ -110,7 +144,7 @@ def _symbol_info(call: Call, symbol: str) -> dict[str, Any]:
         "pegInstructionsAllowed": False,
         "isSpotTradingAllowed": True,
         "isMarginTradingAllowed": False,
-        "filters": symbol_filters(rules),
+        "filters": symbol_filters(rules, call.exchange.engine.conditions.grid(symbol)),
         "permissions": [],
         "permissionSets": [["SPOT"]] if show_sets else [],
         "defaultSelfTradePreventionMode": "NONE",
@@ -118,8 +152,8 @@ def _symbol_info(call: Call, symbol: str) -> dict[str, Any]:
     }
 
 
-def symbol_filters(rules: SymbolRules) -> list[dict[str, Any]]:
-    """The filters of a symbol as exchangeInfo lists them."""
+def symbol_filters(rules: SymbolRules, grid: Grid) -> list[dict[str, Any]]:
+    """The filters of a symbol as exchangeInfo lists them, on today's grid."""
 
     def quantity(lots: int) -> str:
         return text(rules.quantity(lots))
@@ -127,15 +161,15 @@ def symbol_filters(rules: SymbolRules) -> list[dict[str, Any]]:
     return [
         {
             "filterType": "PRICE_FILTER",
-            "minPrice": text(rules.price(rules.min_ticks)),
+            "minPrice": text(rules.price(max(rules.min_ticks, grid.ticks))),
             "maxPrice": text(rules.price(rules.max_ticks)),
-            "tickSize": text(rules.tick),
+            "tickSize": text(rules.price(grid.ticks)),
         },
         {
             "filterType": "LOT_SIZE",
             "minQty": quantity(rules.min_lots),
             "maxQty": quantity(rules.max_lots),
-            "stepSize": text(rules.step),
+            "stepSize": quantity(grid.lots),
         },
         {"filterType": "ICEBERG_PARTS", "limit": rules.max_iceberg_parts},
         {
@@ -184,7 +218,7 @@ def chosen_symbols(call: Call, *, required: bool) -> list[str]:
         return [rules_of(call, s).symbol for s in q["symbols"]]
     if required:
         raise one_of("symbol", "symbols")
-    return [symbol for symbol in call.exchange.engine.rules if symbol not in call.exchange.delisted]
+    return [symbol for symbol in call.exchange.engine.rules if call.exchange.is_listed(symbol)]
 
 
 def match_status(call: Call, symbol: str) -> None:

@@ -226,6 +226,8 @@ class PaperServer:
                 call.take_cap_frac = float(rule.options.get("frac", 0.5))
             elif rule.action == "reject_leg":
                 call.rejected_leg = int(rule.options.get("leg", 2))
+            elif rule.action == "book":
+                call.bent_books[str(rule.options.get("of_symbol", "*"))] = rule.bent()
         if self.feed is not None:
             path = request.url.path
             if path in RELAYED:
@@ -239,6 +241,8 @@ class PaperServer:
         for rule in struck:
             if rule.action == "delay":
                 await asyncio.sleep(rule.seconds())
+            elif rule.action == "command_before":
+                await self._command(rule)
             elif rule.action == "refuse":
                 return await _cut(request)
             elif rule.action == "restart_before":
@@ -265,6 +269,8 @@ class PaperServer:
             if rule.action == "hang_after":
                 await asyncio.sleep(float(rule.options.get("seconds", _HANG_S)))
                 return await _cut(request)
+            if rule.action == "command_after":
+                await self._command(rule)
             if rule.action == "drop_after":
                 return await _cut(request)
             if rule.action == "restart_after":
@@ -274,6 +280,13 @@ class PaperServer:
             if rule.action == "timeout_after":
                 return _timed_out()
         return None
+
+    async def _command(self, rule: FaultRule) -> None:
+        """What the operator does at this very call; one that is refused is a mistake of the rule's author."""
+        name, body = str(rule.options["command"]), dict(rule.options.get("body", {}))
+        status, answer = await admin_api.handle(self.exchange, self.faults, "POST", f"/__admin/{name}", body)
+        if status != 200:
+            log.warning("the command of a fault rule was refused: %s %s: %s", name, body, answer)
 
     # ----------------------------------------------------------------------------------------------------------- admin
     async def admin(self, request: Request) -> Response:

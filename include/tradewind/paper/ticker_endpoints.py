@@ -57,7 +57,7 @@ def book_ticker(call: Call) -> Any:
 def _best(call: Call, symbol: str) -> dict[str, str]:
     rules = rules_of(call, symbol)
     scale = Scale(rules)
-    (bid, bid_lots), (ask, ask_lots) = (side[0] for side in book_levels(call, rules, 1))
+    (bid, bid_lots), (ask, ask_lots) = (side[0] if side else (0, 0) for side in book_levels(call, rules, 1))
     return {
         "bidPrice": scale.price(bid),
         "bidQty": scale.quantity(bid_lots),
@@ -92,7 +92,7 @@ def _statistics(call: Call, symbol: str, open_ms: int, close_ms: int) -> dict[st
     full = {
         "symbol": symbol,
         "priceChange": signed,
-        "priceChangePercent": f"{change / opened * 100:.3f}",
+        "priceChangePercent": f"{change / opened * 100 if opened else 0:.3f}",
         "weightedAvgPrice": scale.price(average),
     }
     mini = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+from tradewind.core.matching_ledger import FEE_DISCOUNT_PPM
 from tradewind.core.matching_types import (
     NewOrder,
     Order,
@@ -18,13 +19,14 @@ from tradewind.core.matching_types import (
 from tradewind.paper import params as p
 from tradewind.paper.dialect import ApiError, one_of, refusal
 from tradewind.paper.endpoints import Call, Security, endpoint
+from tradewind.paper.exchange import FEE_ASSET
 from tradewind.paper.order_requests import (
     ORDER_TYPE,
     make_client_id,
     read_leg,
 )
 from tradewind.paper.rules_endpoints import rules_of
-from tradewind.paper.views import cancel_view, list_view, new_order_view
+from tradewind.paper.views import cancel_view, list_view, new_order_view, prevented_view
 
 _RESTRICTIONS = p.one(("ONLY_NEW", "ONLY_PARTIALLY_FILLED"), -1145, "Invalid cancelRestrictions")
 _NEW_ORDER: dict[str, p.Parser] = {
@@ -67,14 +69,14 @@ def test_order(call: Call) -> dict[str, Any]:
     call.exchange.engine.check(call.account_id, new)
     if not call.params.get("computeCommissionRates"):
         return {}
-    account = call.exchange.engine.book.accounts[call.account_id]
-    standard = {"maker": rate(account.maker_fee_ppm), "taker": rate(account.taker_fee_ppm)}
+    maker, taker = call.exchange.engine.book.accounts[call.account_id].fees_ppm(new.symbol)
+    standard = {"maker": rate(maker), "taker": rate(taker)}
     none = {"maker": rate(0), "taker": rate(0)}
     return {
         "standardCommissionForOrder": standard,
         "specialCommissionForOrder": none,
         "taxCommissionForOrder": none,
-        "discount": discount(),
+        "discount": discount(call),
     }
 
 
@@ -82,9 +84,11 @@ def rate(ppm: int) -> str:
     return f"{Decimal(ppm) / 1_000_000:.8f}"
 
 
-def discount() -> dict[str, Any]:
-    """The discount for paying fees in another asset, which this exchange does not give."""
-    return {"enabledForAccount": False, "enabledForSymbol": False, "discountAsset": "BNB", "discount": "0.00000000"}
+def discount(call: Call) -> dict[str, Any]:
+    """The share of the standard commission that is paid when it is paid in BNB."""
+    in_bnb = bool(call.exchange.engine.book.accounts[call.account_id].fee_asset)
+    share = rate(FEE_DISCOUNT_PPM)
+    return {"enabledForAccount": in_bnb, "enabledForSymbol": True, "discountAsset": FEE_ASSET, "discount": share}
 
 
 def _read_order(call: Call) -> NewOrder:
@@ -108,7 +112,12 @@ def _place(call: Call, new: NewOrder, orders_counted: bool = False) -> dict[str,
 def new_view(call: Call, order: Order, response_type: str) -> dict[str, Any]:
     call.exchange.collect()
     fills = call.exchange.fills_by_order.get(order.order_id, [])
-    return new_order_view(order, call.exchange.engine.rules[order.symbol], fills, response_type)
+    rules = call.exchange.engine.rules[order.symbol]
+    body = new_order_view(order, rules, fills, response_type)
+    met = [match for match in call.exchange.prevented if match.taker_order_id == order.order_id]
+    if met and response_type != "ACK":
+        body["preventedMatches"] = [prevented_view(match, rules) for match in met]
+    return body
 
 
 @endpoint(

@@ -14,6 +14,7 @@ from tradewind.core.matching_types import (
     OrderList,
     OrderSide,
     OrderStatus,
+    PreventedMatch,
 )
 
 
@@ -142,7 +143,26 @@ def _conditional(order: Order, rules: SymbolRules) -> dict[str, Any]:
         body["trailingTime"] = order.trailing_ms
     if order.iceberg_lots:
         body["icebergQty"] = scale.quantity(order.iceberg_lots)
+    if order.status is OrderStatus.EXPIRED and order.reject_reason:
+        body["expiryReason"] = order.reject_reason
+    if order.prevented_lots:
+        body["preventedMatchId"] = order.prevented_match_id
+        body["preventedQuantity"] = scale.quantity(order.prevented_lots)
     body.update((k, v) for k, v in order.tags if k in ("strategyId", "strategyType"))
+    return body
+
+
+def prevented_view(match: PreventedMatch, rules: SymbolRules) -> dict[str, Any]:
+    """A prevented match as the answer to an order shows it."""
+    scale = Scale(rules)
+    body: dict[str, Any] = {
+        "preventedMatchId": match.match_id,
+        "makerOrderId": match.maker_order_id,
+        "price": scale.price(match.price_ticks),
+    }
+    for name, lots in (("taker", match.taker_lots), ("maker", match.maker_lots)):
+        if lots:
+            body[f"{name}PreventedQuantity"] = scale.quantity(lots)
     return body
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
+from tradewind.core.matching_rules import amount
 from tradewind.paper import params as p
 from tradewind.paper.endpoints import Call, Security, endpoint
+from tradewind.paper.exchange import FEE_ASSET, Transfer
 from tradewind.paper.rules_endpoints import chosen_symbols, rules_of, symbol_filters
 from tradewind.paper.trade_endpoints import discount, rate
 from tradewind.paper.views import text
@@ -17,15 +20,34 @@ _USER = Security.USER_DATA
 @endpoint("GET", "/api/v3/account/commission", _USER, weight=20, required=("symbol",), symbol=p.symbol)
 def account_commission(call: Call) -> dict[str, Any]:
     rules = rules_of(call, call.params["symbol"])
-    found = call.exchange.engine.book.accounts[call.account_id]
+    maker, taker = call.exchange.engine.book.accounts[call.account_id].fees_ppm(rules.symbol)
     none = {"maker": rate(0), "taker": rate(0), "buyer": rate(0), "seller": rate(0)}
     return {
         "symbol": rules.symbol,
-        "standardCommission": {**none, "maker": rate(found.maker_fee_ppm), "taker": rate(found.taker_fee_ppm)},
+        "standardCommission": {**none, "maker": rate(maker), "taker": rate(taker)},
         "specialCommission": none,
         "taxCommission": none,
-        "discount": discount(),
+        "discount": discount(call),
     }
+
+
+def _burns(call: Call) -> dict[str, Any]:
+    """Whether fees are paid in BNB, at a discount."""
+    in_bnb = bool(call.exchange.engine.book.accounts[call.account_id].fee_asset)
+    return {"spotBNBBurn": in_bnb, "interestBNBBurn": False}
+
+
+@endpoint("GET", "/sapi/v1/bnbBurn", _USER)
+def bnb_burn(call: Call) -> dict[str, Any]:
+    return _burns(call)
+
+
+@endpoint("POST", "/sapi/v1/bnbBurn", _USER, spotBNBBurn=p.boolean, interestBNBBurn=p.boolean)
+def set_bnb_burn(call: Call) -> dict[str, Any]:
+    if "spotBNBBurn" in call.params:
+        call.exchange.accounts[call.account_id]["fee_asset"] = FEE_ASSET if call.params["spotBNBBurn"] else ""
+        call.exchange.keep_account(call.account_id)
+    return _burns(call)
 
 
 @endpoint("GET", "/api/v3/rateLimit/order", _USER, weight=40)
@@ -44,7 +66,8 @@ def order_rate_limits(call: Call) -> list[dict[str, Any]]:
 @endpoint("GET", "/api/v3/myFilters", _USER, weight=40, required=("symbol",), symbol=p.symbol)
 def my_filters(call: Call) -> dict[str, Any]:
     rules = rules_of(call, call.params["symbol"])
-    return {"exchangeFilters": [], "symbolFilters": symbol_filters(rules), "assetFilters": []}
+    filters = symbol_filters(rules, call.exchange.engine.conditions.grid(rules.symbol))
+    return {"exchangeFilters": [], "symbolFilters": filters, "assetFilters": []}
 
 
 # -------------------------------------------------------------------------------------------------------------- wallet
@@ -67,22 +90,17 @@ def api_trading_status(call: Call) -> dict[str, Any]:
 
 @endpoint("GET", "/sapi/v1/asset/tradeFee", _USER, symbol=p.symbol)
 def trade_fee(call: Call) -> list[dict[str, Any]]:
-    engine = call.exchange.engine
-    symbols = chosen_symbols(call, required=False)
-    found = engine.book.accounts[call.account_id]
+    found = call.exchange.engine.book.accounts[call.account_id]
+    fees = {s: found.fees_ppm(s) for s in chosen_symbols(call, required=False)}
     return [
-        {
-            "symbol": s,
-            "makerCommission": f"{found.maker_fee_ppm / 1e6:g}",
-            "takerCommission": f"{found.taker_fee_ppm / 1e6:g}",
-        }
-        for s in symbols
+        {"symbol": s, "makerCommission": f"{maker / 1e6:g}", "takerCommission": f"{taker / 1e6:g}"}
+        for s, (maker, taker) in fees.items()
     ]
 
 
 @endpoint("GET", "/sapi/v1/capital/config/getall", _USER, weight=10)
 def all_coins(call: Call) -> list[dict[str, Any]]:
-    """Assets with their networks; nothing can be deposited or withdrawn here."""
+    """Assets with their networks; only the operator deposits and withdraws here."""
     return [
         {
             "coin": asset,
@@ -138,6 +156,21 @@ def margin_pairs(_: Call) -> list[dict[str, Any]]:
     return []
 
 
+def _moved(call: Call, sign: int) -> list[Transfer]:
+    """The account's transfers of one direction that were asked for, newest first."""
+    q = call.params
+    found = [
+        t
+        for t in call.exchange.transfers
+        if t.account_id == call.account_id
+        and t.atoms * sign > 0
+        and q.get("coin", t.asset) == t.asset
+        and q.get("startTime", 0) <= t.time_ms <= q.get("endTime", t.time_ms)
+    ][::-1]
+    first = q.get("offset", 0)
+    return found[first : first + q.get("limit", 1000)]
+
+
 @endpoint(
     "GET",
     "/sapi/v1/capital/deposit/hisrec",
@@ -151,6 +184,27 @@ def margin_pairs(_: Call) -> list[dict[str, Any]]:
     txId=lambda _, text: text,
     includeSource=p.boolean,
 )
+def deposits(call: Call) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": str(t.transfer_id),
+            "amount": text(amount(t.atoms)),
+            "coin": t.asset,
+            "network": "PAPER",
+            "status": 1,
+            "address": "paper",
+            "addressTag": "",
+            "txId": f"paper-{t.transfer_id}",
+            "insertTime": t.time_ms,
+            "transferType": 0,
+            "confirmTimes": "1/1",
+            "unlockConfirm": 0,
+            "walletType": 0,
+        }
+        for t in _moved(call, 1)
+    ]
+
+
 @endpoint(
     "GET",
     "/sapi/v1/capital/withdraw/history",
@@ -165,9 +219,28 @@ def margin_pairs(_: Call) -> list[dict[str, Any]]:
     limit=p.limit(1000),
     idList=lambda _, text: text,
 )
-def no_transfers(_: Call) -> list[dict[str, Any]]:
-    """Nothing was ever deposited or withdrawn: an account begins with what it was given."""
-    return []
+def withdrawals(call: Call) -> list[dict[str, Any]]:
+    def moment(time_ms: int) -> str:
+        return f"{datetime.fromtimestamp(time_ms // 1000, UTC):%Y-%m-%d %H:%M:%S}"
+
+    return [
+        {
+            "id": str(t.transfer_id),
+            "amount": text(amount(-t.atoms)),
+            "transactionFee": "0",
+            "coin": t.asset,
+            "status": 6,
+            "address": "paper",
+            "txId": f"paper-{t.transfer_id}",
+            "applyTime": moment(t.time_ms),
+            "completeTime": moment(t.time_ms),
+            "network": "PAPER",
+            "transferType": 0,
+            "confirmNo": 1,
+            "walletType": 0,
+        }
+        for t in _moved(call, -1)
+    ]
 
 
 @endpoint("POST", "/sapi/v3/asset/getUserAsset", _USER, weight=5, asset=p.symbol, needBtcValuation=p.boolean)

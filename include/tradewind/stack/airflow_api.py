@@ -11,6 +11,7 @@ from urllib.parse import quote
 import httpx
 
 from tradewind.errors import AuthenticationFailed, BadInput, RetryError, ServiceNotReady
+from tradewind.listeners import own_listeners_only
 
 FINISHED = frozenset({"success", "failed"})
 _PAGE = 100
@@ -40,7 +41,9 @@ class AirflowClient:
 
     def __init__(self, url: str, username: str, password: str, *, timeout_s: float = 30.0) -> None:
         # trust_env: a proxy of the environment must not be asked for 127.0.0.1.
-        self._http = httpx.Client(base_url=url.rstrip("/"), timeout=timeout_s, trust_env=False)
+        self._http = httpx.Client(
+            base_url=url.rstrip("/"), timeout=timeout_s, trust_env=False, event_hooks={"request": [own_listeners_only]}
+        )
         self._credentials = {"username": username, "password": password}
         self._token: str | None = None
 

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from tradewind.errors import StackFailed
-from tradewind.stack.processes import ProcessMark, last_words, spawn
+from tradewind.stack.processes import PRIVATE_UMASK, ProcessMark, last_words, open_log, spawn
 
 # On macOS a forked process may not use the system's frameworks: there each process is started by itself.
 CAN_FORK = sys.platform == "linux"
@@ -99,8 +99,7 @@ class AirflowParent:
         """Start the parent without waiting for its imports; without effect where a process cannot be forked."""
         if not CAN_FORK:
             return
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock, self._log.open("ab") as output:
+        with self._lock, open_log(self._log) as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__],
                 stdin=subprocess.PIPE,
@@ -108,6 +107,7 @@ class AirflowParent:
                 stderr=output,
                 env=self._environment,
                 start_new_session=True,
+                umask=PRIVATE_UMASK,
             )
 
     def close(self) -> None:
@@ -125,7 +125,7 @@ class AirflowParent:
         """
         if self._process is None:
             return spawn([sys.executable, "-m", "airflow", *argv], log=log, env=self._environment, cwd=cwd)
-        log.parent.mkdir(parents=True, exist_ok=True)
+        open_log(log).close()
         answer = self._ask({"argv": list(argv), "log": str(log), "cwd": str(cwd)})
         if answer is None:
             raise StackFailed(f"the parent of Airflow's processes forked no {argv[0]}: {last_words(self._log)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tarfile
 import tempfile
@@ -11,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psycopg
+from pydantic import BaseModel
 
 from tradewind.errors import BadInput, StackFailed
 from tradewind.settings import Settings
@@ -21,13 +20,18 @@ from tradewind.stack.backup_file import (
     EXCHANGE,
     FORMAT,
     MANIFEST,
+    MODELS,
     OURS,
+    DatabaseName,
+    Manifest,
     Outcome,
+    PaperKey,
     local_models,
     outcome_of,
     require_identity,
     server_of,
 )
+from tradewind.stack.tar_parts import is_plain_name
 
 
 def backup(settings: Settings, target: Path) -> Outcome:
@@ -44,15 +48,13 @@ def backup(settings: Settings, target: Path) -> Outcome:
         # Beside the target: what fits here fits there, and the last step is a rename.
         tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as directory,
     ):
-        members = _collect(settings, Path(directory))
-        manifest = _manifest(settings, members)
-        require_identity(manifest["identity"], settings)
+        manifest, members = _collect(settings, Path(directory))
+        require_identity(manifest.identity, settings)
         unfinished = Path(directory) / "backup.tar"
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            with tarfile.open(fileobj=file, mode="w") as archive:
-                _add(archive, MANIFEST, manifest)
-                for name, path in members.items():
+            with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive:
+                for name, path in {MANIFEST: _written(Path(directory) / MANIFEST, manifest), **members}.items():
                     archive.add(path, name, recursive=False, filter=_anonymous)
             file.flush()
             os.fsync(file.fileno())
@@ -60,52 +62,67 @@ def backup(settings: Settings, target: Path) -> Outcome:
         return outcome_of(settings, manifest, target)
 
 
-def _collect(settings: Settings, directory: Path) -> dict[str, Path]:
-    """The members by name. Ours is dumped before the exchange's, which may know of more orders then, never of fewer."""
-    members = {OURS: directory / OURS}
-    dumps.dump(settings.database_url.get_secret_value(), members[OURS])
+def _collect(settings: Settings, directory: Path) -> tuple[Manifest, dict[str, Path]]:
+    """What the backup says of itself, and its parts by name.
+
+    Ours is dumped before the exchange's, which may know of more orders then, never of fewer.
+    """
+    contents: dict[DatabaseName, dumps.Contents] = {}
+    members: dict[str, Path] = {}
+    urls: dict[DatabaseName, str] = {OURS: settings.database_url.get_secret_value()}
     if settings.keeps_paper_exchange:
-        members[EXCHANGE] = directory / EXCHANGE
-        dumps.dump(settings.paper_database_url.get_secret_value(), members[EXCHANGE])
-        account = {
-            "api_key": settings.exchange_api_key.get_secret_value(),
-            "api_secret": settings.exchange_api_secret.get_secret_value(),
-        }
-        members[ACCOUNT] = directory / ACCOUNT
-        members[ACCOUNT].write_text(json.dumps(account))
+        urls[EXCHANGE] = settings.paper_database_url.get_secret_value()
+        key = PaperKey(
+            api_key=settings.exchange_api_key.get_secret_value(),
+            api_secret=settings.exchange_api_secret.get_secret_value(),
+        )
+        members[ACCOUNT] = _written(directory / ACCOUNT, key)
+    said: dict[str, Any] = {}
+    for name, url in urls.items():
+        (directory / name).mkdir()
+        with dumps.snapshot(url) as connection:
+            contents[name] = dumps.dump(connection, directory / name)
+            if name == OURS:
+                said = _described(connection)
+        members |= {f"{name}/{path.name}": path for path in sorted((directory / name).iterdir())}
+    members |= _model_files(settings)
+    manifest = Manifest(
+        format=FORMAT,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        account=settings.account_id,
+        model_url=settings.model_url,
+        databases=contents,
+        members={name: _sha256(path) for name, path in members.items()},
+        **said,
+    )
+    return manifest, members
+
+
+def _described(connection: dumps.Connection) -> dict[str, Any]:
+    """Whose database it is, and its schema."""
+    row = connection.execute("SELECT identity FROM deployment").fetchone()
+    if row is None:
+        raise StackFailed("the database bears no identity yet: run ./tradewind up once, which stamps it")
+    applied = connection.execute("SELECT name FROM schema_migrations ORDER BY version").fetchall()
+    return {"identity": row[0], "migrations": [name for (name,) in applied]}
+
+
+def _model_files(settings: Settings) -> dict[str, Path]:
     models = local_models(settings)
-    if models is not None and models.is_dir():
-        for path in sorted(models.rglob("*")):
-            if path.is_file():
-                members[f"models/{path.relative_to(models).as_posix()}"] = path
-    return members
+    if models is None or not models.is_dir():
+        return {}
+    found = {f"{MODELS}/{path.relative_to(models).as_posix()}": path for path in models.rglob("*") if path.is_file()}
+    # Hidden ones are no model's: an editor's, a file manager's.
+    kept = {name: path for name, path in sorted(found.items()) if "/." not in name}
+    if odd := next((name for name in kept if not is_plain_name(name)), None):
+        raise StackFailed(f"{kept[odd]} has a name that no model's file has: move it elsewhere")
+    return kept
 
 
-def _manifest(settings: Settings, members: dict[str, Path]) -> dict[str, Any]:
-    with psycopg.connect(settings.database_url.get_secret_value(), connect_timeout=10) as connection:
-        row = connection.execute("SELECT identity FROM deployment").fetchone()
-        if row is None:
-            raise StackFailed("the database bears no identity yet: run ./tradewind up once, which stamps it")
-        applied = connection.execute("SELECT name FROM schema_migrations ORDER BY version").fetchall()
-    return {
-        "format": FORMAT,
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "identity": row[0],
-        "account": settings.account_id,
-        "model_url": settings.model_url,
-        "migrations": [name for (name,) in applied],
-        "members": {name: _sha256(path) for name, path in members.items()},
-    }
-
-
-def _add(archive: tarfile.TarFile, name: str, content: dict[str, Any]) -> None:
-    with tempfile.TemporaryFile() as file:
-        file.write(json.dumps(content, indent=1).encode())
-        info = tarfile.TarInfo(name)
-        info.size, info.mode = file.tell(), 0o600
-        info.mtime = int(datetime.now(UTC).timestamp())
-        file.seek(0)
-        archive.addfile(info, file)
+def _written(path: Path, content: BaseModel) -> Path:
+    path.touch(mode=0o600)
+    path.write_text(content.model_dump_json(indent=1))
+    return path
 
 
 def _anonymous(info: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -2,98 +2,168 @@
 
 ::
 
-    backup.tar   manifest.json     which deployment, when, and the SHA-256 of every other member
-                 tradewind.dump    our database: the ledger, decisions, the latch, candles, everything
-                 exchange.dump     the paper exchange's database, where the deployment runs its own
-                 exchange.json     the paper account's key, by which the restored exchange knows us
-                 models/…          the files of every stored model, where they lie on this machine
+    backup.tar   manifest.json            which deployment, when, its schema, and the SHA-256 of every other part
+                 tradewind/TABLE.copy.gz  our database, table by table: the ledger, decisions, the latch, everything
+                 exchange/TABLE.copy.gz   the paper exchange's, where the deployment runs its own
+                 exchange.json            the paper account's key, by which the restored exchange knows us
+                 models/…                 the files of every stored model, where they lie on this machine
 
-Airflow's metadata is not in it: runs are history, and every truth that a task needs lies in our database. Neither are
-secrets, except the paper account's key, which opens nothing but a play exchange.
+Rows alone: the tables are made by this code's own migrations, and nothing in the file is ever run. Airflow's metadata
+is not in it: runs are history, and every truth that a task needs lies in our database. Neither are secrets, except the
+paper account's key, which opens nothing but a play exchange.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
-import json
-import tarfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import scalar_row
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic_core import from_json
 
 from tradewind.adapters.migrations import read_migrations
 from tradewind.errors import BadInput, IdentityMismatch, MigrationError
 from tradewind.settings import Settings
 from tradewind.stack import services
+from tradewind.stack.dumps import Contents, file_of
 from tradewind.stack.postgres import EmbeddedPostgres
 from tradewind.stack.state import home_lock
+from tradewind.stack.tar_parts import TarParts
 
-FORMAT = 1
-OURS, EXCHANGE, ACCOUNT, MANIFEST = "tradewind.dump", "exchange.dump", "exchange.json", "manifest.json"
-_COUNTED = ("candles", "decisions", "orders", "fills", "positions", "models")
+FORMAT: Final = 2
+OURS: Final = "tradewind"
+EXCHANGE: Final = "exchange"
+MODELS, ACCOUNT, MANIFEST = "models", "exchange.json", "manifest.json"
+_COUNTED: Final = ("candles", "decisions", "orders", "fills", "positions", "models")
+_CHUNK_BYTES: Final = 1 << 20
+# Of the manifest and of the account's key.
+_MOST_JSON_BYTES: Final = 32 << 20
+# Rows pack to a fifth or a tenth of their size; what claims much more is made to fill a disk.
+_MOST_UNPACKED_PER_BYTE: Final = 100
+_UNPACKED_AT_LEAST: Final = 64 << 20
+_LONGEST_ROW_BYTES: Final = 64 << 20
+
+DatabaseName = Literal["tradewind", "exchange"]
+_Model = TypeVar("_Model", bound=BaseModel)
+_Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{0,4096}$")]
+_Key = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,200}$")]
+_Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Manifest(BaseModel):
+    """What the backup says of itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    format: Literal[2]
+    created_at: Annotated[str, StringConstraints(pattern=r"^[0-9T:+-]{19,32}$")]
+    identity: dict[_Line, _Line]
+    account: _Line
+    model_url: _Line
+    migrations: list[_Line]
+    databases: dict[DatabaseName, Contents]
+    members: dict[str, _Sha256]
+
+
+class PaperKey(BaseModel):
+    """By which the paper exchange knows its account."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    api_key: _Key
+    api_secret: _Key
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was written or restored, the rows counted afterwards, and the migrations that a restore applied besides."""
+    """What was written or restored, the rows counted afterwards, and what a restore did besides: the migrations that it
+    applied, and the tables that this code does not know, whose rows it left out."""
 
     created_at: str
     identity: dict[str, str]
     rows: dict[str, int]
     bytes: int
     migrations: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
-@contextmanager
-def opened(source: Path) -> Iterator[tarfile.TarFile]:
+def verified_manifest(parts: TarParts) -> Manifest:
+    """The manifest, after every part's hash was compared: a damaged backup must be found before anything is made."""
+    source = parts.source
+    content = _read_short(parts, MANIFEST)
     try:
-        archive = tarfile.open(source, "r:")  # noqa: SIM115  (closed below, and its failure needs words of ours)
-    except (OSError, tarfile.TarError) as error:
-        raise BadInput(f"{source} is no backup: {error}") from None
-    with archive:
-        yield archive
-
-
-def verified_manifest(archive: tarfile.TarFile, source: Path) -> dict[str, Any]:
-    """The manifest, after every member's hash was compared: a damaged backup must be found before anything is made."""
-    try:
-        with member(archive, MANIFEST) as file:
-            manifest: dict[str, Any] = json.load(file)
-        if manifest["format"] != FORMAT:
-            raise BadInput(f"{source} has format {manifest['format']}, this code reads {FORMAT}: update the code")
-        for name, wanted in manifest["members"].items():
-            with member(archive, name) as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != wanted:  # type: ignore[arg-type]
-                    raise BadInput(f"{source} is damaged: {name} differs from its manifest")
-    except (KeyError, ValueError, tarfile.TarError, OSError) as error:
-        raise BadInput(f"{source} is no whole backup: {error}") from None
+        said = from_json(content)
+    except ValueError as error:
+        raise BadInput(f"{source} is no whole backup: {MANIFEST} cannot be read ({error})") from None
+    written_in = said.get("format") if isinstance(said, dict) else None
+    if written_in != FORMAT:
+        raise BadInput(
+            f"{source} has format {ascii(written_in)[:20]}, this code reads {FORMAT}: restore it with the version that "
+            "wrote it, and back up again"
+        )
+    manifest = _validated(Manifest, content, source, MANIFEST)
+    wanted = {f"{name}/{file_of(table)}" for name, held in manifest.databases.items() for table in held.tables}
+    if OURS not in manifest.databases or not wanted <= manifest.members.keys():
+        raise BadInput(f"{source} is no whole backup: a table's rows are missing")
+    if unlisted := sorted(parts.names - {MANIFEST} - manifest.members.keys()):
+        raise BadInput(f"{source} is no backup of ours: its manifest knows nothing of {unlisted[0]}")
+    for name, sha256 in manifest.members.items():
+        with parts.open(name) as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                raise BadInput(f"{source} is damaged: {name} differs from its manifest")
     known = {migration.name for migration in read_migrations()}
-    if unknown := [name for name in manifest["migrations"] if name not in known]:
+    if unknown := [name for name in manifest.migrations if name not in known]:
         raise MigrationError(f"the backup has migration {unknown[0]}, which this code does not know: update the code")
     return manifest
 
 
-def member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
-    file = archive.extractfile(name)
-    if file is None:
-        raise KeyError(f"{name} is no file")
-    return file
+def paper_key(parts: TarParts) -> PaperKey:
+    return _validated(PaperKey, _read_short(parts, ACCOUNT), parts.source, ACCOUNT)
 
 
-def extract(archive: tarfile.TarFile, name: str, directory: Path) -> Path:
-    path = directory / name
-    path.touch(mode=0o600)
-    with member(archive, name) as file, path.open("wb") as target:
-        while chunk := file.read(1 << 20):
-            target.write(chunk)
-    return path
+def unpacked(parts: TarParts, database: str) -> Callable[[str], Iterator[bytes]]:
+    """Reads the rows of one database's tables by the names of their files, as many bytes as the backup may hold."""
+    left = max(_MOST_UNPACKED_PER_BYTE * parts.bytes, _UNPACKED_AT_LEAST)
+
+    def chunks(name: str) -> Iterator[bytes]:
+        nonlocal left
+        row_bytes = 0
+        try:
+            with parts.open(f"{database}/{name}") as packed, gzip.GzipFile(fileobj=packed) as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    left -= len(chunk)
+                    row_bytes = len(chunk) - chunk.rfind(b"\n") if b"\n" in chunk else row_bytes + len(chunk)
+                    if left < 0 or row_bytes > _LONGEST_ROW_BYTES:
+                        raise BadInput(f"{parts.source} unpacks to far more than any backup of its size: {name}")
+                    yield chunk
+        except (OSError, EOFError, zlib.error) as error:
+            raise BadInput(f"{parts.source} is damaged: {name} cannot be unpacked ({error})") from None
+
+    return chunks
+
+
+def _read_short(parts: TarParts, name: str) -> bytes:
+    with parts.open(name) as file:
+        return file.read(_MOST_JSON_BYTES)
+
+
+def _validated(model: type[_Model], content: bytes, source: Path, name: str) -> _Model:
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(ascii(part) for part in first["loc"])[:200]
+        raise BadInput(f"{source} is no whole backup: {name}: {place}: {first['msg']}") from None
 
 
 def require_identity(stamped: dict[str, str], settings: Settings) -> None:
@@ -104,12 +174,6 @@ def require_identity(stamped: dict[str, str], settings: Settings) -> None:
         raise IdentityMismatch(
             f"the backup is another deployment's ({differences}): give the settings it was made with"
         )
-
-
-def account_of(archive: tarfile.TarFile) -> dict[str, str]:
-    with member(archive, ACCOUNT) as file:
-        account: dict[str, str] = json.load(file)
-    return {part: account[part] for part in ("api_key", "api_secret")}
 
 
 @contextmanager
@@ -136,10 +200,10 @@ def local_models(settings: Settings) -> Path | None:
     return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
 
-def outcome_of(settings: Settings, manifest: dict[str, Any], path: Path, migrations: tuple[str, ...] = ()) -> Outcome:
+def outcome_of(settings: Settings, manifest: Manifest, path: Path, **restored: tuple[str, ...]) -> Outcome:
     with psycopg.connect(settings.database_url.get_secret_value(), connect_timeout=10) as connection:
         rows = count_rows(connection)
-    return Outcome(manifest["created_at"], manifest["identity"], rows, path.stat().st_size, migrations)
+    return Outcome(manifest.created_at, manifest.identity, rows, path.stat().st_size, **restored)
 
 
 def count_rows(connection: psycopg.Connection[Any]) -> dict[str, int]:

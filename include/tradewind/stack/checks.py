@@ -10,14 +10,13 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-import httpx
 import psycopg
 import redis
 
+from tradewind.adapters.exchange_clock import ask_clock, clock_url
 from tradewind.errors import TradewindError
-from tradewind.jobs.permission import WATCH
+from tradewind.jobs.permission import CLOCKS_DIFFER_S, WATCH
 from tradewind.settings import Settings
 from tradewind.stack.airflow_api import AirflowClient
 from tradewind.stack.state import READY, StackState, state_file
@@ -30,14 +29,6 @@ _RUNS_KEPT_S: Final = 20.0
 _JUST_RESTARTED_S: Final = 20.0
 _HEARTBEAT: Final = "SELECT at FROM heartbeats WHERE account = %s AND name = %s"
 _AIRFLOW_PARTS: Final = ("metadatabase", "scheduler", "triggerer", "dag_processor")
-# Where each real mode's exchange tells its time; the paper exchange speaks the same dialect at its own address.
-_TIME_PATH: Final = "/api/v3/time"
-_PUBLIC_HOSTS: Final = {
-    ("testnet", "spot"): "https://testnet.binance.vision/api/v3/time",
-    ("live", "spot"): "https://api.binance.com/api/v3/time",
-    ("testnet", "usdm"): "https://demo-fapi.binance.com/fapi/v1/time",
-    ("live", "usdm"): "https://fapi.binance.com/fapi/v1/time",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,19 +176,11 @@ class Checks:
         return Check("airflow", True, "scheduler, triggerer and DAG processor are healthy")
 
     def _exchange(self) -> Check:
-        settings = self._settings
-        url = (
-            f"{settings.exchange_url.rstrip('/')}{_TIME_PATH}"
-            if settings.exchange_url
-            else _PUBLIC_HOSTS[settings.mode, settings.market_type]
-        )
-        local = urlsplit(url).hostname in ("127.0.0.1", "localhost")
-        before_ms = time.time() * 1000
-        answer = httpx.get(url, timeout=_TIMEOUT_S, trust_env=not local)
-        answer.raise_for_status()
-        after_ms = time.time() * 1000
-        offset_ms = float(answer.json()["serverTime"]) - (before_ms + after_ms) / 2
-        return Check("exchange", True, f"answers in {after_ms - before_ms:.0f} ms", offset_ms)
+        """The exchange in use, at the address that is traded at."""
+        used = self._settings
+        url = clock_url(used.exchange, used.market_type, base_url=used.exchange_url, testnet=used.mode == "testnet")
+        took_ms, offset_ms = ask_clock(url, used.exchange, _TIMEOUT_S)
+        return Check("exchange", True, f"answers in {took_ms:.0f} ms", offset_ms)
 
     def _watch(self) -> Check:
         # A connection of its own: a pool would wait far longer than this check may.
@@ -212,6 +195,9 @@ def watch_check(age_s: float | None, limit_s: float) -> Check:
     """What the age of the risk watch's last heartbeat means; None: it never beat."""
     if age_s is None:
         return Check("watch", False, "the risk watch has never reported")
+    if age_s < -CLOCKS_DIFFER_S:
+        words = f"last heartbeat {-age_s:.0f} s in the future: the clock ran backwards"
+        return Check("watch", False, words, age_s)
     words = f"last heartbeat {age_s:.0f} s ago"
     return Check("watch", age_s <= limit_s, words if age_s <= limit_s else f"{words}, limit {limit_s:.0f} s", age_s)
 

@@ -26,8 +26,13 @@ from tradewind.adapters.migrations import migrate
 from tradewind.errors import StackFailed
 from tradewind.settings import Settings
 from tradewind.stack.postgres import EmbeddedPostgres
-from tradewind.stack.processes import last_words
+from tradewind.stack.processes import PRIVATE_UMASK, last_words, open_log
 
+# How long the writer's and the status app's sessions wait for a lock, and hold theirs while they do nothing.
+_LIMITS = (
+    {"lock_timeout": "30s", "idle_in_transaction_session_timeout": "120s"},
+    {"lock_timeout": "5s", "idle_in_transaction_session_timeout": "30s"},
+)
 # Held while databases are made, so that two starts against one server do not collide.
 _LOCK_KEY = 7_234_110_543
 
@@ -65,6 +70,12 @@ def make(settings: Settings, server: EmbeddedPostgres | None) -> None:
     with _administrator(administrator) as connection:
         for url in [*wanted, *restricted, settings.airflow_database_url]:
             _ensure_role(connection, url)
+        for role in dict.fromkeys(map(_user, [settings.database_url, *restricted])):
+            _let_in_last(connection, role)
+        for url, limits in zip(restricted, _LIMITS, strict=True):
+            for name, value in limits.items():
+                limit = sql.SQL("ALTER ROLE {} SET {} TO {}")
+                connection.execute(limit.format(sql.Identifier(_user(url)), sql.Identifier(name), sql.Literal(value)))
         # For notebooks and dashboards; whoever wants to use it gives it a password.
         if connection.execute("SELECT to_regrole('tradewind_reader') IS NULL").fetchone() == (True,):
             connection.execute("CREATE ROLE tradewind_reader")
@@ -73,6 +84,12 @@ def make(settings: Settings, server: EmbeddedPostgres | None) -> None:
         for url in restricted:
             connect = sql.SQL("GRANT CONNECT, TEMPORARY ON DATABASE {} TO {}")
             connection.execute(connect.format(sql.Identifier(_name(url)), sql.Identifier(_user(url))))
+
+
+def _let_in_last(connection: psycopg.Connection, role: str) -> None:
+    """Give a role that stops trading, or repairs, the connections that the server keeps back from all others."""
+    if connection.execute("SELECT to_regrole('pg_use_reserved_connections') IS NOT NULL").fetchone() == (True,):
+        connection.execute(sql.SQL("GRANT pg_use_reserved_connections TO {}").format(sql.Identifier(role)))
 
 
 def recreate(settings: Settings, server: EmbeddedPostgres) -> None:
@@ -127,12 +144,12 @@ def _make_template(
 
 
 def _airflow_migrate(url: str, environment: Mapping[str, str], log: Path) -> None:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
+    with open_log(log) as output:
         done = subprocess.run(
             [sys.executable, "-m", "airflow", "db", "migrate"],
             env={**environment, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": sqlalchemy_url(url)},
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, check=False, start_new_session=True,
+            umask=PRIVATE_UMASK,
         )  # fmt: skip
     if done.returncode != 0:
         raise StackFailed(f"airflow db migrate failed: {last_words(log)} (see {log})")
@@ -148,8 +165,10 @@ def _airflow_revision(url: str) -> str | None:
 
 
 def sqlalchemy_url(url: str) -> str:
-    """A libpq URL as SQLAlchemy wants it."""
-    return url.replace("postgresql://", "postgresql+psycopg2://", 1).replace("postgres://", "postgresql+psycopg2://", 1)
+    """A libpq URL as SQLAlchemy wants it, for psycopg2 and asyncpg: the second knows nothing of `require_auth`."""
+    address, _, query = url.partition("://")[2].partition("?")
+    options = [option for option in query.split("&") if option and not option.startswith("require_auth=")]
+    return f"postgresql+psycopg2://{address}" + (f"?{'&'.join(options)}" if options else "")
 
 
 @contextmanager

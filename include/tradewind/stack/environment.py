@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from tradewind.addresses import libpq_environment
 from tradewind.settings import PREFIX, PROJECT_DIR, Settings
 from tradewind.stack.databases import sqlalchemy_url
 
@@ -116,6 +117,8 @@ def airflow_environment(settings: Settings) -> dict[str, str]:
         "DAG_PROCESSOR__REFRESH_INTERVAL": "60",
         "DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(home / "bundles"),
         "DAG_PROCESSOR__PRINT_STATS_INTERVAL": "600",
+        "LOGGING__FILE_TASK_HANDLER_NEW_FOLDER_PERMISSIONS": "0o700",
+        "LOGGING__FILE_TASK_HANDLER_NEW_FILE_PERMISSIONS": "0o600",
         "LOGGING__BASE_LOG_FOLDER": str(task_log_dir(settings)),
         "LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(task_log_dir(settings) / "dag_processor"),
         "LOGGING__LOGGING_LEVEL": settings.log_level,
@@ -126,6 +129,7 @@ def airflow_environment(settings: Settings) -> dict[str, str]:
     }
     return {
         **base_environment(settings),
+        **libpq_environment(settings.airflow_database_url.get_secret_value()),
         "AIRFLOW_HOME": str(home),
         "AIRFLOW_CONN_TRADEWIND_DB": settings.writer_database_url.get_secret_value(),
         "AIRFLOW_CONN_TRADEWIND_CACHE": settings.cache_url.get_secret_value(),
@@ -136,7 +140,7 @@ def airflow_environment(settings: Settings) -> dict[str, str]:
 def prepare_airflow_home(settings: Settings) -> None:
     """Make Airflow's directory with the one user's password, as its SimpleAuthManager reads it."""
     home = airflow_home(settings)
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     passwords = home / "passwords.json"
     passwords.unlink(missing_ok=True)
     passwords.touch(mode=0o600)

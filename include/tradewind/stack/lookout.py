@@ -29,6 +29,7 @@ from tradewind.adapters.database import Database
 from tradewind.adapters.dead_man import DeadManPing
 from tradewind.adapters.logs import configure_logging
 from tradewind.errors import BadSetting, RetryError, StoreUnavailable
+from tradewind.jobs.fetching import market_symbols
 from tradewind.settings import Settings, load_settings
 from tradewind.stack.airflow_api import AirflowClient
 from tradewind.stack.checks import Check, Checks
@@ -241,12 +242,13 @@ class Lookout:
 
     def _look_at_data(self, now: datetime) -> None:
         late = now - timedelta(seconds=2 * _BAR_S + _LATE_AFTER_S)
-        rows = self._wiring.database.rows(_LATE, {"symbols": list(self._wiring.symbols), "late": late})
+        symbols = market_symbols(self._wiring)
+        rows = self._wiring.database.rows(_LATE, {"symbols": list(symbols), "late": late})
         names = ", ".join(f"{row['symbol']} since {row['open_time']:%d %b %H:%M}" for row in rows)
         self._condition(
             "stale-data",
             "warning",
-            f"No new 15m bars for {len(rows)} of {len(self._wiring.symbols)} symbols",
+            f"No new 15m bars for {len(rows)} of {len(symbols)} symbols",
             f"The newest stored bars: {names}. See collect_candles_15m and the exchange.",
             holds=bool(rows),
             over="Bars arrive again",

@@ -7,6 +7,7 @@ from typing import Any, Final
 import psycopg
 from psycopg.rows import dict_row
 
+from tradewind.adapters.database import Database
 from tradewind.errors import AlreadyRunning, StackFailed
 from tradewind.settings import Settings
 from tradewind.stack import services
@@ -25,6 +26,11 @@ _OTHERS: Final = """
     ) held USING (account)
     WHERE account <> %(account)s ORDER BY account"""
 _DECIDED: Final = "SELECT max(bar) AS bar FROM decisions WHERE account = %(account)s"
+
+
+def other_accounts(database: Database, account: str) -> list[dict[str, Any]]:
+    """Latch and number of positions of each account in the database but this one."""
+    return database.rows(_OTHERS, {"account": account})
 
 
 def on_record(settings: Settings) -> dict[str, Any] | None:

@@ -12,7 +12,6 @@ import httpx
 
 from tradewind.paper.admin import PaperAccount, PaperAdmin
 from tradewind.settings import Settings, load_settings
-from tradewind.stack.processes import free_port
 from tradewind.stack.stack import running_stack, with_secrets
 
 _BASE_WORTH_QUOTE = Decimal(2_000)
@@ -34,7 +33,6 @@ def running_paper_exchange(*, port: int | None = None, market: str = "synthetic"
         "market": market,
         "home_dir": configured.home_dir / "paper-alone",
         "exchange_port": port or configured.exchange_port,
-        "postgres_port": free_port(),
         # A key that was never used before: what an earlier client did is not this one's history.
         "exchange_api_key": secrets.token_hex(32),
         "exchange_api_secret": secrets.token_hex(32),

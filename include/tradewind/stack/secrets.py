@@ -8,7 +8,8 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from tradewind.settings import PREFIX
+from tradewind.errors import BadSetting
+from tradewind.settings import PREFIX, PROJECT_DIR
 
 
 def _token() -> str:
@@ -46,14 +47,27 @@ _MAKERS: dict[str, Callable[[], str]] = {
 }
 
 
+def own_home(home_dir: Path) -> None:
+    """Make the deployment's home, which its owner alone may enter. Raises BadSetting for a directory that is shared."""
+    if any(inner.is_relative_to(home_dir) for inner in (PROJECT_DIR, Path.home())):
+        problem = f"is {home_dir}, which holds more than one deployment's state: name a directory of its own"
+        raise BadSetting(f"{PREFIX}HOME_DIR", problem, f"{PREFIX}HOME_DIR={PROJECT_DIR / '.tradewind'}")
+    home_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if home_dir.stat().st_mode & 0o002:
+        problem = f"is {home_dir}, to which every user of this machine may write: name a directory of its own"
+        raise BadSetting(f"{PREFIX}HOME_DIR", problem, f"{PREFIX}HOME_DIR={PROJECT_DIR / '.tradewind'}")
+    home_dir.chmod(0o700)
+
+
 def init_secrets(home_dir: Path) -> list[str]:
     """Make the secrets that are missing in `<home>/secrets`; returns their names, never their values.
 
     What exists is kept: replacing the Fernet key would make stored connections unreadable, replacing a database
     password would lock us out.
     """
+    own_home(home_dir)
     directory = home_dir / "secrets"
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, exist_ok=True)
     directory.chmod(0o700)
     made = []
     for name, make in _MAKERS.items():

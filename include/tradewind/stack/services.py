@@ -35,10 +35,12 @@ from tradewind.stack.environment import (
     status_environment,
 )
 from tradewind.stack.postgres import EmbeddedPostgres
-from tradewind.stack.processes import LOCALHOST, spawn
+from tradewind.stack.processes import LOCALHOST, open_log, spawn
 from tradewind.stack.supervisor import Process, Service, Step
 from tradewind.stack.valkey import EmbeddedValkey
 
+# Their directories in the home, beside which their sockets lie.
+EMBEDDED = ("postgres", "valkey")
 PARTS = frozenset({"postgres", "valkey", "exchange", "airflow", "status"})
 _POOLS_FILE = PROJECT_DIR / "include" / "tradewind" / "orchestration" / "pools.json"
 _DAGS_FOLDER = PROJECT_DIR / "dags"
@@ -55,10 +57,18 @@ def log_dir(settings: Settings) -> Path:
 def embedded_postgres(settings: Settings) -> EmbeddedPostgres:
     """The deployment's embedded server, whether it runs or not."""
     return EmbeddedPostgres(
-        settings.home_dir / "postgres",
-        settings.postgres_port,
+        settings.home_dir / EMBEDDED[0],
         password=settings.postgres_password.get_secret_value(),
         log=log_dir(settings) / "postgres.log",
+    )
+
+
+def embedded_valkey(settings: Settings) -> EmbeddedValkey:
+    """The deployment's embedded cache server, whether it runs or not."""
+    return EmbeddedValkey(
+        settings.home_dir / EMBEDDED[1],
+        password=settings.cache_password.get_secret_value(),
+        log=log_dir(settings) / "valkey.log",
     )
 
 
@@ -111,29 +121,14 @@ def _postgres(settings: Settings, server: EmbeddedPostgres) -> Service:
         launch=server.launch,
         ready=server.ready,
         log=server.log,
-        port=server.port,
-        port_setting="TRADEWIND_POSTGRES_PORT",
         stop_signal=signal.SIGINT,
         grace_s=30.0,
     )
 
 
 def _valkey(settings: Settings) -> Service:
-    server = EmbeddedValkey(
-        settings.home_dir / "valkey",
-        settings.cache_port,
-        password=settings.cache_password.get_secret_value(),
-        log=log_dir(settings) / "valkey.log",
-    )
-    return Service(
-        name="valkey",
-        needs=(),
-        launch=server.launch,
-        ready=server.ready,
-        log=server.log,
-        port=server.port,
-        port_setting="TRADEWIND_CACHE_PORT",
-    )
+    server = embedded_valkey(settings)
+    return Service(name="valkey", needs=(), launch=server.launch, ready=server.ready, log=server.log)
 
 
 def _databases(settings: Settings, server: EmbeddedPostgres | None, *, fresh: bool) -> Step:
@@ -187,8 +182,7 @@ def _compile_kernels(settings: Settings) -> Step:
     """Needed by nobody, so that it runs while the servers start; a failure is in its log and costs the tasks time."""
 
     def run() -> None:
-        log_dir(settings).mkdir(parents=True, exist_ok=True)
-        with (log_dir(settings) / "kernels.log").open("ab") as log:
+        with open_log(log_dir(settings) / "kernels.log") as log:
             command = [sys.executable, "-m", "tradewind.stack.kernels"]
             subprocess.run(command, cwd=PROJECT_DIR, stdout=log, stderr=log, check=False, timeout=_KERNELS_TIMEOUT_S)
 

@@ -10,15 +10,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
-from tradewind.errors import AlreadyRunning, StackFailed
-from tradewind.settings import Settings, load_settings
+from tradewind.addresses import leave_socket_dir, settle_socket_dir
+from tradewind.errors import AlreadyRunning, BadSetting, StackFailed
+from tradewind.settings import Settings, exposed_env_file, load_settings
 from tradewind.stack import services
 from tradewind.stack.airflow_api import AirflowClient
 from tradewind.stack.lookout import Lookout
 from tradewind.stack.postgres import EmbeddedPostgres
 from tradewind.stack.processes import end_sessions
 from tradewind.stack.secrets import init_secrets
-from tradewind.stack.state import StackState, home_lock, state_file
+from tradewind.stack.state import Deployment, StackState, home_lock, state_file
 from tradewind.stack.supervisor import Reporter, SilentReporter, Supervisor
 from tradewind.stack.upkeep import Upkeep
 
@@ -62,7 +63,8 @@ class Stack:
         try:
             _end_left_over(self.settings)
             nodes = services.build(self.settings, self.parts, fresh=self._fresh)
-            self._supervisor = Supervisor(nodes, state_file(self.settings.home_dir), self._reporter, self.urls)
+            path, deployment = state_file(self.settings.home_dir), Deployment.of(self.settings)
+            self._supervisor = Supervisor(nodes, path, self._reporter, self.urls, deployment)
             self._supervisor.start()
         except BaseException:
             self._held.close()
@@ -82,6 +84,7 @@ class Stack:
         if self._supervisor is not None:
             self._supervisor.stop()
             self._supervisor = None
+            _leave_sockets(self.settings)
         self._held.close()
 
     def reload(self) -> None:
@@ -104,8 +107,17 @@ class Stack:
 
 
 def with_secrets(**overrides: object) -> Settings:
-    """The settings of a deployment whose own secrets exist, made on the first call."""
-    init_secrets(load_settings(**overrides).home_dir)
+    """The settings of a deployment whose own secrets exist, made on the first call.
+
+    Raises BadSetting in mode live when others may read or change the secrets in `.env`: a start is refused then, which
+    what runs already is not.
+    """
+    settings = load_settings(**overrides)
+    if settings.mode == "live" and (problem := exposed_env_file()):
+        raise BadSetting(".env", f"is not safe enough for mode live: {problem}", "chmod 600 .env")
+    init_secrets(settings.home_dir)
+    for server in services.EMBEDDED:
+        settle_socket_dir(settings.home_dir / server)
     return load_settings(**overrides)
 
 
@@ -133,11 +145,10 @@ def down(settings: Settings) -> bool:
 
     Waits until all of it is gone, and ends what a killed supervisor left behind.
     """
-    path = state_file(settings.home_dir)
-    state = StackState.load(path)
-    if state is None:
+    state = StackState.load(state_file(settings.home_dir))
+    if state is None and services.embedded_postgres(settings).mark is None:
         return False
-    if state.supervisor.alive():
+    if state is not None and state.supervisor.alive():
         _end_supervisor(state)
     with home_lock(settings.home_dir):
         _end_left_over(settings)
@@ -156,19 +167,24 @@ def _end_supervisor(state: StackState) -> None:
 
 
 def _end_left_over(settings: Settings) -> None:
-    """End the processes of a supervisor that was killed, known by the ids and start times it had written down."""
+    """End the processes of a supervisor that was killed, known by what it had written down of each."""
     path = state_file(settings.home_dir)
     state = StackState.load(path)
-    if state is None:
-        return
-    if state.supervisor.alive():
-        raise AlreadyRunning(f"process {state.supervisor.pid} runs the stack: ./tradewind down ends it")
-    server = services.embedded_postgres(settings).mark
-    others = [mark for mark in state.leaders if server is None or mark.pid != server.pid]
-    end_sessions(others, grace_s=15.0)
-    if server is not None:
-        end_sessions([server], first=signal.SIGINT, grace_s=30.0)
+    server = services.embedded_postgres(settings)
+    running = server.mark
+    if state is not None:
+        if state.supervisor.alive():
+            raise AlreadyRunning(f"process {state.supervisor.pid} runs the stack: ./tradewind down ends it")
+        end_sessions([mark for mark in state.leaders if running is None or mark.pid != running.pid], grace_s=15.0)
+    if running is not None:
+        server.stop()
+    _leave_sockets(settings)
     path.unlink(missing_ok=True)
+
+
+def _leave_sockets(settings: Settings) -> None:
+    for server in services.EMBEDDED:
+        leave_socket_dir(settings.home_dir / server)
 
 
 @contextmanager

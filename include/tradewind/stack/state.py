@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tradewind.errors import AlreadyRunning
+from tradewind.settings import Settings
 from tradewind.stack.processes import ProcessMark
 
 STARTING, READY, FAILED, RESTARTING, STOPPING = "starting", "ready", "failed", "restarting", "stopping"
@@ -28,6 +29,26 @@ class ProcessState:
     restarts: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Which deployment the stack is, for the commands of other shells. No secret is in it.
+
+    Attributes
+    ----------
+    settings : what was given, by field (`Settings.on_record`).
+    database : where our own database is, "" for the embedded one.
+    exchange_key_sha256 : of the key that orders are signed with, "" without one.
+    """
+
+    settings: dict[str, str]
+    database: str
+    exchange_key_sha256: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> Deployment:
+        return cls(settings.on_record(), settings.database_place, settings.exchange_key_sha256)
+
+
 @dataclass(slots=True)
 class StackState:
     """The supervisor, its processes, and every session leader it ever started and has not seen end."""
@@ -38,6 +59,7 @@ class StackState:
     processes: list[ProcessState] = field(default_factory=list)
     leaders: list[ProcessMark] = field(default_factory=list)
     urls: dict[str, str] = field(default_factory=dict)
+    deployment: Deployment | None = None
 
     def save(self, path: Path) -> None:
         """Write it whole or not at all."""
@@ -62,6 +84,8 @@ class StackState:
             ],
             leaders=[ProcessMark(**mark) for mark in data["leaders"]],
             urls=data["urls"],
+            # A stack that an older version started has none.
+            deployment=Deployment(**data["deployment"]) if data.get("deployment") else None,
         )
 
 

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Protocol
 
 from tradewind.errors import AlreadyRunning, ServiceNotReady, StackFailed
+from tradewind.listeners import foreign_listener
 from tradewind.stack import state as states
-from tradewind.stack.processes import ProcessMark, end_sessions, last_words, require_port
-from tradewind.stack.state import ProcessState, StackState
+from tradewind.stack.processes import LOCALHOST, ProcessMark, end_sessions, last_words, require_port
+from tradewind.stack.state import Deployment, ProcessState, StackState
 
 _FIRST_BACKOFF_S = 1.0
 _LONGEST_BACKOFF_S = 60.0
@@ -133,7 +134,12 @@ class Supervisor:
     """Runs the nodes of one stack; `start`, then `stop`, each once."""
 
     def __init__(
-        self, nodes: Sequence[Service | Step], state_path: Path, reporter: Reporter, urls: dict[str, str]
+        self,
+        nodes: Sequence[Service | Step],
+        state_path: Path,
+        reporter: Reporter,
+        urls: dict[str, str],
+        deployment: Deployment | None = None,
     ) -> None:
         self._nodes = {node.name: node for node in nodes}
         self._state_path = state_path
@@ -143,7 +149,8 @@ class Supervisor:
         self._stopping = threading.Event()
         self._watcher: threading.Thread | None = None
         self._prober: threading.Thread | None = None
-        self._state = StackState(supervisor=ProcessMark.of(os.getpid()), state=states.STARTING, urls=urls)
+        mark = ProcessMark.of(os.getpid())
+        self._state = StackState(supervisor=mark, state=states.STARTING, urls=urls, deployment=deployment)
 
     # --- start -------------------------------------------------------------------------------------------------------
 
@@ -221,7 +228,7 @@ class Supervisor:
     def _await_ready(self, service: Service) -> None:
         running = self._running[service.name]
         deadline = time.monotonic() + service.start_timeout_s
-        while not service.ready():
+        while not self._answers(service, running):
             if self._stopping.is_set():
                 raise StackFailed("the stack is being stopped")
             code = running.process.poll()
@@ -235,6 +242,15 @@ class Supervisor:
             time.sleep(0.1)
         running.answers()
         self._save()
+
+    @staticmethod
+    def _answers(service: Service, running: _Running) -> bool:
+        """Whether it answers, and not another's program that took its port: before it did, or after its death."""
+        return (
+            service.ready()
+            and (service.port is None or not foreign_listener(LOCALHOST, service.port))
+            and running.process.poll() is None
+        )
 
     # --- watch -------------------------------------------------------------------------------------------------------
 
@@ -283,7 +299,7 @@ class Supervisor:
                 running = self._running[service.name]
                 if running.restart_at_s is not None:
                     continue
-                if service.ready():
+                if self._answers(service, running):
                     if running.answers():
                         self._save()
                     if service.name in silent or running.restarts:

@@ -10,9 +10,11 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from tradewind.addresses import keep_socket_dir
 from tradewind.settings import Settings
 from tradewind.stack.environment import airflow_environment, task_log_dir
-from tradewind.stack.services import log_dir
+from tradewind.stack.processes import PRIVATE_UMASK, open_log
+from tradewind.stack.services import EMBEDDED, log_dir
 
 KEPT = timedelta(days=14)
 _CHECK_EVERY_S = 600.0
@@ -45,6 +47,8 @@ class Upkeep:
     def _run(self) -> None:
         while not self._stopping.wait(_CHECK_EVERY_S):
             trim_logs(log_dir(self._settings))
+            for server in EMBEDDED:
+                keep_socket_dir(self._settings.home_dir / server)
             if time.time() - self._stamp.stat().st_mtime > timedelta(days=1).total_seconds():
                 self.clean()
                 self._stamp.touch()
@@ -54,12 +58,12 @@ class Upkeep:
         before = datetime.now(UTC) - KEPT
         remove_old_files(task_log_dir(self._settings), before.timestamp())
         path = log_dir(self._settings) / "airflow-db.log"
-        with path.open("ab") as output:
+        with open_log(path) as output:
             self._cleaning = subprocess.Popen(
                 [sys.executable, "-m", "airflow", "db", "clean", "--skip-archive", "--yes",
                  "--clean-before-timestamp", before.isoformat()],
                 env=airflow_environment(self._settings), stdin=subprocess.DEVNULL, stdout=output,
-                stderr=subprocess.STDOUT,
+                stderr=subprocess.STDOUT, umask=PRIVATE_UMASK,
             )  # fmt: skip
         status = self._cleaning.wait()
         if status != 0 and not self._stopping.is_set():

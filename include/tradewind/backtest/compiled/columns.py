@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Final
 
 import numpy as np
 
-from tradewind.backtest.booking import rules_of
+from tradewind.backtest.booking import decimals_of, rules_of
 from tradewind.backtest.settings import ReplaySettings
 from tradewind.backtest.signals import SymbolSeries, judged_at_once, moment, prefilter
 from tradewind.backtest.spilling import MappedSeries
@@ -23,12 +24,13 @@ from tradewind.core.orders import intent_id
 from tradewind.core.params import StrategyParams
 from tradewind.core.positions import Costs
 from tradewind.core.regime import FAMILIES
-from tradewind.core.types import BracketSupport, Instrument, IntArray
+from tradewind.core.types import BracketSupport, IntArray
 
 from .layout import CANDIDATE, SYMBOL, TERMS, Market, Records
 
 _PPM: Final = 1_000_000
 _MOST_POSITIONS: Final = 64
+_MOST_LOTS: Final = 10**17
 _MOST_DENOMINATOR: Final = 1_000_000
 _MOST_CELLS: Final = 30_000_000  # symbols × moments: more than that is left to the loop that reads mapped files
 _MOST_CAPITAL: Final = 10**16  # atoms: products stay within 63 bits
@@ -41,6 +43,7 @@ def is_served(
     """Spot, long, alone with its own circumstances: what the compiled loop knows."""
     own = settings.recorded is None and not settings.recent_trades and not settings.base_held and not settings.baseline
     market = matching.path is BarPath.ADVERSE_FIRST and matching.quoted_half_spread_ticks == 0
+    decimals = decimals_of(s.instrument for s in series.values())
     limits = params.max_positions_per_symbol == 1 and params.max_positions <= _MOST_POSITIONS
     fractions = (params.trending.target_r, params.ranging.target_r, params.partial_frac, params.partial_target_r)
     return (
@@ -49,8 +52,7 @@ def is_served(
         and limits
         and not settings.visit_every_bar
         and 0 <= settings.decision_delay_s <= params.max_bar_age_s
-        and settings.capital_quote * _PPM * 100 == int(settings.capital_quote * _PPM * 100)
-        and atoms(settings.capital_quote) <= _MOST_CAPITAL
+        and settings.capital_quote.scaleb(decimals) == atoms(settings.capital_quote, decimals) <= _MOST_CAPITAL
         and all(_ratio(value)[1] <= _MOST_DENOMINATOR for value in fractions)
         and all(_is_simple(s) for s in series.values())
         and sum(len(s) for s in series.values()) <= _MOST_CELLS
@@ -63,7 +65,7 @@ def _is_simple(series: SymbolSeries) -> bool:
         i.taker_fee_frac * _PPM,
         i.maker_fee_frac * _PPM,
         i.min_quantity / i.step_size,
-        i.max_quantity / i.step_size,
+        min(i.max_market_quantity / i.step_size, Decimal(_MOST_LOTS)),
     )
     return (
         not isinstance(series, MappedSeries)
@@ -73,7 +75,7 @@ def _is_simple(series: SymbolSeries) -> bool:
         and i.bracket is not BracketSupport.EMULATED
         and i.min_quantity > 0
         and all(value == int(value) for value in whole)
-        and i.min_notional_quote * _PPM * 100 == int(i.min_notional_quote * _PPM * 100)
+        and i.min_notional_quote.scaleb(8) == int(i.min_notional_quote.scaleb(8))
     )
 
 
@@ -141,30 +143,31 @@ def _returns(quotes: Any, present: Any, follows: Any) -> tuple[Any, Any]:
 
 def _symbols(series: Mapping[str, SymbolSeries], params: StrategyParams) -> Records:
     out = np.zeros(len(series), dtype=SYMBOL).view(np.recarray)
+    decimals = decimals_of(own.instrument for own in series.values())
     for place, own in enumerate(series.values()):
-        i, rules = own.instrument, rules_of(own.instrument)
+        i, rules = own.instrument, rules_of(own.instrument, decimals)
         costs = Costs.of(params, float(i.taker_fee_frac))
         num, den = i.tick_size.as_integer_ratio()
         out[place] = (
             rules.quote_atoms_per_ticklot, rules.base_atoms_per_lot, num, den, float(i.tick_size), float(i.step_size),
-            rules.min_lots, rules.max_lots, rules.min_notional_atoms, int(i.bracket is BracketSupport.OPOCO),
+            rules.min_lots, rules.max_market_lots, rules.min_notional_atoms, rules.maker_fee_ppm, rules.taker_fee_ppm,
+            int(i.bracket is BracketSupport.OPOCO),
             costs.fee_frac, costs.market_frac,
         )  # fmt: skip
     return out
 
 
 def terms_of(
-    params: StrategyParams, settings: ReplaySettings, matching: MatchingSettings, instrument: Instrument, count: int
+    params: StrategyParams, settings: ReplaySettings, matching: MatchingSettings, decimals: int, count: int
 ) -> Records:
     """The thresholds of a run with `count` candidates."""
     costs = Costs.of(params)
     most = settings.max_capital_quote
     found = {
-        "capital": atoms(settings.capital_quote),
+        "capital": atoms(settings.capital_quote, decimals),
+        "atoms_per_unit": 10**decimals,
         "max_equity_quote": float(most) if most is not None else float("inf"),
         "delay_ms": round(settings.decision_delay_s * 1000),
-        "taker_ppm": int(instrument.taker_fee_frac * _PPM),
-        "maker_ppm": int(instrument.maker_fee_frac * _PPM),
         "half_spread_ppm": matching.half_spread_ppm,
         "level_step_ppm": matching.level_step_ppm,
         "slippage_ppm": matching.slippage_ppm,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 from tradewind.core.gates import exposure_left, risk_left
-from tradewind.core.matching_types import ATOMS_PER_UNIT
 from tradewind.core.resampling import BASE_MS
 from tradewind.core.risk import last_full_row
 from tradewind.core.sizing import unit_risk
@@ -35,7 +34,7 @@ def decide(
 ) -> int:
     """Write the intents of candidates [first, end), best first, into `account.intents`: how many, or −Stop for none."""
     count = 0
-    free = (terms.capital + account.state.cash) / ATOMS_PER_UNIT
+    free = (terms.capital + account.state.cash) / terms.atoms_per_unit
     opened = _expose(market, terms, account)
     known_ms = market.times[index] + BASE_MS
     paused = is_paused(terms, account, known_ms)
@@ -69,7 +68,7 @@ def _expose(market: Market, terms: Records, account: Account) -> int:
     """What the open positions cost and what their stops would still lose, into `account.exposure`: how many."""
     for k in range(account.state.live):
         p = account.positions[k]
-        quantity = max(p.held, 0) / ATOMS_PER_UNIT
+        quantity = max(p.held, 0) / terms.atoms_per_unit
         stop = price_of(market.symbols[p.symbol], p.stop)
         unit = unit_risk(1, p.entry_price, stop, terms.fee_frac, terms.market_frac)
         exposure = account.exposures[k]
@@ -202,7 +201,7 @@ def size(
     if float(lots) * symbol.base_per_lot > LARGEST:
         return TOO_CLOSE
     risk = lots * symbol.step * unit
-    if not is_tradable(symbol, kept_lots(lots, terms.taker_ppm), stop):
+    if not is_tradable(symbol, kept_lots(lots, symbol.taker_ppm), stop):
         return REFUSED
     if is_near(risk, least, margin):
         return TOO_CLOSE
@@ -222,7 +221,7 @@ def split(terms: Records, symbol: Records, intent: Records, candidate: Records, 
     first_target = candidate.close_ticks + -(-distance * terms.partial_target_num // terms.partial_target_den)
     whole = first_target == final
     for part in (first, lots - first):
-        if not is_tradable(symbol, kept_lots(part, terms.taker_ppm), intent.stop):
+        if not is_tradable(symbol, kept_lots(part, symbol.taker_ppm), intent.stop):
             whole = True
     intent.lots_0, intent.target_0 = lots, final
     intent.lots_1, intent.target_1 = 0, final

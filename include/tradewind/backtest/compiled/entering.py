@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tradewind.core.matching_arithmetic import PPM, commission
-from tradewind.core.matching_types import ATOMS_PER_UNIT
 
 from .layout import MAX_LOTS, STOPPED, Account, Market, Records, Stop
 from .trading import enter_window, legs_stand, price_fits, price_of, walk_whole
@@ -72,7 +71,7 @@ def buy_lot(
     for f in range(count):
         price, got = account.prices[f], account.filled[f]
         atoms, base = price * got * symbol.atoms_per_ticklot, got * symbol.base_per_lot
-        fee = commission(base, terms.taker_ppm)
+        fee = commission(base, symbol.taker_ppm)
         # Where the commission is paid from what was free before, the legs sell more than this lot holds.
         if symbol.from_proceeds and account.books[s].held - locked - proceeds >= fee:
             return NOT_PLACED
@@ -83,9 +82,9 @@ def buy_lot(
         account.state.cash -= atoms
         p.held += base - fee
         lot.held += base - fee
-        p.base_fees_quote += fee / ATOMS_PER_UNIT * price_of(symbol, price)
+        p.base_fees_quote += fee / terms.atoms_per_unit * price_of(symbol, price)
         account.books[s].held += base - fee
-    legs = proceeds // symbol.base_per_lot if symbol.from_proceeds else kept_lots(lots, terms.taker_ppm)
+    legs = proceeds // symbol.base_per_lot if symbol.from_proceeds else kept_lots(lots, symbol.taker_ppm)
     if not legs_stand(account, terms, symbol, s, p.stop, lot.target, legs) or legs * symbol.base_per_lot > lot.held:
         return NOT_PLACED
     bare = lot.held // symbol.base_per_lot - legs

@@ -1,7 +1,7 @@
 """What the compiled loop reads and writes: records and columns of plain numbers.
 
-Prices in ticks, quantities in lots or atoms (10⁻⁸ of an asset), money in atoms unless the name says `_quote`; times in
-epoch milliseconds; indices count the moments of the timeline.
+Prices in ticks, quantities in lots or atoms (at most 10⁻⁸ of an asset), money in atoms unless the name says `_quote`;
+times in epoch milliseconds; indices count the moments of the timeline.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ SYMBOL: Final = np.dtype(
         ("min_lots", "i8"),
         ("max_lots", "i8"),
         ("min_notional", "i8"),
+        ("maker_ppm", "i8"),
+        ("taker_ppm", "i8"),
         ("from_proceeds", "i8"),  # 1 where the legs are sized from what the entry brought (OPOCO)
         ("fee_frac", "f8"),
         ("market_frac", "f8"),
@@ -148,10 +150,9 @@ class Market(NamedTuple):
 TERMS: Final = np.dtype(
     [
         ("capital", "i8"),
+        ("atoms_per_unit", "i8"),
         ("max_equity_quote", "f8"),
         ("delay_ms", "i8"),
-        ("taker_ppm", "i8"),
-        ("maker_ppm", "i8"),
         ("half_spread_ppm", "i8"),
         ("level_step_ppm", "i8"),
         ("slippage_ppm", "i8"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tradewind.core.matching_types import ATOMS_PER_UNIT
 from tradewind.core.resampling import BASE_MS
 
 from .layout import Account, Market, Records, Stop
@@ -15,11 +14,11 @@ NEAR = 1e-9  # relative to what is compared
 
 def worth(market: Market, terms: Records, account: Account) -> float:
     """Capital and cash, and what is held at the bid around the last price, in quote."""
-    total = float((terms.capital + account.state.cash) / ATOMS_PER_UNIT)
+    total = float((terms.capital + account.state.cash) / terms.atoms_per_unit)
     for k in range(account.state.live):
         p = account.positions[k]
         symbol = market.symbols[p.symbol]
-        total += p.held / ATOMS_PER_UNIT * price_of(symbol, bid_at(terms, account.books[p.symbol].last))
+        total += p.held / terms.atoms_per_unit * price_of(symbol, bid_at(terms, account.books[p.symbol].last))
     return total
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tradewind.core.matching_arithmetic import half_spread, touch_level
-from tradewind.core.matching_types import ATOMS_PER_UNIT
 from tradewind.core.position_kernels import manage_close
 from tradewind.core.positions import HOLD
 from tradewind.core.resampling import BASE_MS
@@ -29,8 +28,8 @@ def pass_over(market: Market, terms: Records, account: Account, index: int, unti
         quiets[k].low, quiets[k].high = quiet_bounds(market, terms, account, k)
         p, symbol = positions[k], symbols[positions[k].symbol]
         quiets[k].initial_stop, quiets[k].stop = price_of(symbol, p.initial_stop), price_of(symbol, p.stop)
-        quiets[k].quantity = p.held / ATOMS_PER_UNIT
-    cash = (terms.capital + account.state.cash) / ATOMS_PER_UNIT
+        quiets[k].quantity = p.held / terms.atoms_per_unit
+    cash = (terms.capital + account.state.cash) / terms.atoms_per_unit
     peak, day_open, day = state.peak, state.day_open, account.state.day
     begun = index
     while index < until and index < last and follows[index]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tradewind.backtest.booking import decimals_of
 from tradewind.backtest.chain import Chain
 from tradewind.backtest.results import EquityCurve, Trade, TradeTable
 from tradewind.backtest.settings import ReplaySettings
@@ -19,7 +20,6 @@ from tradewind.backtest.ticks import TickedSeries, ticked
 from tradewind.backtest.timeline import Timeline
 from tradewind.core.inputs import CycleInputs
 from tradewind.core.matching_book import MatchingSettings
-from tradewind.core.matching_types import ATOMS_PER_UNIT
 from tradewind.core.params import StrategyParams
 from tradewind.core.resampling import BASE_MS
 from tradewind.core.risk import Breach
@@ -74,6 +74,7 @@ class CompiledRun:
     terms: Records = field(init=False)
     candidates: Records = field(init=False)
     account: Account = field(init=False)
+    decimals: int = field(init=False)  # how finely money is counted
 
     def __post_init__(self) -> None:
         self.series = {symbol: ticked(own) for symbol, own in sorted(self.given.items())}
@@ -85,8 +86,8 @@ class CompiledRun:
         if len(self.times) == 0:
             raise ValueError("no symbol has a 15m bar in the range: load history, or choose another range")
         self.candidates = candidates_of(self.series, self.params, self.settings, self.market, timeline, self._inputs_at)
-        instrument = next(iter(self.series.values())).instrument
-        self.terms = terms_of(self.params, self.settings, self.matching, instrument, len(self.candidates))
+        self.decimals = decimals_of(own.instrument for own in self.series.values())
+        self.terms = terms_of(self.params, self.settings, self.matching, self.decimals, len(self.candidates))
         self.account = _new_account(self.market, self.terms, len(self.candidates))
 
     @property
@@ -114,8 +115,9 @@ class CompiledRun:
             pieces.append(self._live_exactly())
         moves = account.moves[: int(state.moves)]
         ledger = Ledger(
-            account.closed, moves, self.market.symbols, self.candidates, self.series, self.params, self.settings.account
-        )
+            account.closed, moves, self.market.symbols, self.candidates, self.series, self.params,
+            self.settings.account, 10**self.decimals,
+        )  # fmt: skip
         tables = [TradeTable.of(part) if isinstance(part, list) else ledger.table(part) for part in pieces]
         self.trades = TradeTable.joined(tables)
         self.held += int(state.live)
@@ -141,7 +143,7 @@ class CompiledRun:
                 break
             bars *= 4
         chain.marks.copy_drawn(account.drawn[index:], 0, after)
-        state.cash = int(chain.closed_cash.scaleb(8))
+        state.cash = int(chain.closed_cash.scaleb(self.decimals))
         for place, own in enumerate(self.series.values()):
             account.books[place].held = chain.account.base_atoms(own.instrument.base)
         state.last_mark, state.peak = float(chain.marks.last), float(chain.marks.peak)
@@ -157,7 +159,7 @@ class CompiledRun:
         """The chain at the account's last saved moment. It must not see the end of its stretch: that is no end."""
         state = self.account.state
         chain = Chain(self.series, self.params, start_ms, end_ms, replace(self.settings, detailed=True))
-        cash = Decimal(int(state.cash)).scaleb(-8)
+        cash = Decimal(int(state.cash)).scaleb(-self.decimals)
         base = {
             own.instrument.base: int(held)
             for own, held in zip(self.series.values(), self.account.books.held, strict=True)
@@ -225,7 +227,7 @@ def _new_account(market: Market, terms: Records, candidates: int) -> Account:
 
     state = records(1, STATE)[0]
     state.day, state.index = -1, market.first
-    state.last_mark = state.peak = state.day_open = terms.capital / ATOMS_PER_UNIT
+    state.last_mark = state.peak = state.day_open = terms.capital / terms.atoms_per_unit
     books = records(symbols, BOOK)
     books.window, books.level, books.last = -1, 1, 1
     return Account(

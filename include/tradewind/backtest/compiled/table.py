@@ -10,7 +10,6 @@ import numpy as np
 
 from tradewind.backtest.results import Lazy, Trade, TradeTable
 from tradewind.backtest.signals import SymbolSeries, moment
-from tradewind.core.matching_types import ATOMS_PER_UNIT
 from tradewind.core.orders import intent_id
 from tradewind.core.params import StrategyParams
 from tradewind.core.regime import REGIMES, family_of
@@ -30,17 +29,18 @@ class Ledger:
     series: Mapping[str, SymbolSeries]
     params: StrategyParams
     account: str
+    atoms_per_unit: int
 
     def table(self, part: range) -> TradeTable:
         """The trades of some of the closed records."""
         found = self.closed[part.start : part.stop]
         units = self.symbols[found.symbol]
-        quantity = found.entry_lots * units.base_per_lot / ATOMS_PER_UNIT
+        quantity = found.entry_lots * units.base_per_lot / self.atoms_per_unit
         exit_price = found.exit_atoms / np.maximum(found.exit_lots * units.base_per_lot, 1)
         initial = found.initial_stop * units.tick_num / units.tick_den
-        net = found.cash / ATOMS_PER_UNIT
+        net = found.cash / self.atoms_per_unit
         net_r = net / (np.abs(found.entry_price - initial) * quantity)
-        fees = found.fees / ATOMS_PER_UNIT + found.base_fees_quote
+        fees = found.fees / self.atoms_per_unit + found.base_fees_quote
         turnover = quantity * (found.entry_price + exit_price)
         columns = (found.entry_ms, found.exit_ms, net_r, net, fees, turnover)
         numbers = np.column_stack((found.entry_price, exit_price, quantity, initial, net_r, net, fees))

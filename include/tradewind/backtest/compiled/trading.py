@@ -92,7 +92,7 @@ def sell_at_market(
     if count == 0:
         return PART_FILLED
     for f in range(count):
-        book_exit(account, symbol, k, j, account.prices[f], account.filled[f], terms.taker_ppm)
+        book_exit(account, symbol, k, j, account.prices[f], account.filled[f], symbol.taker_ppm)
     account.books[s].sold += lots
     account.lots[k, j].lots, account.lots[k, j].bare = 0, 0
     ends_at(account, k, at_ms, reason)
@@ -114,17 +114,14 @@ def walk_whole(account: Account, terms: Records, s: int, side: int, lots: int, l
 
 
 def close_where_over(market: Market, account: Account, k: int) -> int:
-    """Take a position without legs out of the live ones."""
+    """Take a position without legs out of the live ones, where what is left of it is dust at the entry's price."""
     for j in range(MAX_LOTS):
         if account.lots[k, j].lots > 0:
             return DONE
     p = account.positions[k]
     symbol = market.symbols[p.symbol]
     left = p.held // symbol.base_per_lot
-    if (
-        left >= symbol.min_lots
-        and left * account.books[p.symbol].last * symbol.atoms_per_ticklot * 2 >= symbol.min_notional
-    ):
+    if left >= symbol.min_lots and left * (p.entry_atoms / p.entry_lots) * 2 >= symbol.min_notional:
         return RESIDUE
     state = account.state
     if state.closed == len(account.closed) or state.ended_end == len(account.ended):
@@ -185,7 +182,7 @@ def take_target(account: Account, terms: Records, symbol: Records, k: int, j: in
     got = min(lot.lots, book.level - made)
     if got <= 0:
         return
-    book_exit(account, symbol, k, j, lot.target, got, terms.maker_ppm)
+    book_exit(account, symbol, k, j, lot.target, got, symbol.maker_ppm)
     lot.made, lot.made_in = made + got, book.window
     lot.lots -= got
     lot.bare = 1 if lot.lots > 0 else 0
