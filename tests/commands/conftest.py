@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,8 @@ def enter(wiring: Wiring) -> str:
     open_day(wiring)
     watch_risk_once(wiring)
     bar = from_ms(last_closed_open_ms(to_ms(wiring.clock.now()), "15m"))
-    intent = Rig.decide(wiring, bar=bar)  # type: ignore[arg-type]
+    # The market goes by the wall's clock here, and must not end the position by itself.
+    far = Decimal("0.3")
+    intent = Rig.decide(wiring, bar=bar, stop_frac=far, target_frac=far)  # type: ignore[arg-type]
     assert place_brackets(wiring, intent.intent_id)["outcome"] == "filled"
     return intent.symbol

@@ -204,7 +204,8 @@ def test_halt_flatten_and_resume_act_on_what_trades(up: Settings, shell: pytest.
         if wiring.trading_store.latch().mode is not TradingMode.ACTIVE:
             assert run("resume", files=tmp_path).exit_code == 0
         enter(wiring)
-        assert [p.symbol for p in wiring.trading_store.live_positions()] == ["BTC/USDT"]
+        events = wiring.database.rows("SELECT event, detail, at FROM position_events ORDER BY event_id")
+        assert [p.symbol for p in wiring.trading_store.live_positions()] == ["BTC/USDT"], events
         halted = run("halt", "--json", files=tmp_path)
         told = json.loads(halted.stdout)
         assert (told["account"], told["mode"]) == ("main", "reduce_only")

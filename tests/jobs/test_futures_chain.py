@@ -14,14 +14,17 @@ from tests.support.futures_rig import FuturesRig
 from tests.support.paper_server import PaperServerProcess
 from tests.support.trading_rig import RuleModels
 from tradewind.adapters.ccxt_futures import CcxtFuturesTrading
+from tradewind.core.positions import sign_of
 from tradewind.core.types import ExchangeOrder, OrderRole, OrderState, Payment, PositionStatus, Side, TradingMode
-from tradewind.errors import OrderRejected
+from tradewind.errors import BadInput, OrderRejected
 from tradewind.jobs.accepting import accept_difference, adopt_purchase
-from tradewind.jobs.equity import cash_flow_quote, ensure_baseline
+from tradewind.jobs.equity import ensure_baseline
 from tradewind.jobs.payments import mark_beginning
 from tradewind.jobs.positions import manage_positions
 from tradewind.jobs.safety import flatten, watch_risk_once
+from tradewind.jobs.tending import tend_all
 from tradewind.jobs.trading import filter_signals, place_brackets, predict_signals, size_positions
+from tradewind.jobs.writing_off import write_off
 
 SIDES = [Side.LONG, Side.SHORT]
 CLOSED = (PositionStatus.CLOSED, PositionStatus.DUST)
@@ -44,6 +47,11 @@ def make_futures_rig(paper_server: PaperServerProcess, postgres_url: str) -> Ite
 @pytest.fixture
 def rig(make_futures_rig: Callable[..., FuturesRig]) -> FuturesRig:
     return make_futures_rig()
+
+
+def cash_flow_quote(rig: FuturesRig) -> Decimal:
+    """Quote moved by all fills, payments and write-offs, fees included."""
+    return sum((total.cash_quote for total in rig.trading_store.ledger_totals().values()), Decimal(0))
 
 
 def enter(rig: FuturesRig, side: Side, **options: Any) -> str:
@@ -479,3 +487,27 @@ def test_an_income_that_names_no_market_ends_no_reconciliation(rig: FuturesRig) 
     assert cash_flow_quote(rig) - before == Decimal("0.5")
     told = manage_positions(rig)["differences"]
     assert told == ["balance_deficit"], "the paper exchange has not paid them: that is all there is to say"
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_contract_that_was_delisted_is_given_up_at_the_price_of_its_settlement(
+    rig: FuturesRig, make_futures_rig: Callable[..., FuturesRig], side: Side
+) -> None:
+    position_id = enter(rig, side)
+    quantity = position(rig, position_id).quantity * sign_of(side)
+    cash = cash_flow_quote(rig)
+    rig.admin.delist("BTC/USDT")
+    later = make_futures_rig(rig.paper_account)  # a process of its own
+    assert tend_all(later) != []
+    with pytest.raises(BadInput, match="--settled-at"):
+        write_off(later, position_id, "delisted", "kim")
+    held = later.exchange.balances()
+    assert "BTC" not in held
+    settled_at = (held["USDT"].total - ensure_baseline(later)["USDT"] - cash) / quantity
+    done = write_off(later, position_id, "delisted", "kim", settled_at=settled_at)
+    assert done["clean"]
+    given_up = position(later, position_id)
+    assert (given_up.status, given_up.exit_reason) == (PositionStatus.CLOSED, "written_off")
+    assert abs(given_up.realised_quote) < 20, "what the settlement brought is part of the result"
+    assert cash_flow_quote(later) == pytest.approx(held["USDT"].total - ensure_baseline(later)["USDT"])
+    assert manage_positions(later)["clean"]

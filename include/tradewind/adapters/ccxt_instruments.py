@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from tradewind.core.timeframes import from_ms
 from tradewind.core.types import BracketSupport, Instrument
+
+_NO_END_MS: Final = 4_000_000_000_000  # in the year 2096; Binance's perpetuals end in 2100
+# Entries end so long before a market does: twice what a position is held for.
+_LAST_DAYS: Final = timedelta(days=2)
 
 
 def instrument_from_market(market: Mapping[str, Any], *, attached_brackets: bool) -> Instrument:
@@ -23,6 +27,9 @@ def instrument_from_market(market: Mapping[str, Any], *, attached_brackets: bool
     market_lot = filters.get("MARKET_LOT_SIZE") or info.get("lotSizeFilter") or {}
     notional = filters.get("NOTIONAL") or filters.get("MIN_NOTIONAL") or {}
     limits = market["limits"]
+    # Announced delistings: of Binance's perpetuals, okx's and bitget's spot markets.
+    ends = (market.get("expiry"), info.get("deliveryDate"), info.get("expTime"), info.get("offTime"))
+    delisted_at = next((moment for moment in map(_moment, ends) if moment is not None), None)
     step = _decimal(lot.get("stepSize"), market["precision"]["amount"], default="1e-8")
     return Instrument(
         symbol=market["symbol"],
@@ -38,9 +45,9 @@ def instrument_from_market(market: Mapping[str, Any], *, attached_brackets: bool
         maker_fee_frac=_decimal(market.get("maker"), default="0.001"),
         taker_fee_frac=_decimal(market.get("taker"), default="0.001"),
         bracket=_bracket(info, attached=attached_brackets),
-        active=market.get("active") is not False,
+        active=market.get("active") is not False and not _ends_soon(delisted_at),
         listed_at=_moment(market.get("created")),
-        delisted_at=_moment(market.get("expiry")),
+        delisted_at=delisted_at,
     )
 
 
@@ -61,4 +68,10 @@ def _decimal(*candidates: Any, default: str) -> Decimal:
 
 
 def _moment(ms: Any) -> datetime | None:
-    return from_ms(int(ms)) if ms else None
+    """None also for the date by which a contract says that it has no end, and for a negative one."""
+    return from_ms(int(ms)) if ms and 0 < int(ms) < _NO_END_MS else None
+
+
+def _ends_soon(delisted_at: datetime | None) -> bool:
+    """Is there too little time left for a position? What is held when a market ends cannot be sold any more."""
+    return delisted_at is not None and delisted_at - datetime.now(UTC) < _LAST_DAYS

@@ -203,7 +203,7 @@ class CcxtTrading(CcxtTradingBase[CcxtClient]):
                 quantity=Decimal(trade["qty"]),
                 price=Decimal(trade["price"]),
                 fee=Decimal(trade["commission"]),
-                fee_asset=str(trade["commissionAsset"]),
+                fee_asset=self._client.asset(trade["commissionAsset"], free_of_charge=symbol.split("/")[1]),
                 is_maker=_is_true(trade["isMaker"]),
                 at=from_ms(int(trade["time"])),
             )
@@ -225,7 +225,10 @@ class CcxtTrading(CcxtTradingBase[CcxtClient]):
     def balances(self) -> dict[str, Balance]:
         """What the account holds, by asset; assets without a holding are absent."""
         answer = self._client.read("private_get_account", {"omitZeroBalances": "true"})
-        found = [Balance(row["asset"], Decimal(row["free"]), Decimal(row["locked"])) for row in answer["balances"]]
+        found = [
+            Balance(self._client.asset(row["asset"]), Decimal(row["free"]), Decimal(row["locked"]))
+            for row in answer["balances"]
+        ]
         return {balance.asset: balance for balance in found if balance.total != 0}
 
 

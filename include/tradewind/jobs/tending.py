@@ -150,7 +150,6 @@ def _tend_at(ports: Ports, situation: Situation, *, apply_rules: bool) -> None:
         return
     if position.status is PositionStatus.CLOSING:
         exit_position(ports, situation, position.exit_reason)
-        _say_too_small(ports, situation)
         return
     rules = rules_of(ports, [position])[position.position_id]
     leaves_at = situation.book.bid if position.side is Side.LONG else situation.book.ask
