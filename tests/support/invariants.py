@@ -35,7 +35,7 @@ from tradewind.wiring import Wiring
 NAKED_BOUND_S = 10.0
 OVER = (PositionStatus.CLOSED, PositionStatus.DUST)
 _ZERO = Decimal(0)
-_WRITTEN_OFF = "SELECT coalesce(sum(quantity), 0) AS gone FROM write_offs WHERE account = %s AND position_id = %s"
+_WRITTEN_OFF = "SELECT coalesce(sum(abs(quantity)), 0) AS gone FROM write_offs WHERE account = %s AND position_id = %s"
 _POSITIONS = "SELECT position_id, symbol, status, entry_price, stop_price FROM positions WHERE account = %s"
 _FILLS_OF = """
 SELECT f.symbol, f.is_buy, f.quantity, f.price, f.fee, f.fee_asset
@@ -108,8 +108,6 @@ def _left_of(ports: Ports, account: str, position_id: str) -> Decimal:
 
 def written_off(ports: Ports, account: str, position_id: str) -> Decimal:
     """What a person wrote off of a position."""
-    if ports.database.rows("SELECT to_regclass('write_offs') AS found")[0]["found"] is None:  # type: ignore[attr-defined]
-        return _ZERO
     return Decimal(ports.database.rows(_WRITTEN_OFF, (account, position_id))[0]["gone"])  # type: ignore[attr-defined]
 
 
