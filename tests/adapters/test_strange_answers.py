@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import redis
 
 from tests.support.attached import Bybit, Dialect, Okx, Venue
 from tests.support.attached_bitget import Bitget
@@ -28,6 +29,7 @@ from tradewind.adapters.ccxt_trading import CcxtTrading
 from tradewind.core.orders import client_order_id
 from tradewind.core.ports import TradingExchange
 from tradewind.core.sizing import Room, size_entry
+from tradewind.core.timeframes import from_ms
 from tradewind.core.types import OrderRole, OrderState, Side
 from tradewind.errors import ExchangeUnreachable, OutcomeUnknown
 
@@ -252,6 +254,39 @@ def test_no_entry_in_a_market_that_is_about_to_be_delisted(field: str) -> None:
     for never in ("", None, "-1", CONTRACT["deliveryDate"]):
         rules = instrument_from_market(market_with(**{field: never}), attached_brackets=False)
         assert (rules.active, rules.delisted_at) == (True, None)
+
+
+def test_binance_announces_the_ends_of_its_spot_markets(valkey_url: str) -> None:
+    market, cache = Market(), redis.Redis.from_url(valkey_url)
+    soon_ms = int(time.time() * 1000) + DAY_MS
+    market.schedule = [
+        {"delistTime": soon_ms, "symbols": ["BTCUSDT", "ADAUSDT"]},
+        {"delistTime": soon_ms + 9 * DAY_MS, "symbols": ["ETHUSDT"]},
+    ]
+    with serving(market) as (url, _):
+        config = ClientConfig(base_url=url, api_key="k", api_secret="s", weight_per_minute=0.0, symbols=(BTC,))
+        for _process in range(2):
+            exchange = CcxtTrading(CcxtClient(config, cache), "test")
+            for _look in range(2):
+                rules = exchange.instruments([BTC, "ETH/USDT", "XRP/USDT"])
+                assert {symbol: made.active for symbol, made in rules.items()} == {
+                    BTC: False, "ETH/USDT": True, "XRP/USDT": True,
+                }  # fmt: skip
+                assert rules[BTC].delisted_at == from_ms(soon_ms)
+                assert rules["XRP/USDT"].delisted_at is None
+        assert market.asked.count("delist-schedule") == 1, "it weighs 100: one process asks for all, once an hour"
+
+
+@pytest.mark.parametrize("told", [{}, [{}], [{"delistTime": "soon", "symbols": ["BTCUSDT"]}], (-2015, "Invalid key")])
+def test_without_a_schedule_nothing_is_about_to_end(told: Any) -> None:
+    market = Market()
+    market.answers = {("GET", "delist-schedule"): lambda _: told}
+    with serving(market) as (url, _):
+        config = ClientConfig(base_url=url, api_key="k", api_secret="s", weight_per_minute=0.0, symbols=(BTC,))
+        exchange = CcxtTrading(CcxtClient(config), "test")
+        assert exchange.instruments([BTC])[BTC].active
+        assert exchange.instruments([BTC])[BTC].active
+        assert market.asked.count("delist-schedule") == 1
 
 
 def test_it_is_refused_in_words() -> None:

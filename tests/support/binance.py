@@ -27,6 +27,7 @@ class Market:
         self.asked: list[str] = []
         # By method and the last part of the path: parameters to content, or to a refusal's code and words.
         self.answers: dict[tuple[str, str], Callable[[Mapping[str, str]], Any]] = {}
+        self.schedule: list[dict[str, Any]] = []
         self.fees = {"maker": "0.00100000", "taker": "0.00100000"}
 
     def __call__(self, request: Request) -> Answer:
@@ -49,6 +50,7 @@ class Market:
         known = {
             "exchangeInfo": self._info, "bookTicker": self._books, "openOrders": self._orders,
             "commission": self._commission, "commissionRate": self._commission_rate,
+            "delist-schedule": lambda _: self.schedule,
         }  # fmt: skip
         return self._content(known[name](wanted))
 

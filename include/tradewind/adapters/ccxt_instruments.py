@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -31,7 +32,7 @@ def instrument_from_market(market: Mapping[str, Any], *, attached_brackets: bool
     ends = (market.get("expiry"), info.get("deliveryDate"), info.get("expTime"), info.get("offTime"))
     delisted_at = next((moment for moment in map(_moment, ends) if moment is not None), None)
     step = _decimal(lot.get("stepSize"), market["precision"]["amount"], default="1e-8")
-    return Instrument(
+    made = Instrument(
         symbol=market["symbol"],
         base=market["base"],
         quote=market["quote"],
@@ -45,10 +46,19 @@ def instrument_from_market(market: Mapping[str, Any], *, attached_brackets: bool
         maker_fee_frac=_decimal(market.get("maker"), default="0.001"),
         taker_fee_frac=_decimal(market.get("taker"), default="0.001"),
         bracket=_bracket(info, attached=attached_brackets),
-        active=market.get("active") is not False and not _ends_soon(delisted_at),
+        active=market.get("active") is not False,
         listed_at=_moment(market.get("created")),
-        delisted_at=delisted_at,
     )
+    return made if delisted_at is None else ending(made, delisted_at)
+
+
+def ending(instrument: Instrument, delisted_at: datetime) -> Instrument:
+    """A market with its announced end: without entries where that leaves too little time for a position.
+
+    What is held when a market ends cannot be sold any more.
+    """
+    has_time = delisted_at - datetime.now(UTC) >= _LAST_DAYS
+    return replace(instrument, delisted_at=delisted_at, active=instrument.active and has_time)
 
 
 def _bracket(info: Mapping[str, Any], *, attached: bool) -> BracketSupport:
@@ -70,8 +80,3 @@ def _decimal(*candidates: Any, default: str) -> Decimal:
 def _moment(ms: Any) -> datetime | None:
     """None also for the date by which a contract says that it has no end, and for a negative one."""
     return from_ms(int(ms)) if ms and 0 < int(ms) < _NO_END_MS else None
-
-
-def _ends_soon(delisted_at: datetime | None) -> bool:
-    """Is there too little time left for a position? What is held when a market ends cannot be sold any more."""
-    return delisted_at is not None and delisted_at - datetime.now(UTC) < _LAST_DAYS

@@ -13,7 +13,9 @@ from decimal import Decimal
 from typing import Any, Final
 
 from tradewind.adapters.ccxt_client import CcxtClient
+from tradewind.adapters.ccxt_delistings import Delistings
 from tradewind.adapters.ccxt_exchange import ask_listed
+from tradewind.adapters.ccxt_instruments import ending
 from tradewind.adapters.ccxt_orders import STATUSES, exchange_order, order_fields, reports_of
 from tradewind.adapters.ccxt_trading_base import NO_SUCH_ORDER, CcxtTradingBase
 from tradewind.core.ports import BracketLegs
@@ -34,6 +36,19 @@ class CcxtTrading(CcxtTradingBase[CcxtClient]):
     no_such_order = NO_SUCH_ORDER | {-2018}
 
     statuses = STATUSES
+
+    def __init__(self, client: CcxtClient, account: str) -> None:
+        super().__init__(client, account)
+        self._delistings = Delistings(client)
+
+    def instruments(self, symbols: Sequence[str]) -> dict[str, Instrument]:
+        """The rules of each market that the exchange lists, with its announced end."""
+        found = super().instruments(symbols)
+        for market, symbol in self._client.listed(list(found)).items():
+            end = self._delistings.end_of(market)
+            if end is not None:
+                found[symbol] = ending(found[symbol], end)
+        return found
 
     def _told_status(self, market: str) -> str | None:
         told = self._client.read("public_get_exchangeinfo", {"symbol": market, "showPermissionSets": "false"})
