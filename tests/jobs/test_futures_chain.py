@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from decimal import Decimal
@@ -275,6 +276,22 @@ def test_an_exit_that_reduces_waits_for_no_cancellation(rig: FuturesRig, side: S
     assert rig.position_quantity() == 0
     sold = [o for o in rig.trading_store.orders_of(position_id) if o.role is OrderRole.EXIT]
     assert [o.state for o in sold] == [OrderState.FILLED]
+    rig.assert_agrees()
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_the_watch_leaves_a_position_whose_stop_hangs(rig: FuturesRig, side: Side) -> None:
+    position_id = enter(rig, side)
+    rig.admin.hang_triggers("BTC/USDT")
+    rig.admin.shock(-0.03 if side is Side.LONG else 0.03, "BTC/USDT")  # through the stop, short of two R
+    rows = rig.client.read("fapiprivate_get_allalgoorders", {"symbol": "BTCUSDT"})
+    assert [row["algoStatus"] for row in rows].count("TRIGGERING") == 1
+    deadline = time.monotonic() + 120
+    while rig.position_quantity() != 0 and time.monotonic() < deadline:
+        watch_risk_once(rig)
+        time.sleep(0.2)
+    assert rig.position_quantity() == 0
+    assert position(rig, position_id).exit_reason == "unprotected"
     rig.assert_agrees()
 
 
