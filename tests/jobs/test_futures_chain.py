@@ -18,7 +18,7 @@ from tradewind.core.positions import sign_of
 from tradewind.core.types import ExchangeOrder, OrderRole, OrderState, Payment, PositionStatus, Side, TradingMode
 from tradewind.errors import BadInput, OrderRejected
 from tradewind.jobs.accepting import accept_difference, adopt_purchase
-from tradewind.jobs.equity import cash_flow_quote, ensure_baseline
+from tradewind.jobs.equity import ensure_baseline
 from tradewind.jobs.payments import mark_beginning
 from tradewind.jobs.positions import manage_positions
 from tradewind.jobs.safety import flatten, watch_risk_once
@@ -47,6 +47,11 @@ def make_futures_rig(paper_server: PaperServerProcess, postgres_url: str) -> Ite
 @pytest.fixture
 def rig(make_futures_rig: Callable[..., FuturesRig]) -> FuturesRig:
     return make_futures_rig()
+
+
+def cash_flow_quote(rig: FuturesRig) -> Decimal:
+    """Quote moved by all fills, payments and write-offs, fees included."""
+    return sum((total.cash_quote for total in rig.trading_store.ledger_totals().values()), Decimal(0))
 
 
 def enter(rig: FuturesRig, side: Side, **options: Any) -> str:

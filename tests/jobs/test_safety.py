@@ -259,11 +259,11 @@ def test_trouble_with_protection_keeps_no_breach_from_latching(rig: Rig, monkeyp
     rig.make_ready()
     enter(rig)
     enter(rig, "ETH/USDT")
-    monkeypatch.setattr(rig.exchange, "instruments", broken("a bug in the rules"))
+    monkeypatch.setattr(rig.trading_store, "unprotected_now", broken("a bug in the spans"))
     rig.admin.shock(-0.08)
     reading = watch_risk_once(rig)
     assert reading["breached"]
-    assert reading["problems"] == ["KeyError: 'a bug in the rules'"]
+    assert reading["problems"] == ["KeyError: 'a bug in the spans'"]
     assert "The risk watch cannot protect positions" in alerts(rig)
 
 
