@@ -21,9 +21,9 @@ from tradewind.wiring import Wiring
 
 
 @pytest.fixture(scope="module")
-def up(server_dir: Path) -> Iterator[Settings]:
+def up(server_dir: Path, request: pytest.FixtureRequest) -> Iterator[Settings]:
     """PostgreSQL and the paper exchange of a stack in mode paper, and a demo's database on the same server."""
-    home = server_dir / "up"
+    home = server_dir / request.module.__name__.rpartition(".")[2]
     given = {"home_dir": home, "market": "synthetic", **free_ports()}
     settings = stack.with_secrets(mode="paper", account_id="main", **given)
     with stack.running_stack(settings, parts={"postgres", "exchange"}) as running:
