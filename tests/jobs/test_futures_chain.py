@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from decimal import Decimal
@@ -18,10 +19,10 @@ from tradewind.core.positions import sign_of
 from tradewind.core.types import ExchangeOrder, OrderRole, OrderState, Payment, PositionStatus, Side, TradingMode
 from tradewind.errors import BadInput, OrderRejected
 from tradewind.jobs.accepting import accept_difference, adopt_purchase
-from tradewind.jobs.equity import cash_flow_quote, ensure_baseline
+from tradewind.jobs.equity import ensure_baseline
 from tradewind.jobs.payments import mark_beginning
 from tradewind.jobs.positions import manage_positions
-from tradewind.jobs.safety import flatten
+from tradewind.jobs.safety import flatten, watch_risk_once
 from tradewind.jobs.tending import tend_all
 from tradewind.jobs.trading import filter_signals, place_brackets, predict_signals, size_positions
 from tradewind.jobs.writing_off import write_off
@@ -49,12 +50,43 @@ def rig(make_futures_rig: Callable[..., FuturesRig]) -> FuturesRig:
     return make_futures_rig()
 
 
+def cash_flow_quote(rig: FuturesRig) -> Decimal:
+    """Quote moved by all fills, payments and write-offs, fees included."""
+    return sum((total.cash_quote for total in rig.trading_store.ledger_totals().values()), Decimal(0))
+
+
 def enter(rig: FuturesRig, side: Side, **options: Any) -> str:
     rig.make_ready()
     intent = rig.decide_side(side, **options)
     result = place_brackets(rig, intent.intent_id)
     assert result["outcome"] == "filled", result
     return intent.intent_id
+
+
+@pytest.mark.parametrize("line", ["insert_fills", "save_position"])
+def test_the_watch_protects_an_entry_whose_task_died_before_its_figures(
+    make_futures_rig: Callable[..., FuturesRig], monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """The entry's row says filled, the position knows of nothing yet: no order is undecided, and nothing protects."""
+    rig = make_futures_rig()
+    rig.make_ready()
+    intent = rig.decide_side(Side.SHORT)
+
+    class Killed(Exception):
+        """Stands for the process's end."""
+
+    def die(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    dying = make_futures_rig(account=rig.paper_account)
+    monkeypatch.setattr(dying.trading_store, line, die)
+    with pytest.raises(Killed):
+        place_brackets(dying, intent.intent_id)
+    assert rig.position_quantity() < 0
+    assert rig.waiting() == []
+    watch_risk_once(rig)
+    stops = [order for order in rig.waiting() if order["orderType"] == "STOP_MARKET"]
+    assert sum(Decimal(stop["quantity"]) for stop in stops) == -rig.position_quantity()
 
 
 def move(rig: FuturesRig, side: Side, frac: float) -> None:
@@ -244,6 +276,22 @@ def test_an_exit_that_reduces_waits_for_no_cancellation(rig: FuturesRig, side: S
     assert rig.position_quantity() == 0
     sold = [o for o in rig.trading_store.orders_of(position_id) if o.role is OrderRole.EXIT]
     assert [o.state for o in sold] == [OrderState.FILLED]
+    rig.assert_agrees()
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_the_watch_leaves_a_position_whose_stop_hangs(rig: FuturesRig, side: Side) -> None:
+    position_id = enter(rig, side)
+    rig.admin.hang_triggers("BTC/USDT")
+    rig.admin.shock(-0.03 if side is Side.LONG else 0.03, "BTC/USDT")  # through the stop, short of two R
+    rows = rig.client.read("fapiprivate_get_allalgoorders", {"symbol": "BTCUSDT"})
+    assert [row["algoStatus"] for row in rows].count("TRIGGERING") == 1
+    deadline = time.monotonic() + 120
+    while rig.position_quantity() != 0 and time.monotonic() < deadline:
+        watch_risk_once(rig)
+        time.sleep(0.2)
+    assert rig.position_quantity() == 0
+    assert position(rig, position_id).exit_reason == "unprotected"
     rig.assert_agrees()
 
 

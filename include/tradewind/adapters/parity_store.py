@@ -9,7 +9,7 @@ from typing import Any, Final
 from psycopg.types.json import Jsonb
 
 from tradewind.adapters.account_store import AccountStore
-from tradewind.adapters.order_store import order_of
+from tradewind.adapters.order_store import FILL_COLUMNS, order_of
 from tradewind.core.codec import decode
 from tradewind.core.inputs import CycleInputs
 from tradewind.core.parity import Ledger, ParityReport
@@ -46,10 +46,10 @@ class PgParityStore(AccountStore):
         SELECT o.* FROM orders o JOIN positions p USING (position_id)
         WHERE o.account = %s AND p.strategy_version = %s AND p.bar >= %s AND p.bar < %s
         ORDER BY o.planned_at, o.client_order_id"""
-    FILLS: Final = """
-        SELECT f.* FROM fills f JOIN orders o USING (client_order_id) JOIN positions p USING (position_id)
+    FILLS: Final = f"""
+        SELECT {FILL_COLUMNS} FROM fills f JOIN orders o USING (client_order_id) JOIN positions p USING (position_id)
         WHERE f.account = %s AND p.strategy_version = %s AND p.bar >= %s AND p.bar < %s
-        ORDER BY f.at, length(f.trade_id), f.trade_id"""
+        ORDER BY f.at, length(f.trade_id), f.trade_id"""  # noqa: S608 - constant columns
 
     def ledger(self, since: datetime, until: datetime) -> Ledger:
         """Decisions on the bars opened in [since, until), and every order and fill that came of them."""

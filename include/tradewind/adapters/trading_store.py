@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from tradewind.adapters.decision_store import DecisionStore
+from tradewind.adapters.equity_store import EquityStore
+from tradewind.adapters.price_store import PriceStore
 from tradewind.adapters.write_off_store import WriteOffStore
 
 
-class PgTradingStore(DecisionStore, WriteOffStore):
-    """Decisions, orders, fills, positions, payments, write-offs, latch and equity of one account and strategy."""
+class PgTradingStore(DecisionStore, WriteOffStore, EquityStore, PriceStore):
+    """All rows of one account and strategy: decisions, orders, fills, payments, positions, write-offs, latch, money."""

@@ -33,7 +33,7 @@ def doctor_machine(
     """Look for what lets other users of this machine at secrets and servers, and for what is not mended yet."""
     from tradewind.stack.weaknesses import weaknesses
 
-    found = weaknesses(acting_settings(quietly=True))
+    found = weaknesses(acting_settings(quietly=as_json))
     typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(found) or "nothing was found")
 
 

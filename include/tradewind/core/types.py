@@ -110,7 +110,7 @@ class Instrument:
     maker_fee_frac: Decimal
     taker_fee_frac: Decimal
     bracket: BracketSupport
-    active: bool = True
+    active: bool = True  # entries may be sent: it trades, and for longer than a position is held
     listed_at: datetime | None = None
     delisted_at: datetime | None = None
     margin: MarginRules | None = None  # None on spot: only what is paid for in full can be held, and never short
@@ -118,6 +118,7 @@ class Instrument:
     target_rests: bool = True
     # The most that one market order takes, which a stop becomes when it fires. 0 stands for `max_quantity`.
     max_market_quantity: Decimal = Decimal(0)
+    fees_are_own: bool = False  # the account's rates, as the exchange told them; else what it publishes for everybody
 
     def __post_init__(self) -> None:
         if not 0 < self.max_market_quantity <= self.max_quantity:
