@@ -2,8 +2,8 @@
 
 The range is cut into chunks, each fetched as raw klines under the shared rate limit, giving way to trading, and
 committed with its progress row. Give it `symbols`, `timeframes`, `from` and `to` (`to` excluded); what is left empty
-means every configured symbol, 15m and 1h, and up to now. `./tradewind history`, `GET /api/jobs/{id}` and the status
-page show its progress by series, with an estimated end.
+means every configured symbol and the market leader, 15m and 1h, and up to now. `./tradewind history`,
+`GET /api/jobs/{id}` and the status page show its progress by series, with an estimated end.
 
 ## What the buttons do
 
@@ -33,7 +33,7 @@ from tradewind.orchestration.defaults import MOMENT, START_DATE, Pool, RunType, 
     tags=["candles", "history", "market-data"],
     doc_md=__doc__,
     params={
-        "symbols": Param([], type="array", items={"type": "string"}, description="Empty: every configured symbol."),
+        "symbols": Param([], type="array", items={"type": "string"}, description="Empty: all, and the leader."),
         "timeframes": Param(["15m", "1h"], type="array", items={"type": "string", "enum": ["15m", "1h"]}, minItems=1),
         "from": Param(None, **MOMENT, description="Empty: the configured history."),
         "to": Param(None, **MOMENT, description="Excluded. Empty: now."),

@@ -3,7 +3,8 @@
 Started by the watch after the latch was written, by the status page, or by hand. It latches (if nobody has), cancels
 working entries, closes positions one by one, each losing its protection only when its exit is sent, verifies that no
 ledger position above dust and no working order of ours is left, and alerts. It fails and is retried until that is true.
-Nothing that the account held before is touched. Only `./tradewind resume` opens the latch again.
+Nothing that the account held before is touched. What cannot be sold (a delisted or halted market) keeps what rests, and
+is named with what to do; everything else is left as ever. Only `./tradewind resume` opens the latch again.
 
 ## What the buttons do
 

@@ -258,3 +258,27 @@ def test_live_never_sends_keys_unencrypted(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(BadSetting, match="encryption"):
         load_settings(exchange_url="http://exchange:8100")
     assert load_settings(exchange_url="https://api.example").mode == "live"
+
+
+@pytest.mark.parametrize("line", ["TRADEWIND_MODE live", "TRADEWIND_MODE", "TRADEWIND_MODE='live"])
+def test_a_line_of_the_env_file_that_gives_no_value_is_refused(project: Path, line: str) -> None:
+    """It would otherwise be passed over, and the mode be the default."""
+    (project / ".env").write_text(f"TRADEWIND_MARKET_SEED=8\n{line}\n")
+    with pytest.raises(BadSetting, match=r"\.env: line 2 gives no value"):
+        load_settings()
+
+
+def test_a_line_that_is_another_programs_is_none_of_ours(project: Path) -> None:
+    (project / ".env").write_text("COMPOSE_PROFILES demo\nTRADEWIND_MARKET_SEED=8\n")
+    assert load_settings().market_seed == 8
+
+
+def test_an_env_file_that_is_no_text_is_refused(project: Path) -> None:
+    (project / ".env").write_bytes(b"TRADEWIND_MARKET_SEED=8\n# caf\xe9\n")
+    with pytest.raises(BadSetting, match="is no text in UTF-8"):
+        load_settings()
+
+
+def test_the_leader_is_bitcoin_in_the_accounts_currency() -> None:
+    assert load_settings().default_leader == "BTC/USDT"
+    assert load_settings(quote_currency="EUR", symbols=("ETH/EUR",)).default_leader == "BTC/EUR"

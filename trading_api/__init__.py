@@ -1,6 +1,6 @@
 """The status app: what the system is doing, and the few controls a person has over it.
 
-`create_app` is the whole face: gunicorn serves `trading_api:create_app()`, tests pass their own settings and wiring.
+`create_app` is the whole face: `python -m trading_api` serves it (`serve`), tests pass their own settings and wiring.
 Reading needs the read token, control the control token besides; see `security`.
 """
 
@@ -28,7 +28,7 @@ def create_app(
     ----------
     settings : of this deployment; read from the environment by default.
     wiring : adapters; built from the settings by default.
-    config : Flask configuration that a test overrides, such as `TESTING` or `REQUESTS_PER_MINUTE`.
+    config : Flask configuration that a test overrides, such as `TESTING` or `REFUSALS_PER_MINUTE`.
 
     Raises
     ------
@@ -39,7 +39,8 @@ def create_app(
     app = APIFlask(__name__, title="Tradewind", version="1", spec_path="/api/openapi.json", docs_path=None)
     app.config.update(
         MAX_CONTENT_LENGTH=64 * 1024,
-        REQUESTS_PER_MINUTE=1200,
+        STRANGER_REQUESTS_PER_MINUTE=1200,
+        READER_REQUESTS_PER_MINUTE=12_000,
         REFUSALS_PER_MINUTE=30,
         JSON_SORT_KEYS=False,
     )

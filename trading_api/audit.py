@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 
 _INSERT = """
     INSERT INTO audit (actor, action, outcome, detail, request_id, source) VALUES (%s, %s, %s, %s, %s, %s)"""
+_INSERT_LOGIN = f"""{_INSERT}
+    ON CONFLICT ((detail ->> 'login_ticket')) WHERE detail ? 'login_ticket' DO NOTHING"""
 
 
 def source() -> str:
@@ -41,3 +43,16 @@ def record(
         if must:
             raise
         _log.error("audit row lost, PostgreSQL does not answer: %s", type(error).__name__)
+
+
+def record_login(made: Services, ticket: str) -> bool:
+    """Write the row of a login by ticket; False if there is one already, or PostgreSQL does not answer.
+
+    The row is what uses the ticket up, so that of two at once one signs in.
+    """
+    values = ("reader", "login", "done", Jsonb({"login_ticket": ticket}), g.get("request_id", ""), source())
+    try:
+        return made.database.execute(_INSERT_LOGIN, values) == 1
+    except TradewindError as error:
+        _log.error("no login by link, PostgreSQL does not answer: %s", type(error).__name__)
+        return False

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
+
+from tradewind.adapters.equity_store import read_links, read_record
+from tradewind.core.transfers import EquityLink, EquityRecord, Reading, in_todays_money, rounded
 
 from .reader import PAGE, SYMBOL, Reader, Row, Window, within
+
+
+def _in_todays_money(rows: Sequence[Row], links: Sequence[EquityLink], *names: str) -> list[Row]:
+    """The rows with these columns scaled as the breaker scales its references, but for what cannot be compared."""
+    found = []
+    for row in rows:
+        link = row.pop("link")
+        scaled = {name: rounded(in_todays_money(Reading(row["at"], row[name], link), links)) for name in names}
+        if None not in scaled.values():
+            found.append({**row, **scaled})
+    return found
 
 
 class LedgerQueries(Reader):
@@ -36,7 +50,7 @@ class LedgerQueries(Reader):
 
     RECONCILIATION: Final = """
         SELECT at, clean, report FROM reconciliations WHERE account = %(account)s
-        ORDER BY at DESC, reconciliation_id DESC LIMIT 1"""
+        ORDER BY reconciliation_id DESC LIMIT 1"""
 
     def last_reconciliation(self) -> Row | None:
         return self._row(self.RECONCILIATION)
@@ -79,34 +93,23 @@ class LedgerQueries(Reader):
     # ---------------------------------------------------------------------------------------------------------- equity
     LAST_EQUITY: Final = """
         SELECT at, equity_quote, detail FROM equity WHERE account = %(account)s AND kind = 'mark'
-        ORDER BY at DESC LIMIT 1"""
+        ORDER BY at DESC, reading_id DESC LIMIT 1"""
 
     def last_equity(self) -> Row | None:
         return self._row(self.LAST_EQUITY)
 
-    DAY_OPEN: Final = """
-        SELECT at, equity_quote FROM equity
-        WHERE account = %(account)s AND kind = 'day_open' AND at <= %(moment)s ORDER BY at DESC LIMIT 1"""
-
-    def day_open(self, moment: datetime) -> Row | None:
-        """The newest opening at or before a moment of the market's clock."""
-        return self._row(self.DAY_OPEN, moment=moment)
+    def equity_record(self, moment: datetime) -> EquityRecord:
+        """What the breaker measures equity against at a moment of the market's clock."""
+        return read_record(self._database, self.account, moment)
 
     FIRST_EQUITY: Final = """
-        SELECT at, equity_quote FROM equity WHERE account = %(account)s ORDER BY at LIMIT 1"""
+        SELECT at, equity_quote, link_id AS link FROM equity WHERE account = %(account)s AND link_id >= %(link)s
+        ORDER BY at, reading_id LIMIT 1"""
 
-    def first_equity(self) -> Row | None:
-        return self._row(self.FIRST_EQUITY)
-
-    PEAK: Final = """
-        SELECT max(equity_quote) AS peak FROM equity WHERE account = %(account)s AND at >= coalesce((
-            SELECT max(at) FROM equity WHERE account = %(account)s AND kind = 'day_open' AND detail ? 'resumed_by'
-        ), '-infinity')"""
-
-    def peak_equity(self) -> Any:
-        """The highest reading since the last resume; None before the first."""
-        row = self._row(self.PEAK)
-        return row["peak"] if row else None
+    def first_equity(self, link: int) -> Reading | None:
+        """The first reading of those that were made after a link."""
+        row = self._row(self.FIRST_EQUITY, link=link)
+        return Reading(**row) if row else None
 
     # Each bucket keeps its last mark and its lowest, so that thinning never hides a loss.
     EQUITY: Final = f"""
@@ -114,24 +117,33 @@ class LedgerQueries(Reader):
             SELECT greatest(interval '1 minute', (max(at) - min(at)) / %(points)s) AS bucket FROM equity
             WHERE account = %(account)s AND kind = 'mark' AND {within("at")}
         ), buckets AS (
-            SELECT max(at) AS at, min(equity_quote) AS low_quote
+            SELECT max(at) AS at, min(equity_quote) AS low_quote, link_id
             FROM equity, span WHERE account = %(account)s AND kind = 'mark' AND {within("at")}
-            GROUP BY date_bin(bucket, at, timestamptz '2000-01-01')
+            GROUP BY date_bin(bucket, at, timestamptz '2000-01-01'), link_id
         )
-        SELECT at, e.equity_quote, b.low_quote FROM buckets b JOIN equity e USING (at)
-        WHERE e.account = %(account)s AND e.kind = 'mark' ORDER BY at"""  # noqa: S608 - constants only
+        SELECT DISTINCT ON (at, link_id) at, e.equity_quote, b.low_quote, link_id AS link
+        FROM buckets b JOIN equity e USING (at, link_id)
+        WHERE e.account = %(account)s AND e.kind = 'mark'
+        ORDER BY at, link_id, e.reading_id DESC"""  # noqa: S608 - constants only
 
-    def equity(self, start: datetime | None, end: datetime | None, points: int) -> list[Row]:
-        """Marked equity, oldest first, thinned to about `points` buckets."""
-        return self._rows(self.EQUITY, start=start, end=end, points=points)
+    def links(self) -> tuple[EquityLink, ...]:
+        """Where money came or went: what scales the readings before it."""
+        return read_links(self._database, self.account)
+
+    def equity(
+        self, links: Sequence[EquityLink], start: datetime | None, end: datetime | None, points: int
+    ) -> list[Row]:
+        """Marked equity in the money of now, oldest first, thinned to about `points` buckets."""
+        rows = self._rows(self.EQUITY, start=start, end=end, points=points)
+        return _in_todays_money(rows, links, "equity_quote", "low_quote")
 
     DAY_OPENS: Final = f"""
-        SELECT at, equity_quote FROM equity
-        WHERE account = %(account)s AND kind = 'day_open' AND {within("at")} ORDER BY at"""  # noqa: S608
+        SELECT at, equity_quote, link_id AS link FROM equity
+        WHERE account = %(account)s AND kind = 'day_open' AND {within("at")} ORDER BY at, reading_id"""  # noqa: S608
 
-    def day_opens(self, start: datetime | None, end: datetime | None) -> list[Row]:
-        """Opening equities, oldest first: what the breaker compares with."""
-        return self._rows(self.DAY_OPENS, start=start, end=end)
+    def day_opens(self, links: Sequence[EquityLink], start: datetime | None, end: datetime | None) -> list[Row]:
+        """Opening equities in the money of now, oldest first: what the breaker compares with."""
+        return _in_todays_money(self._rows(self.DAY_OPENS, start=start, end=end), links, "equity_quote")
 
     # --------------------------------------------------------------------------------------------- positions and orders
     # The books are read as they lie; what a stop protects is the sum of the stop orders that rest for the position.

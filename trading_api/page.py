@@ -16,10 +16,9 @@ from apiflask import APIBlueprint
 from flask import Response, abort, make_response, redirect, render_template, request, url_for
 
 from tradewind.adapters.login_tickets import read_ticket
-from tradewind.errors import TradewindError
 
 from . import views
-from .audit import record
+from .audit import record, record_login
 from .job_rows import counts_of
 from .problems import problem
 from .queries import Queries, Snapshot, Window
@@ -39,7 +38,6 @@ _TYPES = {
     ".svg": "image/svg+xml",
     ".webmanifest": "application/manifest+json",
 }
-_TICKET_USED = "SELECT 1 FROM audit WHERE action = 'login' AND detail ->> 'ticket' = %s"
 
 
 @blueprint.app_context_processor
@@ -137,10 +135,9 @@ def login_form() -> Any:
         return render_template("login.html", failed=False)
     made = services()
     number = read_ticket(made.settings.api_session_key.get_secret_value(), ticket)
-    if number is None or _is_used(number):
+    if number is None or not record_login(made, number):
         refused("login")
         return render_template("login.html", failed="This link was used already, or it is too old."), 401
-    record(made, "reader", "login", "done", {"ticket": number})
     # A page of our own goes on to "/": the browser sends a Strict cookie only on requests that start here.
     return set_session(make_response(render_template("signed_in.html")))
 
@@ -167,26 +164,18 @@ def logout() -> Response:
     return end_session(make_response(redirect(url_for("page.login_form"), 303)))
 
 
-def _is_used(number: str) -> bool:
-    """Whether a ticket was exchanged before. A store that does not answer counts as used: a link is not that urgent."""
-    try:
-        return services().database.row(_TICKET_USED, (number,)) is not None
-    except TradewindError:
-        return True
-
-
 # --------------------------------------------------------------------------------------------------------------- files
 @cache
-def _file(name: str) -> tuple[bytes, str, str]:
-    """Body, gzip-compressed, media type and a short hash of one file of ours, or of plotly's wheel."""
+def _file(name: str) -> tuple[bytes, bytes, str, str]:
+    """Body, the same gzip-compressed, media type and a short hash of one file of ours, or of plotly's wheel."""
     source = files("plotly.package_data") / "plotly.min.js" if name == "plotly.js" else _STATIC / name
     body = source.read_bytes()
-    return gzip.compress(body, 6), _TYPES[Path(name).suffix], hashlib.sha256(body).hexdigest()[:12]
+    return body, gzip.compress(body, 6), _TYPES[Path(name).suffix], hashlib.sha256(body).hexdigest()[:12]
 
 
 def static_url(name: str) -> str:
     """The address of a file, changing with its content, so that it may be cached for ever."""
-    return url_for("page.static_file", name=name, v=_file(name)[2])
+    return url_for("page.static_file", name=name, v=_file(name)[3])
 
 
 def plotly_url() -> str:
@@ -198,12 +187,12 @@ def static_file(name: str) -> Response:
     """One of the page's files; they hold nothing secret, so no token is asked."""
     if name != "plotly.js" and name not in _names():
         abort(problem(404, "There is no such file."))
-    packed, media_type, _ = _file(name)
+    body, packed, media_type, _ = _file(name)
     if "gzip" in request.headers.get("Accept-Encoding", ""):
         response = Response(packed, mimetype=media_type)
         response.headers["Content-Encoding"] = "gzip"
     else:
-        response = Response(gzip.decompress(packed), mimetype=media_type)
+        response = Response(body, mimetype=media_type)
     response.headers["Vary"] = "Accept-Encoding"
     response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
     return response

@@ -17,7 +17,7 @@ from .problems import ExactJson, problem
 from .queries import Queries, Row, Window
 from .security import may_read
 from .services import services
-from .status import system_status
+from .status import breaker_quote, system_status
 
 blueprint = APIBlueprint("read", __name__, url_prefix="/api", tag="Read")
 
@@ -144,13 +144,17 @@ def decisions(query_data: dict[str, Any]) -> Response:
 def equity(query_data: dict[str, Any]) -> Response:
     reads = queries()
     start, end, points = query_data["start"], query_data["end"], query_data["points"]
-    last = reads.last_equity()
+    last, links = reads.last_equity(), reads.links()
     # One mark is kept a minute, so a chart of a year is drawn from all of them once a minute, for whoever looks.
     minute = last["at"].replace(second=0, microsecond=0) if last else None
+    key = (start, end, points, minute, links)
     return tagged(
         {
-            "marks": services().kept("equity", (start, end, points, minute), lambda: reads.equity(start, end, points)),
-            "day_opens": reads.day_opens(start, end),
+            "marks": services().kept("equity", key, lambda: reads.equity(links, start, end, points)),
+            "day_opens": [
+                {**row, "breaker_quote": breaker_quote(row["equity_quote"], services())}
+                for row in reads.day_opens(links, start, end)
+            ],
             "breaker_frac": -services().wiring.params.max_daily_loss_frac,
         }
     )

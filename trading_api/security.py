@@ -7,8 +7,10 @@
     X-Tradewind-Control: <control token> ──► may control (and read)
         from a cookie session, X-CSRF-Token as well
 
-Tokens are kept as SHA-256 and compared in constant time; a refusal never says which part was wrong. The control token
-itself is never kept: it passes through with each call, and signs what a run must be sure of (`control.resume`).
+Requests with the control token are never limited, those of readers by their credential, those of strangers by address:
+who has the token is heard however many others ask. Tokens are kept as SHA-256 and compared in constant time; a refusal
+never says which part was wrong. The control token itself is never kept: it passes through with each call, and signs
+what a run must be sure of (`control.resume`).
 """
 
 from __future__ import annotations
@@ -20,12 +22,13 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
+from enum import StrEnum
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from apiflask import APIFlask
-from flask import Response, abort, current_app, g, redirect, request
+from flask import Request, Response, abort, current_app, g, redirect, request
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from pydantic import SecretStr
 from werkzeug.exceptions import TooManyRequests
@@ -43,6 +46,15 @@ CONTROL_HEADER = "X-Tradewind-Control"
 CSRF_HEADER = "X-CSRF-Token"
 SESSION_S = 7 * 86400
 _SALT = "tradewind.session"
+_UNCOUNTED = ("page.login_form", "page.login", "page.static_file", "read.health")
+
+
+class Standing(StrEnum):
+    """What a request's credentials make of it; its path may ask for more."""
+
+    CONTROLLER = "controller"
+    READER = "reader"
+    STRANGER = "stranger"
 
 
 class Gate:
@@ -60,6 +72,22 @@ class Gate:
 
     def is_control_token(self, token: str) -> bool:
         return hmac.compare_digest(_digest(token).hex().encode(), self._control)
+
+    def standing(self, request: Request) -> tuple[Standing, str]:
+        """Of a request, with what counts its requests: the credential, or a stranger's address."""
+        if self.is_control_token(request.headers.get(CONTROL_HEADER, "")):
+            return Standing.CONTROLLER, ""
+        if reader := self.reader(request):
+            return Standing.READER, reader
+        return Standing.STRANGER, request.remote_addr or "-"
+
+    def reader(self, request: Request) -> str | None:
+        """The session's number, or the token's kind; None for who may not read. A token given decides alone."""
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and token:
+            known = self.is_read_token(token.strip()) or self.is_control_token(token.strip())
+            return "token" if known else None
+        return self.session(request.cookies.get(COOKIE, ""))
 
     def new_session(self) -> str:
         """The value of a session's cookie."""
@@ -159,7 +187,7 @@ def may_control(view: Callable[P, R]) -> Callable[P, R]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         given = request.headers.get(CONTROL_HEADER, "")
         session = _session()
-        if not given or not gate().is_control_token(given):
+        if not gate().is_control_token(given):
             _refuse("control", 403 if _reader() else 401)
         if session is not None and not request.headers.get("Authorization"):
             expected = gate().csrf_token(session)
@@ -195,15 +223,11 @@ def _problem(status: int, detail: str) -> Response:
 
 
 def _reader() -> bool:
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token:
-        return gate().is_read_token(token.strip()) or gate().is_control_token(token.strip())
-    return _session() is not None
+    return gate().reader(request) is not None
 
 
 def _session() -> str | None:
-    cookie = request.cookies.get(COOKIE, "")
-    return gate().session(cookie) if cookie else None
+    return gate().session(request.cookies.get(COOKIE, ""))
 
 
 def csrf_token() -> str:
@@ -227,8 +251,13 @@ def end_session(response: Response) -> Response:
 
 
 def _limit() -> None:
+    standing, key = gate().standing(request)
+    # Whoever signs in is a stranger until then, and must not be shut out by others from the same address: a wrong token
+    # counts as refused. The files hold nothing, and the supervisor asks whether this process lives.
+    if standing is Standing.CONTROLLER or request.endpoint in _UNCOUNTED:
+        return
     limiter: Limiter = current_app.extensions["tradewind.limiter"]
-    if not limiter.allows(f"any:{request.remote_addr}", current_app.config["REQUESTS_PER_MINUTE"]):
+    if not limiter.allows(f"{standing}:{key}", current_app.config[f"{standing.upper()}_REQUESTS_PER_MINUTE"]):
         raise TooManyRequests("Too many requests; wait a minute.", retry_after=60)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from flask import current_app
+from flask import current_app, g, has_app_context
 
 from tradewind.settings import Settings
 from tradewind.stack.airflow_api import AirflowClient
@@ -28,12 +28,17 @@ class Services:
         self.settings = settings
         self.wiring = wiring
         self._first_use = threading.Lock()
+        self._first_urgent_use = threading.Lock()
         self._kept: dict[str, tuple[Hashable, Any]] = {}
         self.checks = Checks(settings, wiring.params.watch_silent_s)
 
     @property
     def database(self) -> Database:
+        """Our database; for a control call through connections that no reader's query occupies."""
         # Two threads at once would otherwise each open a pool.
+        if has_app_context() and "actor" in g:
+            with self._first_urgent_use:
+                return self.wiring.urgent_database
         with self._first_use:
             return self.wiring.database
 

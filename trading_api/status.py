@@ -8,10 +8,12 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from tradewind.core.risk import loss_limit_quote
+from tradewind.core.transfers import first_comparable, in_todays_money, result_since, rounded
 from tradewind.core.types import TradingMode
 from tradewind.errors import TradewindError
 from tradewind.jobs.fetching import market_symbols
-from tradewind.jobs.permission import MAX_RECONCILIATION_AGE_S, WATCH
+from tradewind.jobs.permission import CLOCKS_DIFFER_S, MAX_RECONCILIATION_AGE_S, WATCH
 from tradewind.stack.checks import MONEY_DAGS, Check, watch_check
 
 from .queries import Queries, Row, Snapshot, Window
@@ -73,7 +75,7 @@ def _fill(answer: dict[str, Any], made: Services, queries: Queries, checks: Sequ
     answer["data"] = _freshness(queries, market_symbols(made.wiring), now)
     answer["model"] = _model(queries, made, now)
     answer["sentiment"] = _sentiment(made, now)
-    answer["trading"] = _trading(queries, failed, answer, made.wiring.params_error)
+    answer["trading"] = _trading(queries, failed, answer, now, made.wiring.params_error)
     answer["problems"] = _problems(queries, checks, answer)
 
 
@@ -131,33 +133,41 @@ def _equity(queries: Queries, made: Services) -> dict[str, Any] | None:
     if last is None:
         return None
     equity: Decimal = last["equity_quote"]
-    opened = queries.day_open(last["at"])
-    first = queries.first_equity()
-    peak = queries.peak_equity()
-    day_open = opened["equity_quote"] if opened else None
+    record = queries.equity_record(last["at"])
+    first = queries.first_equity(first_comparable(record.links))
+    opened = record.opening or record.before_midnight
+    day_open, peak = rounded(record.day_open_quote), rounded(record.peak_quote)
+    trips_at = None if day_open is None else breaker_quote(day_open, made)
     totals = queries.trade_totals()
-    limit = made.wiring.params.max_daily_loss_frac
     return {
         "at": last["at"],
         "equity_quote": equity,
+        "unpriced": last["detail"].get("unpriced", []),
         "day_open_quote": day_open,
-        "day_quote": equity - day_open if day_open is not None else None,
+        "day_quote": None if opened is None else result_since(opened, equity, record.links),
         "day_frac": _change(equity, day_open),
-        "total_frac": _change(equity, first["equity_quote"] if first else None),
+        "total_frac": _change(equity, None if first is None else rounded(in_todays_money(first, record.links))),
         "peak_quote": peak,
         "drawdown_frac": _change(equity, peak),
-        "breaker_quote": day_open * (1 - Decimal(str(limit))) if day_open is not None else None,
-        "breaker_frac": -limit,
+        "breaker_quote": trips_at,
+        "breaker_frac": None if trips_at is None else _change(trips_at, day_open),
         "max_drawdown_frac": -made.wiring.params.max_drawdown_frac,
         "trades_closed": totals["closed"],
         "trades_won": totals["won"],
         "realised_quote": totals["realised_quote"],
         "fees_quote": totals["fees_quote"],
+        "blind_spots": record.blind_spots(),
     }
 
 
+def breaker_quote(day_open: Decimal, made: Services) -> Decimal:
+    """The equity at which the day's loss trips the breaker."""
+    limit_frac = made.wiring.params.max_daily_loss_frac
+    return day_open - loss_limit_quote(day_open, limit_frac, made.settings.max_capital_quote)
+
+
 def _change(now: Decimal, reference: Decimal | None) -> float | None:
-    return float(now / reference - 1) if reference else None
+    return float(now / reference - 1) if reference is not None and reference > 0 else None
 
 
 def _last_cycle(queries: Queries, now: datetime) -> dict[str, Any] | None:
@@ -213,7 +223,9 @@ def _sentiment(made: Services, now: datetime) -> list[dict[str, Any]]:
     ]
 
 
-def _trading(queries: Queries, failed: dict[str, Check], answer: dict[str, Any], params_error: str) -> dict[str, Any]:
+def _trading(
+    queries: Queries, failed: dict[str, Check], answer: dict[str, Any], now: datetime, params_error: str
+) -> dict[str, Any]:
     """Whether an entry could be sent now, and every reason why not."""
     latch = queries.latch()
     reasons = []
@@ -222,6 +234,7 @@ def _trading(queries: Queries, failed: dict[str, Check], answer: dict[str, Any],
         reasons.append(f"{word}: {latch['reason']}")
     reasons += [params_error] if params_error else []
     reasons += [f"{check.name}: {check.detail}" for name, check in failed.items() if name in _BLOCKING]
+    reasons += answer["equity"]["blind_spots"] if answer["equity"] else queries.equity_record(now).blind_spots()
     reconciliation = queries.last_reconciliation()
     reasons += _reconciliation_reasons(reconciliation)
     if answer["model"] is None:
@@ -247,6 +260,8 @@ def _reconciliation_reasons(last: Row | None) -> list[str]:
     age_s = (datetime.now(UTC) - last["at"]).total_seconds()
     if age_s > MAX_RECONCILIATION_AGE_S:
         reasons.append(f"exchange and ledger were last compared {age_s:.0f} s ago")
+    elif age_s < -CLOCKS_DIFFER_S:
+        reasons.append(f"the last reconciliation is {-age_s:.0f} s in the future: the clock ran backwards")
     return reasons
 
 

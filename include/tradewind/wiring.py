@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 from decimal import Decimal
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import BadInput, NotSupported
 from .settings import STRATEGY_FILE, Settings
@@ -102,10 +102,18 @@ class Wiring:
     @cached_property
     def database(self) -> Database:
         """Our own database, verified to belong to this deployment."""
+        return self._verified()
+
+    @cached_property
+    def urgent_database(self) -> Database:
+        """The same through connections of its own: who stops trading waits for nobody's query, nor long for a lock."""
+        return self._verified(max_connections=8, lock_timeout_s=5.0)
+
+    def _verified(self, **pool: Any) -> Database:
         from .adapters.database import Database
         from .adapters.migrations import verify_identity
 
-        database = Database(self.settings.database_url.get_secret_value())
+        database = Database(self.settings.database_url.get_secret_value(), **pool)
         verify_identity(database, self.settings.identity)
         return database
 
@@ -290,7 +298,8 @@ class Wiring:
 
     def close(self) -> None:
         """Give back what was opened: pools and sockets of those adapters that were used."""
-        if "database" in self.__dict__:
-            self.database.close()
+        for name in ("database", "urgent_database"):
+            if name in self.__dict__:
+                self.__dict__[name].close()
         if "redis" in self.__dict__:
             self.redis.close()

@@ -55,7 +55,7 @@ def test_rules_that_changed_are_known_to_a_process_that_runs_on() -> None:
         assert exchange.instruments([BTC])[BTC].tick_size == D("0.01"), "not asked for at each look"
         grow_old(exchange, 301)
         assert exchange.instruments([BTC])[BTC].tick_size == D("0.1")
-        assert market.asked == ["exchangeInfo"] * 2
+        assert market.asked.count("exchangeInfo") == 2
 
 
 @pytest.mark.parametrize("code", [-1013, -1111])
@@ -91,7 +91,7 @@ def test_old_rules_are_kept_while_the_exchange_does_not_answer() -> None:
         assert exchange.instruments([BTC, ETH]) == before
         asked = len(market.asked)
         assert exchange.instruments([BTC]) == {BTC: before[BTC]}
-        assert len(market.asked) == asked, "not asked at each look either"
+        assert len(market.asked) == asked, "nor asked at each look"
 
 
 def test_without_any_rules_an_exchange_that_does_not_answer_is_an_error() -> None:
@@ -108,13 +108,13 @@ def test_what_another_process_was_told_grows_old_in_the_cache(valkey_url: str) -
         market.tick = "0.10000000"
         other = CcxtTrading(CcxtClient(exchange._client.config, cache), "test")
         assert other.instruments([BTC])[BTC].tick_size == D("0.01")
-        assert market.asked == ["exchangeInfo"], "the cache answered"
+        assert market.asked.count("exchangeInfo") == 1, "the cache answered"
         grow_old(other, 301)
         grow_old(exchange, 301)
         cache.delete(exchange._client._markets_key)  # as its expiry does
         assert exchange.instruments([BTC])[BTC].tick_size == D("0.1")
         assert other.instruments([BTC])[BTC].tick_size == D("0.1")
-        assert market.asked == ["exchangeInfo"] * 2, "one asked for both"
+        assert market.asked.count("exchangeInfo") == 2, "one asked for both"
 
 
 def test_an_unlisted_symbol_does_not_make_each_process_read_all_markets(valkey_url: str) -> None:
@@ -125,7 +125,7 @@ def test_an_unlisted_symbol_does_not_make_each_process_read_all_markets(valkey_u
             assert exchange.instruments([BTC, ETH]).keys() == {BTC}
             other = CcxtTrading(CcxtClient(exchange._client.config, cache), "test")
             assert other.instruments([BTC, ETH]).keys() == {BTC}
-        assert market.asked == ["exchangeInfo"]
+        assert market.asked.count("exchangeInfo") == 1
         market.statuses["ETHUSDT"] = "TRADING"
         grow_old(exchange, 61)
         cache.delete(exchange._client._markets_key)

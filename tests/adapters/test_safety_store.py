@@ -15,6 +15,7 @@ import pytest
 from tradewind.adapters.database import Database
 from tradewind.adapters.trading_store import PgTradingStore
 from tradewind.core.params import StrategyParams
+from tradewind.core.transfers import Reading
 from tradewind.core.types import Latch, TradingMode
 from tradewind.errors import TradingHalted
 
@@ -25,9 +26,8 @@ HELD_UP = "SELECT tighten_latch(%s, %s, 'held', 'status', now())"
 
 
 def opened(store: PgTradingStore, sequence: int, actor: str = "kim") -> Latch:
-    return store.open_latch(
-        "checked", NOW, actor=actor, source="command", sequence=sequence, market_at=NOW, equity_quote=Decimal(9600)
-    )
+    reading = Reading(NOW, Decimal(9600), 0)
+    return store.open_latch("checked", NOW, actor=actor, source="command", sequence=sequence, equity=reading)
 
 
 @contextmanager
@@ -136,21 +136,6 @@ def test_baseline_is_taken_once(store: PgTradingStore) -> None:
     assert store.take_baseline({"ETH": Decimal(7)}, NOW) == {"ETH": Decimal(2), "USDT": Decimal(10000)}
 
 
-def test_equity_references(store: PgTradingStore) -> None:
-    yesterday = NOW - timedelta(days=1)
-    store.record_equity("mark", yesterday, Decimal(11000))
-    store.record_equity("day_open", NOW.replace(hour=0), Decimal(10000))
-    store.record_equity("day_open", NOW.replace(hour=0), Decimal(1))
-    assert store.day_open_equity(NOW) == 10000
-    assert store.day_open_equity(NOW + timedelta(days=1)) is None
-    assert store.last_equity_before(NOW.replace(hour=0)) == 11000
-    assert store.peak_equity() == 11000
-    store.record_equity("day_open", NOW, Decimal(9600), resumed_by="kim")
-    assert store.day_open_equity(NOW) == 9600
-    assert store.peak_equity() == 9600
-    assert store.resumed_at() == NOW
-
-
 def test_accounts_do_not_see_each_other(store: PgTradingStore, database: Database) -> None:
     other = PgTradingStore(database, "other", PARAMS.strategy_version)
     store.set_latch(TradingMode.HALTED, "mine", NOW, actor="kim")
@@ -158,3 +143,24 @@ def test_accounts_do_not_see_each_other(store: PgTradingStore, database: Databas
     assert other.latch().mode is TradingMode.ACTIVE
     assert other.heartbeats() == {}
     assert store.heartbeats() == {"watch": NOW}
+
+
+def test_no_beat_is_in_the_future_and_one_of_before_a_clock_was_set_right_gives_way(
+    store: PgTradingStore, database: Database
+) -> None:
+    now = datetime.now(UTC)
+    store.beat("watch", now + timedelta(hours=1))
+    assert store.heartbeats()["watch"] < now + timedelta(minutes=1), "a machine that is ahead beats now"
+    database.execute("UPDATE heartbeats SET at = at + interval '1 hour'")
+    store.beat("watch", now)
+    assert store.heartbeats()["watch"] == now
+    store.beat("watch", now - timedelta(seconds=1))
+    assert store.heartbeats()["watch"] == now, "a slower process does not make it older"
+
+
+def test_the_last_reconciliation_is_the_one_stored_last(store: PgTradingStore) -> None:
+    store.record_reconciliation(NOW + timedelta(hours=1), True, {})
+    store.record_reconciliation(NOW, False, {})
+    last = store.last_reconciliation()
+    assert last is not None
+    assert (last.at, last.clean) == (NOW, False)

@@ -13,7 +13,7 @@ from tradewind.adapters.database import Database
 from tradewind.adapters.trading_store import PgTradingStore
 from tradewind.core.codec import decode
 from tradewind.core.params import PositionRules, StrategyParams
-from tradewind.core.ports import StoredPrediction
+from tradewind.core.ports import StoredPrediction, WriteOff
 from tradewind.core.types import (
     BracketLot,
     Decision,
@@ -357,3 +357,37 @@ def test_a_closed_position_leaves_no_open_span(store: PgTradingStore) -> None:
     (span,) = store.unprotected_spans("pos-1")
     assert span.seconds is not None
     assert span.seconds >= 0
+
+
+def test_a_write_off_is_all_or_nothing_and_once(store: PgTradingStore) -> None:
+    held = position(
+        status=PositionStatus.OPEN, quantity=Decimal("0.02"), entry_quantity=Decimal("0.02"), entry_price=Decimal(100)
+    )
+    closed = replace(held, status=PositionStatus.CLOSED, exit_reason="written_off", closed_at=NOW)
+    given_up = WriteOff(
+        "pos-1", "main", "BTC/USDT", Decimal("0.02"), Decimal(2), Decimal("0.5"), "delisted", "ann", NOW
+    )
+    with store.position_lock("pos-1"):
+        store.open_position(held, RULES)
+        store.save_position(held, "filled", NOW)
+        store.plan_orders([order(), order("tws1", role=OrderRole.STOP)])
+    store.insert_fills([fill("1", quantity=Decimal("0.02"), fee=Decimal(0))])
+    store.take_baseline({"BTC": Decimal(1), "USDT": Decimal(500)}, NOW)
+    with pytest.raises(LockNotAcquired):
+        store.write_off(closed, given_up, ["tws1"], source="command")
+    assert (store.write_offs(), store.position("pos-1")) == ([], held)
+
+    with store.position_lock("pos-1"):
+        assert store.write_off(closed, given_up, ["tws1"], source="command") == given_up
+        again = replace(given_up, reason="once more", quantity=Decimal(7))
+        assert store.write_off(held, again, ["twe1"], source="command") == given_up
+    assert store.write_offs() == [given_up]
+    assert store.position("pos-1") == closed
+    states = {found.client_order_id: (found.state, found.reason) for found in store.orders_of("pos-1")}
+    assert states["tws1"] == (OrderState.EXPIRED, "its market is gone: delisted")
+    assert states["twe1"][0] is OrderState.PLANNED
+    assert [e["to_state"] for e in store.order_events("tws1")] == ["planned", "expired"]
+    total = store.ledger_totals()["BTC/USDT"]
+    assert total.base_quantity == 0
+    assert total.cash_quote == Decimal("0.5") - Decimal("0.02") * Decimal("60000.10")
+    assert store.baseline() == {"BTC": Decimal("1.02"), "USDT": Decimal(500)}

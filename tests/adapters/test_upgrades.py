@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from psycopg import sql
 from tests.support.status_seed import seed_week
 from tradewind.adapters.database import Database
 from tradewind.adapters.migrations import SQL_DIR, migrate, read_migrations
+from tradewind.adapters.trading_store import PgTradingStore
+from tradewind.core.transfers import Reading
 
 NAMES = [migration.name for migration in read_migrations()]
 ROWS = 20
@@ -106,6 +110,28 @@ def test_rows_survive_from(left_by: str, week: str, empty_postgres_url: str, tmp
         known = old[0].keys() if old else ()
         assert sorted(({k: row[k] for k in known} for row in after[table]), key=json.dumps) == old, table
     assert {table for table, rows in before.items() if not rows} <= replaced
+
+
+def test_readings_of_the_old_measure_are_linked_to_the_new_one(empty_postgres_url: str, tmp_path: Path) -> None:
+    """Each account's newest reading of before is where its first reading of after begins; the loss between stays."""
+    for name in NAMES[: NAMES.index("0016_equity_over_transfers")]:
+        shutil.copy(SQL_DIR / f"{name}.sql", tmp_path)
+    migrate(empty_postgres_url, directory=tmp_path)
+    with psycopg.connect(empty_postgres_url) as connection:
+        connection.execute(
+            "INSERT INTO equity VALUES ('main', '2026-01-05 00:00+00', 'day_open', 10000, '{}'),"
+            " ('main', '2026-01-05 09:00+00', 'mark', 9900, '{}'), ('other', '2026-01-04 09:00+00', 'mark', 7, '{}')"
+        )
+    migrate(empty_postgres_url)
+    database = Database(empty_postgres_url)
+    store, noon = PgTradingStore(database, "main", "1"), datetime(2026, 1, 5, 12, tzinfo=UTC)
+    record = store.equity_record(noon)
+    (link,) = record.links
+    assert (link.before_quote, link.after_quote) == (9900, None)
+    assert len(record.blind_spots()) == 2, "nothing is measured until the new measure was taken once"
+    store.close_link(Reading(noon, Decimal(990), link.number))
+    assert (store.day_open_equity(noon), store.peak_equity()) == (1000, 1000)
+    database.close()
 
 
 def test_the_upgraded_schema_is_the_fresh_one(week: str, empty_postgres_url: str, tmp_path: Path) -> None:

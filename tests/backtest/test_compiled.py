@@ -118,6 +118,7 @@ def test_it_says_what_the_exact_replay_says(
 
 def test_it_counts_as_finely_as_each_exchange_needs() -> None:
     """okx's BTC-USDT (a tick times a lot is 1e-9), a lot of 1 with ten decimals of price, and Binance's usual rules."""
+    params = replace(PARAMS, fee_frac=0.0015)
     for grids in (("0.1", "0.00000001"), ("0.0000000001", "1")), (("0.00001", "0.000001"), ("0.01", "0.001")):
         series = markets(7)
         for symbol, (tick, step) in zip(series, (*grids, ("0.01", "0.001")), strict=True):
@@ -128,12 +129,12 @@ def test_it_counts_as_finely_as_each_exchange_needs() -> None:
                 max_quantity=Decimal(9_999_999_999), taker_fee_frac=Decimal("0.0015"), bracket=own.instrument.bracket,
             )  # fmt: skip
             answers = own.forecast
-            series[symbol] = symbol_series(bars, rules, answers, PARAMS, quality=None)
-        assert is_served(series, PARAMS, QUICK, matching_settings(PARAMS))
-        run = compiled(series, PARAMS)
+            series[symbol] = symbol_series(bars, rules, answers, params, quality=None)
+        assert is_served(series, params, QUICK, matching_settings(PARAMS))
+        run = compiled(series, params)
         assert run.decimals in (10, 11)
         assert len({trade.symbol for trade in run.trades}) == 3
-        assert_same(run, replay(series, PARAMS, START_MS, BAR_MS))
+        assert_same(run, replay(series, params, START_MS, BAR_MS))
 
 
 def scaled(bars: Bars, factor: float) -> Bars:
@@ -143,13 +144,23 @@ def scaled(bars: Bars, factor: float) -> Bars:
 
 
 def test_each_market_may_have_its_own_fee() -> None:
-    series = markets(3)
+    params, series = replace(PARAMS, fee_frac=0.0035), markets(3)
     for symbol, fee in zip(list(series), ("0", "0.001", "0.0035"), strict=True):
         rules = replace(series[symbol].instrument, taker_fee_frac=Decimal(fee), maker_fee_frac=Decimal(fee) / 2)
         series[symbol] = replace(series[symbol], instrument=rules)
-    assert is_served(series, PARAMS, QUICK, matching_settings(PARAMS))
-    run = compiled(series, PARAMS)
+    assert is_served(series, params, QUICK, matching_settings(PARAMS))
+    run = compiled(series, params)
     assert len({trade.symbol for trade in run.trades}) == 3
+    assert_same(run, replay(series, params, START_MS, BAR_MS))
+
+
+def test_a_market_dearer_than_judged_opens_nothing() -> None:
+    series = markets(3)
+    dear = next(iter(series))
+    rules = replace(series[dear].instrument, taker_fee_frac=Decimal("0.002"))
+    series[dear] = replace(series[dear], instrument=rules)
+    run = compiled(series, PARAMS)
+    assert {trade.symbol for trade in run.trades} == set(series) - {dear}
     assert_same(run, replay(series, PARAMS, START_MS, BAR_MS))
 
 

@@ -47,12 +47,13 @@ class Arena:
         self.opened.append(observer)
         return build, observer, account
 
-    def instrument(self, truth: Rig, market: SpotMarket) -> Instrument:
-        """The symbol's rules of this very moment, as the exchange itself lists them."""
-        known = truth.exchange.instruments([market.symbol])[market.symbol]
-        name = market.symbol.replace("/", "")
+    def rules_of(self, truth: Rig, market: SpotMarket, symbol: str) -> Instrument | None:
+        """A symbol's rules of this very moment, as the exchange itself lists them; None where it does not."""
+        name, known = symbol.replace("/", ""), truth.exchange.instruments([symbol]).get(symbol)
         symbols = httpx.get(f"{self.exchange.url}{market.info_path}", timeout=30).json()["symbols"]
-        rules = next(symbol["filters"] for symbol in symbols if symbol["symbol"] == name)
+        rules = next((each["filters"] for each in symbols if each["symbol"] == name), None)
+        if rules is None or known is None:
+            return None
         found = {each["filterType"]: each for each in rules}
         notional = found.get("NOTIONAL", {}).get("minNotional") or found["MIN_NOTIONAL"]["notional"]
         return replace(

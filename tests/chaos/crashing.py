@@ -20,6 +20,7 @@ class Fuse:
         self.at = at
         self.seen = 0
         self.struck = False
+        self.has_asked = False  # a market's status was asked for, and nothing was cancelled since
         self._strike = strike or _die
 
     def burn(self) -> None:
@@ -48,6 +49,8 @@ class Mine:
         def call(*args: Any, **kwargs: Any) -> Any:
             self._fuse.burn()
             result = found(*args, **kwargs)
+            if name == "market_status" or name.startswith("cancel"):
+                self._fuse.has_asked = name == "market_status"
             self._fuse.burn()
             return result
 

@@ -77,11 +77,12 @@ class Fault:
         return f"{self.kind} at step {self.step}" + (f" ({detail})" if detail else "")
 
     def strike(
-        self, arena: Arena, build: Callable[[], Rig], job: Callable[[Rig], Any], begun: Callable[[], None]
+        self, arena: Arena, build: Callable[[], Rig], job: Callable[[Rig], Any], begun: Callable[[bool], None]
     ) -> bool:
         """Run the job while this happens to it; False when the job was over before the step.
 
-        `begun` is called at the moment a trouble has begun. What lasts is left for the caller to end.
+        `begun` is called at the moment a trouble has begun, and told whether the job had just asked whether the market
+        trades: one cancellation may then follow. What lasts is left for the caller to end.
         """
         if self.kind == KILLED:
             return run_and_die(build, lambda rig: quietly(job, rig), self.step)
@@ -104,7 +105,7 @@ class Fault:
         def happens() -> None:
             assert self.trouble is not None
             self.trouble.start(arena.exchange.admin)
-            begun()
+            begun(fuse.has_asked)
 
         fuse = Fuse(self.step, accidents.get(self.kind, happens))
         quietly(job, mined(rig, fuse))

@@ -75,8 +75,9 @@ class Life:
         self.found = Judgement()
         self._closed_s = 0.0  # how long the symbol could not be traded
         self._question_s = _QUESTION_S
-        self._protected: tuple[Decimal, Decimal] | None = None  # (guarded, held) when the symbol closed
+        self._protected: Decimal | None = None  # what stops rested for when the symbol closed
         self._money_moved = False
+        self._healed_s = 0.0  # how long the watch's looks took to cover what was bare
         self.history: list[str] = []  # what happened to it, in words
 
     @property
@@ -128,7 +129,7 @@ class Life:
         self._protected = None
         self.history.append(f"{fault.words} during {phase}")
         self.prepare(phase)
-        struck = fault.strike(self.arena, self.build, self.job(phase), lambda: self._begun(fault.trouble))
+        struck = fault.strike(self.arena, self.build, self.job(phase), lambda asked: self._begun(fault.trouble, asked))
         if fault.kind in ABSURD:
             self._live_on(phase)
             self.rig.admin.clear_faults()
@@ -171,21 +172,23 @@ class Life:
             store.save_position(replace(position, stop_price=moved), "stop_moved", self.rig.clock.now())
 
     # ------------------------------------------------------------------------------------------------ while it lasts
-    def _begun(self, trouble: Trouble | None) -> None:
+    def _begun(self, trouble: Trouble | None, had_asked: bool) -> None:
+        """Between the question whether a market trades and a cancellation it may close: of one list, no more."""
         assert trouble is not None
         self._money_moved |= trouble.moves_money
         if trouble.closes and not trouble.ends_orders:
-            self._protected = self.market.guarded(self._truth), self.market.held(self._truth)
+            stops = self.market.stops(self._truth)
+            surprised = max(stops, default=_ZERO) if had_asked else _ZERO
+            self._protected = sum(stops, _ZERO) - surprised
 
     def _endure(self, phase: str, trouble: Trouble) -> None:
         """The watch and the minutes go on while the trouble lasts; then it is lifted."""
         began = time.monotonic()
         self._live_on(phase)
         if self._protected is not None:
-            guarded, held = self._protected
-            left = self.market.held(self._truth)
-            self.found.shrunk += invariants.shrunk(guarded, self.market.guarded(self._truth), held, left)
-        self.found.forgotten += invariants.forgotten(self.rig, self.rig.account)
+            now, held = self.market.guarded(self._truth), self.market.held(self._truth)
+            self.found.shrunk += invariants.shrunk(self._protected, now, held)
+        self.found.forgotten += invariants.forgotten(self.rig, self.rig.account, self._rules_of)
         trouble.stop(self.arena.exchange.admin)
         if trouble.closes:
             self._closed_s += time.monotonic() - began
@@ -220,9 +223,9 @@ class Life:
     def _heal(self, phase: str) -> None:
         """What the watch's next looks, the next minutes, a person pressing Clear and one explaining transfers do."""
         rig = self.rig
-        began = time.monotonic()
+        began, self._healed_s = time.monotonic(), 0.0
         while self._bare() and time.monotonic() - began < 2 * self._bound_s:
-            self.found.naked_s = time.monotonic() - began
+            self._healed_s = time.monotonic() - began
             quietly(watch_risk_once, rig)
             time.sleep(0.1)
         if phase == "entry":
@@ -246,6 +249,8 @@ class Life:
                     break
             self._run(manage_positions)
         if self._money_moved:
+            if phase == "flatten" and rig.trading_store.live_positions():
+                self.found.unequal.append("not flat before a person explained what they moved")
             self._explain()
         self._run(manage_positions)
 
@@ -268,7 +273,12 @@ class Life:
         return invariants.bare(held, guarded, self.intent.stop_price, self._instrument())
 
     def _instrument(self) -> Instrument:
-        return self.arena.instrument(self._truth, self.market)
+        rules = self._rules_of(self.market.symbol)
+        assert rules is not None
+        return rules
+
+    def _rules_of(self, symbol: str) -> Instrument | None:
+        return self.arena.rules_of(self._truth, self.market, symbol)
 
     # -------------------------------------------------------------------------------------------------------- judging
     def _judge(self, phase: str) -> None:
@@ -304,8 +314,11 @@ class Life:
         if (bare := self._bare()) and self.rig.exchange.market_status(self.market.symbol) is MarketStatus.TRADING:
             found.naked.append(f"{bare} held without a stop after healing")
         measured = [span.seconds - self._closed_s for span in spans if span.seconds is not None]
-        found.naked_s = max([found.naked_s, *measured])
-        found.naked += invariants.bare_too_long(spans, self._bound_s, self._closed_s)
+        found.naked_s = max([self._healed_s, *measured])
+        bound_s = self._bound_s
+        found.naked += invariants.bare_too_long(spans, bound_s, self._closed_s)
+        if self._healed_s > bound_s:
+            found.naked.append(f"the watch left it bare for {self._healed_s:.1f} s")
 
     def _judge_ledger(self) -> None:
         found, rig = self.found, self.rig
@@ -317,13 +330,15 @@ class Life:
         ]
         found.lost_fills += invariants.lost_fills({row["trade_id"] for row in rows}, fills)
         found.unequal += invariants.unequal(rig, self._truth.holds)
-        found.forgotten += invariants.forgotten(rig, rig.account)
+        found.forgotten += invariants.forgotten(rig, rig.account, self._rules_of)
         position, resting = rig.trading_store.position(self.id), self.market.resting(self._truth)
         if (position is None or position.status in invariants.OVER) and resting:
             found.unequal.append(f"{len(resting)} orders rest for a position that is over")
         if not found.unequal:
             third = sum(self._third_fees_quote().values(), _ZERO)
             tolerance = Decimal("0.02") + third / 50
+            if position is None or position.status in invariants.OVER:  # dust may count or not
+                tolerance += abs(self.market.held(self._truth)) * self._mark()
             found.drifted += invariants.drifted(rig, self.started_quote, self._result_quote(), tolerance)
 
     def _result_quote(self) -> Decimal:

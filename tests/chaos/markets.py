@@ -151,7 +151,7 @@ class SpotMarket:
         return sum((trade.base(self.base) for trade in self.trades(truth)), _ZERO)
 
     def result_quote(self, truth: Any, mark: Decimal) -> tuple[Decimal, dict[str, Decimal]]:
-        """What the trade has brought, what it holds marked, and the fees it paid in third assets."""
+        """What the trade has brought, what it holds at this mark, and the fees it paid in other assets."""
         quote, third = self.symbol.split("/")[1], dict[str, Decimal]()
         result = self.held(truth) * mark
         for trade in self.trades(truth):
@@ -164,8 +164,12 @@ class SpotMarket:
 
     def guarded(self, truth: Any) -> Decimal:
         """The quantity that stops rest for."""
+        return sum(self.stops(truth), _ZERO)
+
+    def stops(self, truth: Any) -> list[Decimal]:
+        """The quantities of the stops that rest."""
         stops = [order for order in self._orders(truth, ["NEW"]) if order["type"] == "STOP_LOSS"]
-        return sum((Decimal(order["origQty"]) - Decimal(order["executedQty"]) for order in stops), _ZERO)
+        return [Decimal(order["origQty"]) - Decimal(order["executedQty"]) for order in stops]
 
     def resting(self, truth: Any) -> list[Any]:
         return self._orders(truth, _OPEN)
@@ -227,16 +231,15 @@ class FuturesMarket(SpotMarket):
         return quantity if self.side is Side.LONG else -quantity
 
     def result_quote(self, truth: Any, mark: Decimal) -> tuple[Decimal, dict[str, Decimal]]:
-        """What the wallet gained by results, and the open one at the mark."""
+        """What the wallet gained by results, and the open one at this mark."""
         rows = truth.client.read("fapiprivate_get_income", {"limit": 1000})
         gained = sum((Decimal(row["income"]) for row in rows if row["incomeType"] in RESULTS), _ZERO)
         risk = truth.client.read("fapiprivatev3_get_positionrisk", {"symbol": truth.client.market_id(self.symbol)})
         opened = sum((Decimal(row["positionAmt"]) * (mark - Decimal(row["entryPrice"])) for row in risk), _ZERO)
         return gained + opened, {}
 
-    def guarded(self, truth: Any) -> Decimal:
-        stops = [order for order in truth.waiting() if order["orderType"] == "STOP_MARKET"]
-        return sum((Decimal(order["quantity"]) for order in stops), _ZERO)
+    def stops(self, truth: Any) -> list[Decimal]:
+        return [Decimal(order["quantity"]) for order in truth.waiting() if order["orderType"] == "STOP_MARKET"]
 
     def resting(self, truth: Any) -> list[Any]:
         return [*truth.client.read("fapiprivate_get_openorders"), *truth.waiting()]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -22,7 +24,7 @@ from tests.chaos.troubles import Trouble
 from tradewind.adapters.ccxt_trading import CcxtTrading
 from tradewind.adapters.trading_store import PgTradingStore
 from tradewind.core.ports import Ports
-from tradewind.core.types import MarketStatus, Order, OrderState
+from tradewind.core.types import Balance, MarketStatus, Order, OrderState, Position
 
 pytestmark = pytest.mark.chaos
 
@@ -50,9 +52,11 @@ def moments(life: Life, phase: str, call: str) -> list[int]:
     return found
 
 
-def judge(arena: Arena, phase: str, fault: Fault) -> Judgement:
-    """A trade of its own, brought to the phase, with this fault in it."""
+def judge(arena: Arena, phase: str, fault: Fault, trouble_of: Callable[[str], Trouble] | None = None) -> Judgement:
+    """A trade of its own, brought to the phase, with this fault in it; its trouble may be one of its account."""
     life = Life(arena, random.Random(1))
+    if trouble_of is not None:
+        fault = replace(fault, trouble=trouble_of(life.stage.account.account_id))
     if phase != "entry":
         life.prepare("entry")
         life.job("entry")(life.build())
@@ -158,3 +162,24 @@ def test_protection_cancelled_during_a_halt_is_noticed(arena: Arena, monkeypatch
     assert judge(arena, "stop replacement", fault).wrongs == {}
     monkeypatch.setattr(CcxtTrading, "market_status", lambda exchange, symbol: MarketStatus.TRADING)
     assert judge(arena, "stop replacement", fault).shrunk
+
+
+def test_a_baseline_that_comes_before_the_position_is_noticed(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person takes their own coins out of the account: what is missing is theirs, and the position can be left."""
+    withdrawn = {"market": "spot", "asset": "BTC", "amount": "-0.5"}
+
+    def judged() -> Judgement:
+        return judge(arena, "flatten", Fault("withdrawal", 0), lambda account: Trouble(
+            (("transfer", {**withdrawn, "account_id": account}),), moves_money=True
+        ))  # fmt: skip
+
+    assert judged().wrongs == {}
+
+    def baseline_first(
+        position: Position, orders: Sequence[Order], balance: Balance | None, baseline: Decimal, *_: Any
+    ) -> Decimal:
+        total = balance.total if balance is not None else Decimal(0)
+        return max(min(position.quantity, total - baseline), Decimal(0))
+
+    of_every_module(monkeypatch, "sellable", baseline_first)
+    assert judged().unequal

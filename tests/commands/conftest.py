@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,9 @@ from tradewind.wiring import Wiring
 
 
 @pytest.fixture(scope="module")
-def up(server_dir: Path) -> Iterator[Settings]:
+def up(server_dir: Path, request: pytest.FixtureRequest) -> Iterator[Settings]:
     """PostgreSQL and the paper exchange of a stack in mode paper, and a demo's database on the same server."""
-    home = server_dir / "up"
+    home = server_dir / request.module.__name__.rpartition(".")[2]
     given = {"home_dir": home, "market": "synthetic", **free_ports()}
     settings = stack.with_secrets(mode="paper", account_id="main", **given)
     with stack.running_stack(settings, parts={"postgres", "exchange"}) as running:
@@ -36,6 +37,8 @@ def enter(wiring: Wiring) -> str:
     open_day(wiring)
     watch_risk_once(wiring)
     bar = from_ms(last_closed_open_ms(to_ms(wiring.clock.now()), "15m"))
-    intent = Rig.decide(wiring, bar=bar)  # type: ignore[arg-type]
+    # The market goes by the wall's clock here, and must not end the position by itself.
+    far = Decimal("0.3")
+    intent = Rig.decide(wiring, bar=bar, stop_frac=far, target_frac=far)  # type: ignore[arg-type]
     assert place_brackets(wiring, intent.intent_id)["outcome"] == "filled"
     return intent.symbol

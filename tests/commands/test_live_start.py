@@ -12,10 +12,14 @@ import typer
 from typer.testing import CliRunner
 
 import tradewind.adapters.ccxt_client as ccxt_client
+import tradewind.settings as settings_module
 from tests.support.http_server import Answer, Request, serving
+from tests.support.paper_server import PaperServerProcess
 from tradewind.adapters.ccxt_client import CcxtClient, ClientConfig
 from tradewind.commands import stack as stack_commands
+from tradewind.core.params import StrategyParams
 from tradewind.errors import BadInput
+from tradewind.settings import load_settings
 from tradewind.stack import daemon
 
 STRONG = "q7Zr2mXv9LpTn4Ks8WbY"
@@ -75,3 +79,27 @@ def test_a_key_that_may_trade_alone_starts(started: list[str], monkeypatch: pyte
     result = up(monkeypatch, RIGHTS)
     assert result.exit_code == 0, result.exception
     assert started == ["started"]
+
+
+def test_a_mistake_in_the_strategys_file_starts_nothing(
+    started: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "strategy.toml").write_text("risk_frac = 5\n")
+    monkeypatch.setattr(settings_module, "STRATEGY_FILE", tmp_path / "strategy.toml")
+    result = up(monkeypatch, RIGHTS)
+    assert isinstance(result.exception, BadInput)
+    assert "line 1: risk_frac = 5 lies outside (0, 0.05]" in str(result.exception)
+    assert started == []
+
+
+def test_markets_that_are_not_listed_are_named_and_what_is_held_is_still_managed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with PaperServerProcess(symbols="ETH/USDT") as server:
+        settings = load_settings(
+            mode="testnet", home_dir=tmp_path, exchange_url=server.url, symbols=("ETH/USDT", "SOL/USDT")
+        )
+        stack_commands._tell_missing_markets(settings, StrategyParams())
+    said = capsys.readouterr().err
+    assert "binance does not list BTC/USDT, the market leader; name another leader_symbol" in said
+    assert "binance does not list SOL/USDT: nothing is entered there" in said

@@ -18,7 +18,7 @@ from tests.jobs.conftest import make_rig, paper_server
 from tests.support.trading_rig import Rig
 from tradewind.cli import prepare
 from tradewind.core.types import TradingMode
-from tradewind.errors import BadInput, TradingHalted
+from tradewind.errors import BadInput, StopError, TradingHalted
 from tradewind.jobs.trading import place_brackets
 
 __all__ = ["make_rig", "paper_server"]
@@ -87,3 +87,20 @@ def test_drill_trips_the_breaker_on_paper_and_nowhere_else(rig: Rig) -> None:
     assert rig.trading_store.latch().mode is TradingMode.HALTED
     rig.settings = SimpleNamespace(is_paper_exchange=False)  # type: ignore[attr-defined]
     assert isinstance(run("drill", "breaker").exception, BadInput)
+
+
+def test_what_cannot_be_sold_is_written_off(rig: Rig) -> None:
+    enter(rig)
+    (position,) = rig.trading_store.live_positions()
+    assert isinstance(run("write-off", position.position_id, "--reason", "tired").exception, StopError)
+    assert isinstance(
+        run("write-off", position.position_id, "--reason", "gone", "--settled-at", "much").exception, BadInput
+    )
+    rig.admin.delist("BTC/USDT")
+    result = run("write-off", position.position_id, "--reason", "delisted on 5 March")
+    assert result.exit_code == 0, result.output
+    assert "written off" in result.output
+    assert json.loads(run("write-off", position.position_id, "--reason", "again", "--json").stdout)["clean"]
+    assert run("flatten").exit_code == 0, "nothing is left that could not be sold"
+    (row,) = rig.trading_store.write_offs()
+    assert row.reason == "delisted on 5 March"

@@ -27,6 +27,7 @@ from tradewind.commands.stack import down
 from tradewind.core.types import TradingMode
 from tradewind.errors import BadInput, BadSetting
 from tradewind.settings import Settings, load_settings
+from tradewind.stack import daemon
 from tradewind.stack.processes import ProcessMark
 from tradewind.stack.running import find_target
 from tradewind.stack.state import Deployment, StackState, state_file
@@ -39,6 +40,7 @@ CALLS = {
     "flatten": ["--patience-s", "0"],
     "accept": ["DOGE", "--reason", "a test"],
     "adopt": ["ETH/USDT", "--stop-frac", "0.02"],
+    "write-off": ["none", "--reason", "a test"],
     "drill breaker": [],
     "backup": ["{files}/backup.tar"],
     "import": ["{files}/SOL_USDT-15m.csv"],
@@ -231,6 +233,23 @@ def test_settings_that_name_no_account_are_the_stacks_own_and_told_of(
     assert "ignored: TRADEWIND_SYMBOLS in .env is not what the stack was started with" in result.stderr
     assert "ignored: TRADEWIND_QUOTE_CURENCY: is no setting of Tradewind" in result.stderr
     assert "ignored: .env: line 3 gives no value" in result.stderr
+
+
+def test_a_reload_with_a_mistake_in_the_strategys_file_leaves_the_old_code_running(
+    up: Settings, shell: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    reloaded: list[Settings] = []
+    shell.setattr(daemon, "reload", reloaded.append)
+    shell.setattr(settings_module, "STRATEGY_FILE", tmp_path / "strategy.toml")
+    (tmp_path / "strategy.toml").write_text("risk_frac = 5\n")
+    refused = CliRunner().invoke(cli.app, ["up", "--reload"])
+    assert "strategy.toml line 1: risk_frac = 5 lies outside (0, 0.05]" in str(refused.exception)
+    assert reloaded == []
+    (tmp_path / "strategy.toml").write_text("risk_frac = 0.005\n")
+    done = CliRunner().invoke(cli.app, ["up", "--reload"])
+    assert done.exit_code == 0, done.output
+    assert first_line(done).startswith("mode paper, account main")
+    assert [settings.account_id for settings in reloaded] == ["main"]
 
 
 def test_a_stack_that_was_killed_is_still_what_its_positions_belong_to(

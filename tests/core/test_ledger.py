@@ -18,8 +18,9 @@ from tradewind.core.ledger import (
     net_r,
     signed_quantity,
     total,
+    written_off,
 )
-from tradewind.core.types import Fill, OrderRole, OrderState, PositionStatus, Side
+from tradewind.core.types import Fill, Minimums, OrderRole, OrderState, PositionStatus, Side
 
 SOL = instrument()
 OPENING = replace(
@@ -124,6 +125,36 @@ def test_dust_is_judged_on_whole_steps() -> None:
     assert not is_dust(D("0.05"), D(105), SOL)
     assert not is_dust(D(0), D(105), SOL)
     assert is_dust(D("0.0009"), D(90000), SOL)
+
+
+def test_a_minimum_that_grew_makes_no_dust() -> None:
+    """It was an order when it was opened: what the exchange asks for later is its affair, and no end of a position."""
+    opened = replace(OPENING, minimums=Minimums.of(SOL))
+    grown = replace(SOL, min_notional_quote=D(5000), step_size=D(20), min_quantity=D(20))
+    for today in (grown, replace(SOL, min_notional_quote=D(5000)), replace(SOL, step_size=D(20))):
+        assert apply_fills(opened, [buy()], [ENTRY, DONE_STOP], today).status is PositionStatus.OPEN
+        assert apply_fills(OPENING, [buy()], [ENTRY, DONE_STOP], today).status is PositionStatus.DUST
+    shrunk = replace(SOL, min_notional_quote=D(1))
+    rest = [buy(), sell(quantity="9.96", price="105")]
+    assert apply_fills(opened, rest, [ENTRY, DONE_STOP], shrunk).status is PositionStatus.OPEN, "sold by today's rules"
+    assert apply_fills(opened, rest, [ENTRY, DONE_STOP], grown).status is PositionStatus.DUST
+
+
+def test_what_was_written_off_stays_closed_and_counts_what_its_fills_moved() -> None:
+    held = apply_fills(OPENING, [buy(fee=D(1))], [ENTRY, STOP], SOL)
+    closed = written_off(held, [buy(fee=D(1))], D(0), NOW)
+    assert (closed.status, closed.exit_reason, closed.closed_at) == (PositionStatus.CLOSED, "written_off", NOW)
+    assert (closed.quantity, closed.realised_quote) == (D(10), D(-1001))
+    assert apply_fills(closed, [buy(fee=D(1))], [ENTRY, STOP], SOL) == closed
+    late = apply_fills(closed, [buy(fee=D(1)), sell(quantity="4", price="50")], [ENTRY, DONE_STOP], SOL)
+    assert (late.status, late.quantity, late.realised_quote) == (PositionStatus.CLOSED, D(6), D(-801))
+    assert written_off(held, [buy(fee=D(1))], D(900), NOW).realised_quote == D(-101), "what the exchange paid for it"
+
+
+def test_a_fee_in_a_third_asset_is_in_the_loss_of_what_was_written_off() -> None:
+    bought = [buy(fee=D("0.002"), fee_asset="BNB")]
+    held = apply_fills(OPENING, bought, [ENTRY, STOP], SOL, {"BNB": D(500)})
+    assert written_off(held, bought, D(0), NOW).realised_quote == D(-1001)
 
 
 def test_it_is_not_dust_while_an_exit_still_rests_nor_closed_while_an_entry_may_fill() -> None:

@@ -25,7 +25,7 @@ from tradewind.core.protection import (
     to_protect,
     unresolved,
 )
-from tradewind.core.types import Balance, BookTop, Instrument, MarginRules, Order, OrderRole, OrderState, Side
+from tradewind.core.types import Balance, BookTop, Instrument, MarginRules, Minimums, Order, OrderRole, OrderState, Side
 
 SOL = instrument()
 CONTRACT = instrument(margin=MarginRules(3, make_brackets([("0", "0.01", 50)])))
@@ -279,6 +279,14 @@ def test_a_minimum_that_grew_takes_no_stop_away() -> None:
     assert step(pair("0.06"), held=D("0.06"), share=D("0.06"), position=own, instrument=grown) == Step(Move.KEEP)
     moved = replace(own, stop_price=D("99"))
     assert step(pair("0.06"), held=D("0.06"), share=D("0.06"), position=moved, instrument=grown) == Step(Move.KEEP)
+
+
+def test_a_step_that_grew_takes_no_stop_away() -> None:
+    """9.99 are less than one step of 20 by now: nothing could be placed anew, and what rests is all there is."""
+    grown = instrument(step_size=D(20), min_quantity=D(20))
+    opened = position(minimums=Minimums.of(SOL))
+    assert step(pair(), position=opened, instrument=grown) == Step(Move.KEEP)
+    assert is_fine(pair(), 0, D("9.99"), opened, grown)
 
 
 @given(st.dictionaries(st.integers(0, 3), quantities, min_size=1, max_size=4))

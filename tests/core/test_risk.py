@@ -17,6 +17,7 @@ from tradewind.core.risk import (
     ledger_equity,
     loss_pause_until,
     sizing_equity,
+    spendable_quote,
 )
 from tradewind.core.sizing import risk_per_unit
 from tradewind.core.types import BookTop, ClosedTrade, Side
@@ -29,11 +30,15 @@ def test_equity_marks_a_long_at_bid_and_a_short_at_ask() -> None:
     assert ledger_equity(D(1000), D(500), [Holding("SOL/USDT", D(-5))], BOOKS) == D(995)
 
 
-def test_granted_capital_caps_what_equity_starts_from() -> None:
-    assert ledger_equity(D(50_000), D(-10), [], {}, D(1000)) == D(990)
-    assert ledger_equity(D(800), D(-10), [], {}, D(1000)) == D(790)
+def test_granted_capital_caps_what_is_sized_on_and_spent() -> None:
     assert sizing_equity(D(1200), D(1000)) == D(1000)
-    assert sizing_equity(D(900), None) == D(900)
+    assert sizing_equity(D(900), D(1000)) == sizing_equity(D(900), None) == D(900)
+    assert sizing_equity(D(-5), D(1000)) == 0
+    assert spendable_quote(D(9000), D(400), D(1000)) == 600
+    assert spendable_quote(D(100), D(400), D(1000)) == 100
+    assert spendable_quote(D(9000), D(1400), D(1000)) == 0
+    assert spendable_quote(D(9000), D(1400), None) == 9000
+    assert spendable_quote(D(-1), D(0), None) == 0
 
 
 def test_an_unpriced_holding_is_never_worth_zero() -> None:
@@ -61,8 +66,20 @@ def test_a_missing_reference_is_not_compared_with() -> None:
     assert breached(D(1), D(0), None, PARAMS) is None
     breach = breached(D(9000), None, D(10_000), PARAMS)
     assert breach is not None
-    assert not breach.needs_confirmation
-    assert "-10.00 %" in breach.reason
+    assert "-10.00 % against the peak" in breach.reason
+
+
+def test_the_limits_are_shares_of_what_trading_may_use() -> None:
+    """With 5,000 granted of 100,000, 3 % of what is at risk is 150."""
+    assert breached(D("99850.01"), D(100_000), D(100_000), PARAMS, D(5000)) is None
+    breach = breached(D(99_850), D(100_000), D(100_000), PARAMS, D(5000))
+    assert breach is not None
+    assert breach.change_frac == D("-0.03")
+    assert "-3.00 % of the 5000.00 that trading may use against the day's opening equity 100000.00" in breach.reason
+    drawdown = breached(D(99_500), D(100_000), D(100_000), PARAMS, D(5000))
+    assert drawdown is not None
+    assert drawdown.kind is BreachKind.DRAWDOWN
+    assert breached(D(9700), D(10_000), D(10_000), PARAMS, D(50_000)) == breached(D(9700), D(10_000), D(10_000), PARAMS)
 
 
 @given(st.decimals("1", "100000", places=2), st.decimals("1", "100000", places=2), st.decimals("1", "2", places=4))

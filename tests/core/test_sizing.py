@@ -55,6 +55,7 @@ def test_one_percent_is_lost_when_the_stop_fills_as_planned() -> None:
         ({"room": replace(WIDE, exposure_quote=D(500))}, "exposure"),
         ({"volume_base": 100.0}, "volume"),
         ({"instrument": instrument(max_quantity=D(7))}, "max_quantity"),
+        ({"instrument": instrument(max_market_quantity=D(7))}, "max_quantity"),
     ],
 )
 def test_the_tightest_cap_decides(changes: dict[str, object], bound_by: str) -> None:
@@ -70,7 +71,7 @@ def test_the_tightest_cap_decides(changes: dict[str, object], bound_by: str) -> 
     ("changes", "words"),
     [
         ({"atr_quote": 50.0}, "losing side"),
-        ({"instrument": instrument(active=False)}, "not trading"),
+        ({"instrument": instrument(active=False)}, "does not trade now"),
         ({"room": replace(WIDE, risk_quote=D("0.1"), equity_quote=D(10))}, "minimum"),
         ({"room": replace(WIDE, risk_quote=D(-5))}, "minimum"),
         ({"room": replace(WIDE, risk_quote=D(9))}, "could be risked"),

@@ -56,13 +56,17 @@ def test_what_is_not_traded_here_may_be_moved_without_a_word(make_rig: Callable[
 
 
 def test_money_paid_in_is_sized_on_and_is_no_gain(holder: Rig) -> None:
+    """It is equity like all other money, and what equity is measured against has grown by the same share."""
     holder.make_ready()
-    before, sized = mark_equity(holder), build_portfolio(holder).equity_quote
+    before = build_portfolio(holder)
     trade_by_hand(holder, "SELL", "0.1")
     paid_in = unexplained(holder)["USDT"]
+    assert build_portfolio(holder).equity_quote == before.equity_quote, "not before it is explained"
     accept_difference(holder, "USDT", "proceeds of my own coins", "ann")
-    assert mark_equity(holder) == before
-    assert build_portfolio(holder).equity_quote == sized + paid_in
+    after = build_portfolio(holder)
+    assert after.equity_quote == mark_equity(holder) == before.equity_quote + paid_in
+    assert after.day_open_equity_quote == after.peak_equity_quote == after.equity_quote
+    assert not watch_risk_once(holder)["breached"]
 
 
 def test_what_is_missing_of_a_position_cannot_be_explained_away(holder: Rig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from decimal import Decimal
@@ -14,14 +15,17 @@ from tests.support.futures_rig import FuturesRig
 from tests.support.paper_server import PaperServerProcess
 from tests.support.trading_rig import RuleModels
 from tradewind.adapters.ccxt_futures import CcxtFuturesTrading
+from tradewind.core.positions import sign_of
 from tradewind.core.types import ExchangeOrder, OrderRole, OrderState, Payment, PositionStatus, Side, TradingMode
-from tradewind.errors import OrderRejected
+from tradewind.errors import BadInput, OrderRejected
 from tradewind.jobs.accepting import accept_difference, adopt_purchase
-from tradewind.jobs.equity import cash_flow_quote, ensure_baseline
+from tradewind.jobs.equity import ensure_baseline
 from tradewind.jobs.payments import mark_beginning
 from tradewind.jobs.positions import manage_positions
-from tradewind.jobs.safety import flatten
+from tradewind.jobs.safety import flatten, watch_risk_once
+from tradewind.jobs.tending import tend_all
 from tradewind.jobs.trading import filter_signals, place_brackets, predict_signals, size_positions
+from tradewind.jobs.writing_off import write_off
 
 SIDES = [Side.LONG, Side.SHORT]
 CLOSED = (PositionStatus.CLOSED, PositionStatus.DUST)
@@ -46,12 +50,43 @@ def rig(make_futures_rig: Callable[..., FuturesRig]) -> FuturesRig:
     return make_futures_rig()
 
 
+def cash_flow_quote(rig: FuturesRig) -> Decimal:
+    """Quote moved by all fills, payments and write-offs, fees included."""
+    return sum((total.cash_quote for total in rig.trading_store.ledger_totals().values()), Decimal(0))
+
+
 def enter(rig: FuturesRig, side: Side, **options: Any) -> str:
     rig.make_ready()
     intent = rig.decide_side(side, **options)
     result = place_brackets(rig, intent.intent_id)
     assert result["outcome"] == "filled", result
     return intent.intent_id
+
+
+@pytest.mark.parametrize("line", ["insert_fills", "save_position"])
+def test_the_watch_protects_an_entry_whose_task_died_before_its_figures(
+    make_futures_rig: Callable[..., FuturesRig], monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """The entry's row says filled, the position knows of nothing yet: no order is undecided, and nothing protects."""
+    rig = make_futures_rig()
+    rig.make_ready()
+    intent = rig.decide_side(Side.SHORT)
+
+    class Killed(Exception):
+        """Stands for the process's end."""
+
+    def die(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    dying = make_futures_rig(account=rig.paper_account)
+    monkeypatch.setattr(dying.trading_store, line, die)
+    with pytest.raises(Killed):
+        place_brackets(dying, intent.intent_id)
+    assert rig.position_quantity() < 0
+    assert rig.waiting() == []
+    watch_risk_once(rig)
+    stops = [order for order in rig.waiting() if order["orderType"] == "STOP_MARKET"]
+    assert sum(Decimal(stop["quantity"]) for stop in stops) == -rig.position_quantity()
 
 
 def move(rig: FuturesRig, side: Side, frac: float) -> None:
@@ -241,6 +276,22 @@ def test_an_exit_that_reduces_waits_for_no_cancellation(rig: FuturesRig, side: S
     assert rig.position_quantity() == 0
     sold = [o for o in rig.trading_store.orders_of(position_id) if o.role is OrderRole.EXIT]
     assert [o.state for o in sold] == [OrderState.FILLED]
+    rig.assert_agrees()
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_the_watch_leaves_a_position_whose_stop_hangs(rig: FuturesRig, side: Side) -> None:
+    position_id = enter(rig, side)
+    rig.admin.hang_triggers("BTC/USDT")
+    rig.admin.shock(-0.03 if side is Side.LONG else 0.03, "BTC/USDT")  # through the stop, short of two R
+    rows = rig.client.read("fapiprivate_get_allalgoorders", {"symbol": "BTCUSDT"})
+    assert [row["algoStatus"] for row in rows].count("TRIGGERING") == 1
+    deadline = time.monotonic() + 120
+    while rig.position_quantity() != 0 and time.monotonic() < deadline:
+        watch_risk_once(rig)
+        time.sleep(0.2)
+    assert rig.position_quantity() == 0
+    assert position(rig, position_id).exit_reason == "unprotected"
     rig.assert_agrees()
 
 
@@ -453,3 +504,27 @@ def test_an_income_that_names_no_market_ends_no_reconciliation(rig: FuturesRig) 
     assert cash_flow_quote(rig) - before == Decimal("0.5")
     told = manage_positions(rig)["differences"]
     assert told == ["balance_deficit"], "the paper exchange has not paid them: that is all there is to say"
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_contract_that_was_delisted_is_given_up_at_the_price_of_its_settlement(
+    rig: FuturesRig, make_futures_rig: Callable[..., FuturesRig], side: Side
+) -> None:
+    position_id = enter(rig, side)
+    quantity = position(rig, position_id).quantity * sign_of(side)
+    cash = cash_flow_quote(rig)
+    rig.admin.delist("BTC/USDT")
+    later = make_futures_rig(rig.paper_account)  # a process of its own
+    assert tend_all(later) != []
+    with pytest.raises(BadInput, match="--settled-at"):
+        write_off(later, position_id, "delisted", "kim")
+    held = later.exchange.balances()
+    assert "BTC" not in held
+    settled_at = (held["USDT"].total - ensure_baseline(later)["USDT"] - cash) / quantity
+    done = write_off(later, position_id, "delisted", "kim", settled_at=settled_at)
+    assert done["clean"]
+    given_up = position(later, position_id)
+    assert (given_up.status, given_up.exit_reason) == (PositionStatus.CLOSED, "written_off")
+    assert abs(given_up.realised_quote) < 20, "what the settlement brought is part of the result"
+    assert cash_flow_quote(later) == pytest.approx(held["USDT"].total - ensure_baseline(later)["USDT"])
+    assert manage_positions(later)["clean"]

@@ -355,13 +355,12 @@ def pass_seconds(rig: Rig, seconds: int) -> None:
     rig.database.execute(f"UPDATE orders SET seen_at = seen_at - interval '{seconds} seconds'")
 
 
-def test_the_watch_sees_that_the_exchange_ended_a_stop(rig: Rig) -> None:
+@pytest.mark.parametrize("status", ["EXPIRED", "EXPIRED_IN_MATCH"])
+def test_the_watch_sees_that_the_exchange_ended_a_stop(rig: Rig, status: str) -> None:
     """A maintenance, a rule against self-trades, an expiry: whatever it was, it is healed at once and measured."""
     position = enter(rig)
     assert protect_naked(rig) == []
-    for order in rig.exchange_orders():
-        if order["type"] == "STOP_LOSS":
-            rig.exchange.cancel_order("BTC/USDT", order["clientOrderId"])
+    rig.admin.expire("BTC/USDT", status=status)
     assert resting_stops(rig) == []
     pass_seconds(rig, 4)
     watch_risk_once(rig)
@@ -388,16 +387,12 @@ def test_the_minutes_look_measures_a_vanished_stop_too(rig: Rig) -> None:
     assert span.seconds >= 30
 
 
-def test_the_watch_protects_the_rest_of_a_target_that_was_filled_in_part(make_rig: Callable[..., Rig]) -> None:
-    """Its first fill ends the stop beside it: the exchange's rule for lists. One bar lacks the volume for all of it."""
-    rig = make_rig({"USDT": "10000000"})
-    position = enter(rig, notional=Decimal(900_000))
+def test_the_watch_protects_the_rest_of_a_target_that_was_filled_in_part(rig: Rig) -> None:
+    """Its first fill ends the stop beside it: the exchange's rule for lists."""
+    position = enter(rig)
     assert protect_naked(rig) == []
-    rig.admin.shock(0.0501, "BTC/USDT")
-    rig.step()
-    assert [o["status"] for o in rig.exchange_orders() if o["type"] == "LIMIT_MAKER"] == ["PARTIALLY_FILLED"]
+    assert rig.admin.fill_resting("BTC/USDT", rig.paper_account, 0.4)
     assert resting_stops(rig) == []
-    rig.admin.shock(-0.02, "BTC/USDT")
     pass_seconds(rig, 4)
     watch_risk_once(rig)
     found = after(rig, position)

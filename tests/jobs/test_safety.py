@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from tests.support.trading_rig import Rig
-from tradewind.core.types import PositionStatus, TradingMode
+from tradewind.adapters.ccxt_trading import CcxtTrading
+from tradewind.core.types import BookTop, PositionStatus, TradingMode
 from tradewind.errors import BadInput, NotFlatYet, TradingHalted
-from tradewind.jobs.permission import permission_now
+from tradewind.jobs.orders import observe
+from tradewind.jobs.permission import WATCH, permission_now
 from tradewind.jobs.positions import manage_positions
 from tradewind.jobs.safety import (
     carry_on_flatten,
@@ -198,21 +202,46 @@ def test_halt_keeps_positions_and_resume_lifts_it(rig: Rig) -> None:
         halt(rig, "  ", "kim")
 
 
-def test_a_short_dip_is_not_confirmed(rig: Rig) -> None:
-    """The second mark is a fresh one: equity that is back over the limit trips nothing."""
+@pytest.mark.parametrize(("fraction", "words"), [("0.85", "the day's opening"), ("0.75", "the peak")])
+def test_a_dip_that_a_second_look_does_not_show_trips_nothing(rig: Rig, fraction: str, words: str) -> None:
+    """Below the day's limit and below the drawdown's alike: prices that were there for one look."""
     rig.make_ready()
-    rig.trading_store.record_equity("mark", rig.clock.now(), Decimal(9999))
     enter(rig)
-    marks = iter([Decimal(9600), Decimal(9990)])
-    import tradewind.jobs.safety as safety
-
-    real = safety.mark_equity
-    safety.mark_equity = lambda ports: next(marks)  # a price that is back within a quarter of a second
-    try:
-        assert not watch_risk_once(rig)["breached"]
-    finally:
-        safety.mark_equity = real
+    enter(rig, "ETH/USDT")
+    dipped = rig.exchange = OneLook(rig.client, rig.account)
+    dipped.fraction = Decimal(fraction)
+    dipped.looks = 1
+    assert not watch_risk_once(rig)["breached"]
+    assert dipped.looks == -1, "it was looked at twice"
     assert rig.trading_store.latch().mode is TradingMode.ACTIVE
+    dipped.looks = 2
+    reading = watch_risk_once(rig)
+    assert reading["breached"]
+    assert words in reading["reason"]
+
+
+class OneLook(CcxtTrading):
+    """Prices at a fraction of the market's for some looks."""
+
+    looks = 0
+    fraction = Decimal(1)
+
+    def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]:
+        found = super().book_tops(symbols)
+        self.looks -= 1
+        if self.looks < 0:
+            return found
+        return {s: replace(b, bid=b.bid * self.fraction, ask=b.ask * self.fraction) for s, b in found.items()}
+
+
+def test_a_drawdown_is_confirmed_by_a_second_look(rig: Rig) -> None:
+    rig.make_ready()
+    rig.trading_store.record_equity("mark", rig.clock.now(), Decimal(11_200))
+    rig.trading_store.open_day(rig.clock.now() + timedelta(hours=-12, seconds=-5), Decimal(10_000), link=0)
+    enter(rig)
+    reading = watch_risk_once(rig)
+    assert reading["breached"]
+    assert "against the peak" in reading["reason"]
 
 
 def test_day_opens_with_the_last_reading_before_midnight(rig: Rig) -> None:
@@ -224,6 +253,52 @@ def test_day_opens_with_the_last_reading_before_midnight(rig: Rig) -> None:
     assert open_day(rig)["from"] == "the last reading before midnight"
     assert store.day_open_equity(now) == 10500
     assert open_day(rig)["from"] == "kept"
+
+
+def test_trouble_with_protection_keeps_no_breach_from_latching(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.make_ready()
+    enter(rig)
+    enter(rig, "ETH/USDT")
+    monkeypatch.setattr(rig.trading_store, "unprotected_now", broken("a bug in the spans"))
+    rig.admin.shock(-0.08)
+    reading = watch_risk_once(rig)
+    assert reading["breached"]
+    assert reading["problems"] == ["KeyError: 'a bug in the spans'"]
+    assert "The risk watch cannot protect positions" in alerts(rig)
+
+
+def test_trouble_with_marking_keeps_nothing_from_being_protected(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.make_ready()
+    position_id = enter(rig)
+    for order in rig.exchange_orders():
+        rig.exchange.cancel_order("BTC/USDT", order["clientOrderId"])
+    with rig.trading_store.position_lock(position_id):
+        for order in rig.trading_store.orders_of(position_id):
+            observe(rig, rig.exchange.find_order("BTC/USDT", order.client_order_id))
+    assert rig.exchange_orders() == []
+    beaten = rig.trading_store.heartbeats()[WATCH]
+    monkeypatch.setattr(rig.trading_store, "open_quantities", broken("a bug in the figures"))
+    with pytest.raises(KeyError):
+        watch_risk_once(rig)
+    assert "STOP_LOSS" in [order["type"] for order in rig.exchange_orders()]
+    assert "The risk watch cannot mark equity: the breaker is blind" in alerts(rig)
+    assert rig.trading_store.heartbeats()[WATCH] == beaten, "without a mark there is no sign of life"
+
+
+def broken(words: str) -> Callable[..., Any]:
+    def call(*_args: Any) -> Any:
+        raise KeyError(words)
+
+    return call
+
+
+def test_something_held_that_cannot_be_measured_is_alerted(rig: Rig) -> None:
+    rig.make_ready()
+    enter(rig)
+    rig.database.execute("UPDATE equity SET equity_quote = 0")
+    watch_risk_once(rig)
+    assert "The breaker has nothing to measure a loss against" in alerts(rig)
+    assert not permission_now(rig).allowed
 
 
 def test_silent_watch_is_seen(rig: Rig) -> None:

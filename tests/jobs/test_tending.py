@@ -209,6 +209,23 @@ def test_what_is_worth_too_little_today_stays_a_position_in_words(rig: Rig) -> N
     assert held(rig, intent.intent_id).status not in OVER, "worth an order at the entry: a loss, no dust"
 
 
+@pytest.mark.parametrize("rules", [{"step": "1"}, {"min_quantity": "1"}, {"min_notional": "5000"}])
+def test_a_market_that_asks_for_more_today_ends_no_position_and_no_stop(
+    rig: Rig, make_rig: Callable[..., Rig], rules: dict[str, str]
+) -> None:
+    rig.make_ready()
+    position_id = enter(rig, BTC)
+    before = stops(rig, BTC)
+    rig.admin.change_rules(BTC, **rules)
+    today = make_rig(paper_account=rig.paper_account)  # a process of its own, which reads today's rules
+    assert tend_all(today) == []
+    assert stops(today, BTC) == before
+    rig.admin.expire(BTC)
+    tend_all(today)
+    assert held(rig, position_id).status is PositionStatus.OPEN, "no dust: a person must know, and may write it off"
+    assert f"too-small-{position_id}" in alerts(rig)
+
+
 # ---------------------------------------------------------------------------------------------------------------- rules
 def test_an_open_position_follows_the_rules_it_was_opened_with(rig: Rig, make_rig: Callable[..., Rig]) -> None:
     rig.make_ready()

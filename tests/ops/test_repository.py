@@ -89,8 +89,9 @@ def test_state_and_settings_are_ignored_by_git() -> None:
     assert {".tradewind/", ".env"} <= set(ignored)
 
 
-def test_each_test_that_the_threat_model_names_is_there() -> None:
-    text = (PROJECT_DIR / "docs" / "threat-model.md").read_text()
+@pytest.mark.parametrize("name", ["threat-model.md", "exchanges.md"])
+def test_each_test_that_a_document_names_is_there(name: str) -> None:
+    text = (PROJECT_DIR / "docs" / name).read_text()
     named = re.findall(r"`(tests/[^`:]+)(?:::(\w+))?`", text)
     assert len(named) > 20
     for path, test in named:

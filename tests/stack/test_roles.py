@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -51,14 +52,17 @@ ADDED_ONLY, KEPT, NONE = {"INSERT"}, {"INSERT", "UPDATE"}, set[str]()
 WRITER = {
     **dict.fromkeys(
         ("schema_migrations", "deployment", "latches", "latch_history", "latch_changes_in_force", "control_key",
-         "accepted_differences"), NONE,
+         "accepted_differences", "equity_links"), NONE,
     ),
     **dict.fromkeys(
-        ("audit", "candles", "fills", "payments", "baselines", "order_events", "position_events"), ADDED_ONLY
+        ("audit", "candles", "fills", "payments", "baselines", "order_events", "position_events", "equity",
+         "write_offs"), ADDED_ONLY
     ),
-    **dict.fromkeys(("orders", "positions", "unprotected_spans", "flattenings", "heartbeats", "equity"), KEPT),
+    **dict.fromkeys(("orders", "positions", "unprotected_spans", "flattenings", "heartbeats"), KEPT),
 }  # fmt: skip
 STATUS = {"audit": ADDED_ONLY, "jobs": ADDED_ONLY}
+# One column may be written later, which says what a row was worth: rows can be locked for it, the table cannot.
+VALUED_LATER = {"fills", "payments"}
 # Columns that a role is not given although it may add rows: numbers that are drawn, times that are the database's.
 NOT_GIVEN = {
     "tradewind_writer": {"audit": {"at"}},
@@ -72,6 +76,8 @@ FUNCTIONS = {
     "signed_request": {"tradewind_writer"},
     "open_latch_as_requested": {"tradewind_writer"},
     "remove_expired_marks": {"tradewind_writer"},
+    "remove_replaced_marks": {"tradewind_writer"},
+    "close_equity_link": {"tradewind_writer"},
     "renew_statistics": {"tradewind_writer"},
     "open_latch": set[str](),
     "grant_rights": set[str](),
@@ -137,8 +143,10 @@ def test_every_statement_on_every_table_is_as_the_matrix_says(
                 wrong.append((table, sorted(actual), sorted(rights)))
             # Who may neither change nor remove rows cannot hold the table, or a row of it, against others either.
             held = {"UPDATE", "DELETE"} & rights
-            for statement in (f"LOCK TABLE {table} IN SHARE MODE", f"SELECT * FROM {table} FOR SHARE"):
-                if may(connection, statement) and not held:
+            by_row = held or (role == "tradewind_writer" and table in VALUED_LATER)
+            holding = {f"LOCK TABLE {table} IN SHARE MODE": held, f"SELECT * FROM {table} FOR SHARE": by_row}
+            for statement, is_meant in holding.items():
+                if may(connection, statement) and not is_meant:
                     wrong.append((table, statement))
             if may(connection, f"SELECT * FROM {table}") != (table != "control_key"):
                 wrong.append((table, "SELECT"))
@@ -265,6 +273,8 @@ def test_a_table_of_the_caller_cannot_stand_in_for_ours(someone: psycopg.Connect
 
 
 # ---------------------------------------------------------------------------------------------------- a signed request
+READING = "INSERT INTO equity (account, at, kind, equity_quote, detail) VALUES "
+MARK = f"{READING} ('demo', %s, 'mark', %s, '{{}}')"
 OPEN = "SELECT mode FROM open_latch_as_requested('demo', %s, 'looked at it', now(), now(), 9600)"
 ASK = "INSERT INTO audit (actor, action, outcome, detail, source) VALUES ('control', 'resume', 'requested', %s, 'api')"
 
@@ -283,7 +293,7 @@ def test_a_task_opens_what_the_control_token_asked_for_and_only_once(
     settings: Settings, status: psycopg.Connection, writer: psycopg.Connection
 ) -> None:
     writer.execute(TIGHTEN, ("halted", "breach"))
-    writer.execute("INSERT INTO equity VALUES ('demo', now(), 'mark', 9600, '{}')")
+    writer.execute(MARK, (datetime.now(UTC), 9600))
     status.execute(ASK, (asked(settings, "r-1"),))
     assert writer.execute(OPEN, ("r-1",)).fetchall() == [("active",)]
     row = writer.execute("SELECT actor, source, detail FROM audit WHERE outcome = 'opened'").fetchone()
@@ -332,7 +342,7 @@ def test_rows_that_are_no_request_stand_in_nobodys_way(
     settings: Settings, status: psycopg.Connection, writer: psycopg.Connection, detail: dict[str, str]
 ) -> None:
     writer.execute(TIGHTEN, ("halted", "breach"))
-    writer.execute("INSERT INTO equity VALUES ('demo', now(), 'mark', 9600, '{}')")
+    writer.execute(MARK, (datetime.now(UTC), 9600))
     status.execute(ASK, (Jsonb(detail),))
     assert writer.execute(OPEN, ("r-1",)).fetchall() == []
     status.execute(ASK, (asked(settings, "r-1"),))
@@ -343,7 +353,7 @@ def test_another_control_token_signs_from_the_next_start_on(
     settings: Settings, postgres_server: EmbeddedPostgres, status: psycopg.Connection, writer: psycopg.Connection
 ) -> None:
     writer.execute(TIGHTEN, ("halted", "breach"))
-    writer.execute("INSERT INTO equity VALUES ('demo', now(), 'mark', 9600, '{}')")
+    writer.execute(MARK, (datetime.now(UTC), 9600))
     status.execute(ASK, (asked(settings, "old"),))
     object.__setattr__(settings, "api_control_token", SecretStr("another"))
     databases.ensure(settings, postgres_server)
@@ -353,41 +363,42 @@ def test_another_control_token_signs_from_the_next_start_on(
 
 
 # --------------------------------------------------------------------------------------- what losses are measured from
-MARK = (
-    "INSERT INTO equity VALUES ('demo', %s, 'mark', %s, '{}') "
-    "ON CONFLICT (account, kind, at) DO UPDATE SET equity_quote = excluded.equity_quote"
-)
-
-
 @pytest.mark.parametrize(
     "statement",
     [
         "UPDATE equity SET equity_quote = 1 WHERE kind = 'day_open'",
-        "UPDATE equity SET at = at - interval '3 days' WHERE kind = 'mark'",
-        "UPDATE equity SET kind = 'mark' WHERE kind = 'day_open'",
-        "UPDATE equity SET kind = 'day_open' WHERE kind = 'mark'",
+        "UPDATE equity SET equity_quote = 1 WHERE kind = 'mark'",
         "DELETE FROM equity",
-        "INSERT INTO equity VALUES ('demo', '2026-01-05T13:00Z', 'day_open', 1, '{}')",
-        "INSERT INTO equity VALUES ('demo', '2026-01-06', 'day_open', 1, '{\"resumed_by\": \"me\"}')",
+        f"{READING} ('demo', '2026-01-05T13:00Z', 'day_open', 1, '{{}}')",
+        f"{READING} ('demo', '2026-01-06', 'day_open', 1, '{{\"resumed_by\": \"me\"}}')",
         "INSERT INTO accepted_differences (account, asset, quantity, reason, actor, at) "
         "VALUES ('demo', 'USDT', -9000, 'mine', 'me', now())",
+        "INSERT INTO equity_links (account, at, before_quote, after_quote) VALUES ('demo', now(), 10000, 1)",
+        "UPDATE equity_links SET after_quote = 1",
     ],
 )
 def test_a_task_cannot_rewrite_what_the_breaker_measures_from(writer: psycopg.Connection, statement: str) -> None:
     writer.execute("SET timezone = 'UTC'")
-    writer.execute("INSERT INTO equity VALUES ('demo', '2026-01-05', 'day_open', 10000, '{}')")
+    writer.execute(f"{READING} ('demo', '2026-01-05', 'day_open', 10000, '{{}}')")
     writer.execute(MARK, ("2026-01-05T12:00Z", 11000))
     with pytest.raises(InsufficientPrivilege):
         writer.execute(statement)
 
 
-def test_a_task_rewrites_the_mark_of_the_running_minute_alone(writer: psycopg.Connection) -> None:
-    for at, equity in (("12:00:00Z", 11000), ("12:00:59Z", 12000), ("12:00:00Z", 11500), ("12:01:00Z", 9000)):
-        writer.execute(MARK, (f"2026-01-05T{at}", equity))
-    writer.execute(MARK, ("2026-01-05T12:00:00Z", 1))
-    writer.execute("UPDATE equity SET equity_quote = 2 WHERE equity_quote > 11700 AND at < '2026-01-05T12:00:00Z'")
-    rows = writer.execute("SELECT equity_quote FROM equity ORDER BY at").fetchall()
-    assert [int(row[0]) for row in rows] == [11500, 12000, 9000], "a reading that comes late changes nothing"
+def test_a_day_is_opened_once(writer: psycopg.Connection) -> None:
+    """A second opening of the same midnight would be a lower reference for who may add rows alone."""
+    for equity in (10000, 1):
+        writer.execute(f"{READING} ('demo', '2026-01-05T00:00Z', 'day_open', %s, '{{}}')", (equity,))
+    assert writer.execute("SELECT equity_quote::int FROM equity").fetchall() == [(10000,)]
+
+
+def test_a_task_makes_way_for_a_mark_and_never_for_a_peak(writer: psycopg.Connection) -> None:
+    mark = READING.replace("detail", "is_kept, detail") + "('demo', %s, 'mark', %s, %s, '{}')"
+    for at, equity, kept in (("11:59:59Z", 1, False), ("12:00:01Z", 2, False), ("12:00:02Z", 12000, True)):
+        writer.execute(mark, (f"2026-01-05T{at}", equity, kept))
+    for moment in ("2020-01-01", "2026-01-05T12:00:30Z"):
+        writer.execute("SELECT remove_replaced_marks('demo', 0, %s)", (moment,))
+    assert writer.execute("SELECT equity_quote::int FROM equity ORDER BY at").fetchall() == [(1,), (12000,)]
 
 
 def test_the_peak_outlives_the_upkeep(writer: psycopg.Connection) -> None:

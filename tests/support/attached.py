@@ -147,7 +147,7 @@ class Okx(Dialect):
         "expTime": "", "instFamily": "", "instId": "BTC-USDT", "instType": "SPOT", "lever": "10",
         "listTime": "1611907686000", "lotSz": "0.00000001", "maxLmtAmt": "20000000", "maxLmtSz": "9999999999",
         "maxMktAmt": "1000000", "maxMktSz": "1000000", "minSz": "0.00001", "optType": "", "quoteCcy": "USDT",
-        "settleCcy": "", "state": "live", "stk": "", "tickSz": "0.1", "uly": "",
+        "settleCcy": "", "groupId": "1", "state": "live", "stk": "", "tickSz": "0.1", "uly": "",
     }  # fmt: skip
 
     def answer(self, path: str, query: Any) -> Any:
@@ -176,6 +176,17 @@ class Okx(Dialect):
 
     def account_config(self, _: Any) -> Any:
         return [{"acctLv": self.LEVEL, "perm": "read_only,trade", "ip": "203.0.113.7", "uid": "1"}]
+
+    def account_trade_fee(self, query: Any) -> Any:
+        assert query == {"instType": "SPOT", "instId": "BTC-USDT"}
+        rates = {"maker": "-0.0008", "taker": _text(-FEE_FRAC)}
+        return [
+            {
+                "category": "", "delivery": "", "exercise": "", "instType": "SPOT", "isSpecial": "0", "level": "Lv1",
+                "makerU": "", "takerU": "", "makerUSDC": "", "takerUSDC": "", "ruleType": "normal", "fiat": [],
+                "feeGroup": [{"groupId": "1", **rates}], "ts": "1", **rates,
+            }
+        ]  # fmt: skip
 
     def account_balance(self, _: Any) -> Any:
         rows = [
@@ -327,6 +338,10 @@ class Bybit(Dialect):
         names = ("bid1Price", "ask1Price", "lastPrice", "prevPrice24h", "highPrice24h", "lowPrice24h")
         amounts = dict.fromkeys(("bid1Size", "ask1Size", "turnover24h", "volume24h"), "1")
         return [dict.fromkeys(names, price) | amounts | {"symbol": "BTCUSDT", "price24hPcnt": "0"}]
+
+    def account_fee_rate(self, query: Any) -> Any:
+        assert query == {"category": "spot", "symbol": "BTCUSDT"}
+        return [{"symbol": "BTCUSDT", "takerFeeRate": _text(FEE_FRAC), "makerFeeRate": "0.0008"}]
 
     def user_query_api(self, _: Any) -> Any:
         return {"readOnly": 0, "ips": ["203.0.113.7"], "permissions": {"Spot": ["SpotTrade"], "Wallet": []}}

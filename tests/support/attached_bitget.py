@@ -55,6 +55,10 @@ class Bitget(Dialect):
         told = {"symbol": "BTCUSDT", "ts": str(self.venue.now_ms()), "changeUtc24h": "0", "change24h": "0"}
         return [dict.fromkeys(names, price) | amounts | told]
 
+    def common_trade_rate(self, query: Any) -> Any:
+        assert query == {"symbol": "BTCUSDT", "businessType": "spot"}
+        return {"makerFeeRate": "0.0008", "takerFeeRate": "0.001"}
+
     # -------------------------------------------------------------------------------------------------------- orders
     def spot_trade_place_order(self, query: Any) -> Any:
         if self.venue.by(lambda o: o.client_id == query["clientOid"]):

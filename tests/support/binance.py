@@ -27,6 +27,8 @@ class Market:
         self.asked: list[str] = []
         # By method and the last part of the path: parameters to content, or to a refusal's code and words.
         self.answers: dict[tuple[str, str], Callable[[Mapping[str, str]], Any]] = {}
+        self.schedule: list[dict[str, Any]] = []
+        self.fees = {"maker": "0.00100000", "taker": "0.00100000"}
 
     def __call__(self, request: Request) -> Answer:
         parts = urlsplit(request.path)
@@ -45,9 +47,12 @@ class Market:
         wanted = [query["symbol"]] if "symbol" in query else json.loads(query.get("symbols", "[]"))
         if any(symbol not in self.statuses for symbol in wanted):
             return self._refuse(-1121, "Invalid symbol.")
-        return self._content(
-            {"exchangeInfo": self._info, "bookTicker": self._books, "openOrders": self._orders}[name](wanted)
-        )
+        known = {
+            "exchangeInfo": self._info, "bookTicker": self._books, "openOrders": self._orders,
+            "commission": self._commission, "commissionRate": self._commission_rate,
+            "delist-schedule": lambda _: self.schedule,
+        }  # fmt: skip
+        return self._content(known[name](wanted))
 
     def _content(self, content: Any) -> Answer:
         return Answer(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
@@ -81,6 +86,20 @@ class Market:
             for symbol in wanted or self.statuses
             for bid, ask in [self.books.get(symbol, ("99.90", "100.10"))]
         ]
+
+    def _commission(self, wanted: Sequence[str]) -> Any:
+        none = dict.fromkeys(("maker", "taker", "buyer", "seller"), "0.00000000")
+        return {
+            "symbol": wanted[0], "standardCommission": none | self.fees, "specialCommission": none,
+            "taxCommission": none,
+            "discount": {
+                "enabledForAccount": True, "enabledForSymbol": True, "discountAsset": "BNB", "discount": "0.75000000",
+            },
+        }  # fmt: skip
+
+    def _commission_rate(self, wanted: Sequence[str]) -> Any:
+        rates = {"makerCommissionRate": self.fees["maker"], "takerCommissionRate": self.fees["taker"]}
+        return {"symbol": wanted[0], **rates, "rpiCommissionRate": "0.00000000"}
 
     def _orders(self, wanted: Sequence[str]) -> Any:
         return [

@@ -35,7 +35,7 @@ from tradewind.wiring import Wiring
 NAKED_BOUND_S = 10.0
 OVER = (PositionStatus.CLOSED, PositionStatus.DUST)
 _ZERO = Decimal(0)
-_WRITTEN_OFF = "SELECT coalesce(sum(quantity), 0) AS gone FROM write_offs WHERE account = %s AND position_id = %s"
+_WRITTEN_OFF = "SELECT coalesce(sum(abs(quantity)), 0) AS gone FROM write_offs WHERE account = %s AND position_id = %s"
 _POSITIONS = "SELECT position_id, symbol, status, entry_price, stop_price FROM positions WHERE account = %s"
 _FILLS_OF = """
 SELECT f.symbol, f.is_buy, f.quantity, f.price, f.fee, f.fee_asset
@@ -69,15 +69,16 @@ def bare_too_long(spans: Iterable[UnprotectedSpan], bound_s: float, closed_s: fl
     return words
 
 
-def shrunk(before: Decimal, after: Decimal, held_before: Decimal, held_after: Decimal) -> list[str]:
-    """Protection that was taken away while the symbol could not be traded, and not because it had done its work."""
-    lost, left = before - after, max(held_before - held_after, _ZERO)
-    return [f"stops rested for {before}, now for {after}, of {held_after} held"] if lost > left else []
+def shrunk(before: Decimal, after: Decimal, held: Decimal) -> list[str]:
+    """Protection of what is still held that was taken away while the symbol could not be traded."""
+    return [f"stops rested for {before}, now for {after}, of {held} held"] if after < min(before, held) else []
 
 
 # ------------------------------------------------------------------------------------------------ 4: nothing forgotten
-def forgotten(ports: Ports, account: str) -> list[str]:
-    """Positions that the ledger has ended although fills and write-offs leave something to sell of them."""
+def forgotten(ports: Ports, account: str, rules_of: Callable[[str], Instrument | None]) -> list[str]:
+    """Positions that the ledger has ended although fills and write-offs leave something to sell of them, by today's
+    rules; `rules_of` answers None for a symbol that is not listed.
+    """
     words = []
     rows = ports.database.rows(  # type: ignore[attr-defined]
         "SELECT position_id, symbol, side, status, entry_price, stop_price FROM positions WHERE account = %s",
@@ -87,7 +88,7 @@ def forgotten(ports: Ports, account: str) -> list[str]:
         if row["status"] not in OVER:
             continue
         left = _left_of(ports, account, row["position_id"]) - written_off(ports, account, row["position_id"])
-        instrument = ports.exchange.instruments([row["symbol"]]).get(row["symbol"])
+        instrument = rules_of(row["symbol"])
         if instrument is None:
             words += [f"{row['symbol']}: {left} forgotten in a market that is not listed"] if left else []
         elif bare(left, _ZERO, row["entry_price"] or row["stop_price"], instrument):
@@ -107,8 +108,6 @@ def _left_of(ports: Ports, account: str, position_id: str) -> Decimal:
 
 def written_off(ports: Ports, account: str, position_id: str) -> Decimal:
     """What a person wrote off of a position."""
-    if ports.database.rows("SELECT to_regclass('write_offs') AS found")[0]["found"] is None:  # type: ignore[attr-defined]
-        return _ZERO
     return Decimal(ports.database.rows(_WRITTEN_OFF, (account, position_id))[0]["gone"])  # type: ignore[attr-defined]
 
 
@@ -164,7 +163,9 @@ def judge(ports: Wiring, since: datetime) -> dict[str, Any]:
             "nothing naked beyond the bound": _naked(ports, orders),
             "no fill lost": _lost_fills(ports, since),
             "every order decided": _undecided(ports),
-            "no position forgotten": forgotten(ports, ports.account),
+            "no position forgotten": forgotten(
+                ports, ports.account, lambda symbol: ports.exchange.instruments([symbol]).get(symbol)
+            ),
             "candles complete and true": _candles(ports, since),
         },
         "counted": {

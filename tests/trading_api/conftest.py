@@ -62,7 +62,8 @@ def settings(status_url: str, valkey_url: str, around: Outside, tmp_path: Path) 
 def wiring(settings: Settings) -> Iterator[Wiring]:
     """The real wiring over the test's own database, which has no deployment's stamp to verify."""
     wiring = Wiring(settings)
-    wiring.__dict__["database"] = Database(settings.database_url.get_secret_value())
+    for name in ("database", "urgent_database"):
+        wiring.__dict__[name] = Database(settings.database_url.get_secret_value())
     yield wiring
     wiring.close()
 

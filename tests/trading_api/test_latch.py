@@ -61,7 +61,8 @@ def wiring(postgres_url: str, writer_url: str, valkey_url: str, tmp_path: Path) 
 @pytest.fixture
 def client(wiring: Wiring, status_url: str) -> Iterator[FlaskClient]:
     own = Wiring(wiring.settings)
-    own.__dict__["database"] = Database(status_url)
+    for name in ("database", "urgent_database"):
+        own.__dict__[name] = Database(status_url)
     yield create_app(own.settings, own).test_client()
     own.close()
 

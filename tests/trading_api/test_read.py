@@ -10,12 +10,15 @@ from decimal import Decimal
 import pytest
 from apiflask import APIFlask
 from flask.testing import FlaskClient
+from psycopg.types.json import Jsonb
 
 from tests.support.outside import Outside
 from tests.support.status_seed import FILTERS, SYMBOLS, seed_week
 from tests.trading_api.conftest import READER
 from tradewind.adapters.database import Database
 from tradewind.settings import Settings
+from tradewind.wiring import Wiring
+from trading_api import create_app
 
 LISTS = ("positions", "orders", "decisions", "models", "regimes", "sentiment")
 
@@ -132,6 +135,65 @@ def test_equity_is_thinned_but_keeps_its_ends_and_lows(client: FlaskClient, data
     assert min(Decimal(mark["low_quote"]) for mark in answer["marks"]) == stored["low"]
     assert Decimal(answer["marks"][-1]["equity_quote"]) == stored["last"]
     assert len(answer["day_opens"]) >= 7
+
+
+def test_what_was_paid_in_is_no_gain_on_any_curve(
+    client: FlaskClient, database: Database, settings: Settings, bar: datetime
+) -> None:
+    """Four times of what is there come after the week: every reading before them counts five times as much."""
+    before = get(client, "/api/system-status")["equity"]
+    week = f"/api/equity?to={before['at']}"
+    curve, last, account = get(client, week), Decimal(before["equity_quote"]), settings.account_id
+    (link,) = database.rows(
+        "INSERT INTO equity_links (account, at, before_quote, after_quote) VALUES (%s, now(), %s, %s) "
+        "RETURNING link_id",
+        (account, last, last * 5),
+    )
+    database.execute(
+        "INSERT INTO equity (account, at, kind, equity_quote, link_id, detail) VALUES (%s, %s, 'mark', %s, %s, %s)",
+        (account, before["at"], last * 5, link["link_id"], Jsonb({"unpriced": ["ETH/USDT"]})),
+    )
+    after = get(client, "/api/system-status")["equity"]
+    assert Decimal(after["equity_quote"]) == last * 5
+    for name in ("day_open_quote", "peak_quote", "breaker_quote"):
+        assert Decimal(after[name]) == Decimal(before[name]) * 5, name
+    for name in ("day_frac", "total_frac", "drawdown_frac", "breaker_frac"):
+        assert after[name] == pytest.approx(before[name]), name
+    assert after["day_quote"] == before["day_quote"], "money that was paid in was not won"
+    assert after["unpriced"] == ["ETH/USDT"]
+    scaled = get(client, week)
+    for kind, name in (("marks", "equity_quote"), ("marks", "low_quote"), ("day_opens", "equity_quote")):
+        assert [Decimal(row[name]) for row in scaled[kind]] == [Decimal(row[name]) * 5 for row in curve[kind]]
+    assert all(Decimal(o["breaker_quote"]) == Decimal(o["equity_quote"]) * Decimal("0.97") for o in scaled["day_opens"])
+
+
+def test_the_breakers_line_is_a_share_of_what_trading_may_use(
+    settings: Settings, wiring: Wiring, bar: datetime
+) -> None:
+    capped = settings.model_copy(update={"max_capital_quote": Decimal(1000)})
+    app = create_app(capped, wiring)
+    equity = get(app.test_client(), "/api/system-status")["equity"]
+    assert Decimal(equity["day_open_quote"]) - Decimal(equity["breaker_quote"]) == 30
+    opens = get(app.test_client(), "/api/equity")["day_opens"]
+    assert all(Decimal(opened["equity_quote"]) - Decimal(opened["breaker_quote"]) == 30 for opened in opens)
+
+
+def test_equity_that_cannot_be_measured_is_a_reason_not_to_trade(
+    client: FlaskClient, database: Database, bar: datetime
+) -> None:
+    database.execute("UPDATE equity SET equity_quote = 0")
+    status = get(client, "/api/system-status")
+    assert not status["trading"]["allowed"]
+    assert any("no loss can be measured" in reason for reason in status["trading"]["reasons"])
+    assert client.get("/", headers=READER).status_code == 200
+
+
+def test_signs_of_life_from_the_future_are_none(client: FlaskClient, database: Database, bar: datetime) -> None:
+    database.execute("UPDATE heartbeats SET at = now() + interval '1 hour'")
+    database.execute("UPDATE reconciliations SET at = now() + interval '1 hour'")
+    assert client.get("/api/ready").get_json()["failed"] == ["watch"]
+    reasons = get(client, "/api/system-status")["trading"]["reasons"]
+    assert sum("the clock ran backwards" in reason for reason in reasons) == 2
 
 
 def test_candles_come_with_fills_and_stops(client: FlaskClient, bar: datetime) -> None:

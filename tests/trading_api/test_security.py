@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from apiflask import APIFlask
@@ -16,7 +18,7 @@ from tradewind.adapters.login_tickets import login_link, make_ticket
 from tradewind.errors import BadSetting
 from tradewind.settings import Settings
 from tradewind.wiring import Wiring
-from trading_api import create_app
+from trading_api import create_app, page
 from trading_api.security import Limiter
 
 READ_PATHS = (
@@ -84,11 +86,29 @@ def test_guessing_is_slowed_down(settings: Settings, wiring: Wiring) -> None:
     assert client.get("/api/orders", headers=READER).status_code == 200, "who has the token is not shut out"
 
 
-def test_requests_are_limited(settings: Settings, wiring: Wiring) -> None:
-    app = create_app(settings, wiring, {"REQUESTS_PER_MINUTE": 3})
+def test_strangers_requests_are_limited_and_nobody_elses_by_them(settings: Settings, wiring: Wiring) -> None:
+    client = create_app(settings, wiring, {"STRANGER_REQUESTS_PER_MINUTE": 3}).test_client()
+    assert [client.get("/").status_code for _ in range(5)] == [303, 303, 303, 429, 429]
+    assert client.get("/").headers["Retry-After"] == "60"
+    assert client.get("/api/orders", headers=READER).status_code == 200
+    assert client.get("/api/health").status_code == 200, "the supervisor would take a refusal for a hang"
+    assert client.post("/login", data={"token": READ}).status_code == 303, "who signs in is a stranger until then"
+    assert client.get("/").status_code == 200
+
+
+def test_readers_are_limited_by_their_credential_and_the_control_token_never(
+    settings: Settings, wiring: Wiring
+) -> None:
+    app = create_app(settings, wiring, {"READER_REQUESTS_PER_MINUTE": 2})
+    one, other = app.test_client(), app.test_client()
+    for client in (one, other):
+        client.post("/login", data={"token": READ})
+    assert [one.get("/api/orders").status_code for _ in range(3)] == [200, 200, 429]
+    assert other.get("/api/orders").status_code == 200
     client = app.test_client()
-    assert [client.get("/api/health").status_code for _ in range(5)] == [200, 200, 200, 429, 429]
-    assert client.get("/api/health").headers["Retry-After"] == "60"
+    assert [client.get("/api/orders", headers=READER).status_code for _ in range(3)] == [200, 200, 429]
+    halts = [client.post("/api/halt", json={"reason": "x"}, headers=CONTROLLER).status_code for _ in range(3)]
+    assert halts == [200, 200, 200]
 
 
 def test_the_limiter_forgets_after_a_minute() -> None:
@@ -150,6 +170,20 @@ def test_a_login_link_works_once(client: FlaskClient, database: Database) -> Non
     client.delete_cookie("tradewind_session")
     assert client.get(path).status_code == 401
     assert client.get("/api/orders").status_code == 401
+
+
+def test_of_two_who_use_a_link_at_once_one_signs_in(app: APIFlask, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = login_link("http://localhost", SESSION).removeprefix("http://localhost")
+    read, both = page.read_ticket, Barrier(2)
+
+    def read_by_both(session_key: str, ticket: str) -> str | None:
+        both.wait(60)
+        return read(session_key, ticket)
+
+    monkeypatch.setattr(page, "read_ticket", read_by_both)
+    with ThreadPoolExecutor(2) as pool:
+        statuses = list(pool.map(lambda _: app.test_client().get(path).status_code, range(2)))
+    assert sorted(statuses) == [200, 401]
 
 
 def test_forged_and_old_links_open_nothing(client: FlaskClient) -> None:

@@ -37,12 +37,11 @@ const Charts = (() => {
     const value = data.marks.map((mark) => Number(mark.equity_quote));
     let peak = -Infinity;
     const drawdown = value.map((v) => { peak = Math.max(peak, v); return (v / peak - 1) * 100; });
-    const opens = data.day_opens.map((open) => ({ at: open.at, quote: Number(open.equity_quote) }));
+    const opens = data.day_opens.map((open) => ({ at: open.at, limit: Number(open.breaker_quote) }));
     const lineAt = [], line = [];
     opens.forEach((open, index) => {
-      const limit = open.quote * (1 + data.breaker_frac);
       lineAt.push(open.at, index + 1 < opens.length ? opens[index + 1].at : at[at.length - 1], null);
-      line.push(limit, limit, null);
+      line.push(open.limit, open.limit, null);
     });
     const traces = [
       { x: lineAt, y: line, mode: "lines", name: "breaker", line: { color: colour("bad"), width: 1.4, dash: "dot" }, hoverinfo: "skip" },

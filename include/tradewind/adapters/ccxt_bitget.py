@@ -220,7 +220,7 @@ class CcxtBitgetTrading(CcxtBitgetPlans):
                 quantity=Decimal(row["size"]),
                 price=Decimal(row["priceAvg"]),
                 fee=-Decimal(row["feeDetail"].get("totalFee") or 0),  # what is charged is negative there
-                fee_asset=str(row["feeDetail"]["feeCoin"]),
+                fee_asset=self._client.asset(row["feeDetail"]["feeCoin"], free_of_charge=symbol.split("/")[1]),
                 is_maker=row.get("tradeScope") == "maker",
                 at=from_ms(int(row["cTime"])),
             )
@@ -251,5 +251,6 @@ class CcxtBitgetTrading(CcxtBitgetPlans):
             free = Decimal(row["available"])
             held = Decimal(row.get("frozen") or 0) + Decimal(row.get("locked") or 0)
             if free + held:
-                found[str(row["coin"])] = Balance(str(row["coin"]), free, held)
+                asset = self._client.asset(row["coin"])
+                found[asset] = Balance(asset, free, held)
         return found

@@ -7,10 +7,10 @@ from decimal import Decimal
 from typing import Any, Final
 
 from tradewind.adapters.ccxt_attached import CcxtAttachedTrading
+from tradewind.adapters.ccxt_orders import state_of
 from tradewind.core.orders import is_ours
 from tradewind.core.timeframes import from_ms
 from tradewind.core.types import ExchangeOrder, OrderState
-from tradewind.errors import LedgerMismatch
 
 PAGE: Final = 100
 REACH_MS: Final = 89 * 86_400_000  # one question reaches 90 days
@@ -78,10 +78,9 @@ class CcxtBitgetPlans(CcxtAttachedTrading):
         status, filled, at_ms = str(row["status"]), Decimal(0), int(row.get("uTime") or row.get("cTime") or 0)
         state = _PLAN_STATES.get(status)
         if state is None:
-            if status not in _TRIGGERED:
-                raise LedgerMismatch(f"bitget reports a plan order's status that is unknown here: {status}")
-            state = OrderState.WORKING
-            for part in self._placed_by(str(row["orderId"])):
+            is_triggered = status in _TRIGGERED
+            state = OrderState.WORKING if is_triggered else state_of(_PLAN_STATES, status)
+            for part in self._placed_by(str(row["orderId"])) if is_triggered else ():
                 placed = self._row(orderId=str(part["orderId"])) if part.get("orderId") else None
                 if placed is not None:
                     order = order_of(placed, symbol)
@@ -117,10 +116,7 @@ class CcxtBitgetPlans(CcxtAttachedTrading):
 
 
 def order_of(row: Mapping[str, Any], symbol: str) -> ExchangeOrder:
-    """An ordinary order. Raises LedgerMismatch for a status that is unknown here."""
-    status = str(row["status"])
-    if status not in _STATES:
-        raise LedgerMismatch(f"bitget reports an order status that is unknown here: {status}")
+    """An ordinary order."""
     price, trigger = Decimal(row.get("price") or 0), Decimal(row.get("triggerPrice") or 0)
     return ExchangeOrder(
         client_order_id=str(row.get("clientOid") or row["orderId"]),
@@ -129,7 +125,7 @@ def order_of(row: Mapping[str, Any], symbol: str) -> ExchangeOrder:
         symbol=symbol,
         is_buy=row["side"] == "buy",
         order_type=str(row["orderType"]).upper(),
-        state=_STATES[status],
+        state=state_of(_STATES, row["status"]),
         quantity=Decimal(row["size"]),
         filled_quantity=Decimal(row.get("baseVolume") or 0),
         price=price or None,

@@ -16,11 +16,12 @@ from decimal import Decimal
 from typing import Any, Final
 
 from tradewind.adapters.ccxt_attached import STOP, TARGET, CcxtAttachedTrading, Request, leg_of, leg_report, own_part
+from tradewind.adapters.ccxt_orders import state_of
 from tradewind.core.orders import is_ours
 from tradewind.core.ports import BracketLegs
 from tradewind.core.timeframes import from_ms, to_ms
 from tradewind.core.types import Balance, ExchangeOrder, Fill, Instrument, MarketStatus, Order, OrderState
-from tradewind.errors import LedgerMismatch, NotSupported, OrderRejected
+from tradewind.errors import NotSupported, OrderRejected
 
 _ORDERS_PAGE: Final = 50
 _FILLS_PAGE: Final = 100
@@ -194,7 +195,7 @@ class CcxtBybitTrading(CcxtAttachedTrading):
                 quantity=Decimal(row["execQty"]),
                 price=Decimal(row["execPrice"]),
                 fee=Decimal(row.get("execFee") or 0),
-                fee_asset=str(row["feeCurrency"]),
+                fee_asset=self._client.asset(row["feeCurrency"], free_of_charge=symbol.split("/")[1]),
                 is_maker=str(row["isMaker"]).lower() == "true",
                 at=from_ms(int(row["execTime"])),
             )
@@ -222,7 +223,8 @@ class CcxtBybitTrading(CcxtAttachedTrading):
         for row in account["coin"]:
             total, locked = Decimal(row["walletBalance"] or 0), Decimal(row.get("locked") or 0)
             if total:
-                found[str(row["coin"])] = Balance(str(row["coin"]), total - locked, locked)
+                asset = self._client.asset(row["coin"])
+                found[asset] = Balance(asset, total - locked, locked)
         return found
 
 
@@ -256,10 +258,7 @@ def _leg(row: Mapping[str, Any], symbol: str, client_order_id: str) -> ExchangeO
 
 
 def _order(row: Mapping[str, Any], symbol: str) -> ExchangeOrder:
-    """An order under its own id. Raises LedgerMismatch for a status that is unknown here."""
-    status = str(row["orderStatus"])
-    if status not in _STATES:
-        raise LedgerMismatch(f"bybit reports an order status that is unknown here: {status}")
+    """An order under its own id."""
     price, trigger = Decimal(row.get("price") or 0), Decimal(row.get("triggerPrice") or 0)
     return ExchangeOrder(
         client_order_id=str(row.get("orderLinkId") or row["orderId"]),
@@ -268,7 +267,7 @@ def _order(row: Mapping[str, Any], symbol: str) -> ExchangeOrder:
         symbol=symbol,
         is_buy=row["side"] == "Buy",
         order_type=str(row["orderType"]).upper(),
-        state=_STATES[status],
+        state=state_of(_STATES, row["orderStatus"]),
         quantity=Decimal(row["qty"]),
         filled_quantity=Decimal(row.get("cumExecQty") or 0),
         price=price or None,

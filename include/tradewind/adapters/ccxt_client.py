@@ -20,10 +20,10 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from tradewind.core.types import Instrument
-from tradewind.errors import RetryError, UnknownSymbol
+from tradewind.errors import ExchangeUnreachable, OutcomeUnknown, RetryError, UnknownSymbol
 from tradewind.settings import Settings
 
-from .ccxt_errors import CallRecord, is_rule_refusal, read_error, send_error
+from .ccxt_errors import UNREADABLE, CallRecord, is_rule_refusal, read_error, send_error
 from .ccxt_factory import CallState, ClientConfig, build_exchange
 from .ccxt_instruments import instrument_from_market
 from .rate_limit import RateLimiter
@@ -46,7 +46,7 @@ class CcxtClient:
 
     def __init__(self, config: ClientConfig, redis: Redis | None = None) -> None:
         self.config = config
-        self._redis = redis
+        self.redis = redis
         self._state = CallState()
         self._markets_lock = threading.Lock()
         self._markets_at_s = -1e9  # when the exchange told them, on the monotonic clock
@@ -63,7 +63,7 @@ class CcxtClient:
         limiter = None
         if self.config.weight_per_minute > 0:
             limiter = RateLimiter(
-                self._redis, self.config.limit_key, self.config.weight_per_minute, burst_s=self.config.burst_s
+                self.redis, self.config.limit_key, self.config.weight_per_minute, burst_s=self.config.burst_s
             )
         return build_exchange(self.config, limiter, self._state)
 
@@ -86,6 +86,8 @@ class CcxtClient:
             except ccxt.BaseError as error:
                 self._clock_is_stale |= isinstance(error, ccxt.InvalidNonce)
                 raise read_error(error, record, what) from None
+            except UNREADABLE as error:
+                raise ExchangeUnreachable(f"{what}: the answer cannot be read ({type(error).__name__})") from error
 
     def send(self, method: str, params: Mapping[str, Any], *, client_order_id: str) -> Any:
         """Call one of ccxt's implicit methods that change something, once.
@@ -107,6 +109,10 @@ class CcxtClient:
                 self._clock_is_stale |= isinstance(error, ccxt.InvalidNonce)
                 self._rules_doubted |= is_rule_refusal(record.code)
                 raise send_error(error, record, what, client_order_id) from None
+            except UNREADABLE as error:
+                raise OutcomeUnknown(
+                    f"{what}: the answer cannot be read ({type(error).__name__})", client_order_id
+                ) from error
             finally:
                 self._state.signed_at_ms = None
 
@@ -167,6 +173,13 @@ class CcxtClient:
         if symbol not in found:
             raise UnknownSymbol(f"{self.config.exchange_id} does not list {symbol}: correct TRADEWIND_SYMBOLS")
         return found[symbol]
+
+    def asset(self, name: Any, *, free_of_charge: str = "") -> str:
+        """Our name for one of the exchange's assets, as symbols have it: okx's AE is AET there.
+
+        Where a commission of nothing names no asset it is told in `free_of_charge`.
+        """
+        return str(self.exchange.safe_currency_code(str(name))) if name else free_of_charge
 
     def listed(self, symbols: Sequence[str]) -> dict[str, str]:
         """Those of our symbols that the exchange lists, by its own name of each."""
@@ -245,10 +258,10 @@ class CcxtClient:
 
     def _take_cached(self, symbols: Sequence[str]) -> bool:
         """Adopt what another process was told, where that speaks of these symbols and is newer than our own."""
-        if self._redis is None or self._rules_doubted:
+        if self.redis is None or self._rules_doubted:
             return False
         try:
-            packed = self._redis.get(self._markets_key)
+            packed = self.redis.get(self._markets_key)
         except RedisError as error:
             _log.info("The cache is away (%s): markets are loaded from the exchange", type(error).__name__)
             return False
@@ -266,7 +279,7 @@ class CcxtClient:
         return is_of_use and bool(listed)
 
     def _cache_markets(self) -> None:
-        if self._redis is None:
+        if self.redis is None:
             return
         covered = sorted({*(self.config.symbols or self.exchange.markets), *self._asked_for})
         told = {
@@ -276,7 +289,7 @@ class CcxtClient:
             "markets": {name: self.exchange.markets[name] for name in covered if name in self.exchange.markets},
         }
         try:
-            self._redis.set(self._markets_key, zlib.compress(json.dumps(told).encode(), 1), ex=int(_MARKETS_TTL_S))
+            self.redis.set(self._markets_key, zlib.compress(json.dumps(told).encode(), 1), ex=int(_MARKETS_TTL_S))
         except RedisError as error:
             _log.info("The cache is away (%s): each process loads markets itself", type(error).__name__)
 

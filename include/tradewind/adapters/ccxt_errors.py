@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import ccxt
 
@@ -30,6 +33,10 @@ from tradewind.errors import (
 # Binance answers these with a 4xx or 5xx although the order may have been executed; so may bitget the positive ones
 # (timed out, system abnormal, an error of a service behind, unknown), which no other exchange uses.
 _EXECUTION_UNKNOWN_CODES = frozenset({-1000, -1001, -1006, -1007, -1008, 40010, 40015, 40725, 45001})
+P = ParamSpec("P")
+T = TypeVar("T")
+# What code raises that takes an answer for something it is not: empty, another form, no number.
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 # Refusals by a market's rules (ticks, steps, limits, the market itself), which may have changed since they were read:
 # Binance spot and futures, okx, bybit, bitget.
 _RULE_CODES = frozenset(
@@ -48,6 +55,19 @@ _CERTAIN_REFUSALS = (
     ccxt.AuthenticationError,
     ccxt.OperationRejected,
 )
+
+
+def readable(method: Callable[P, T]) -> Callable[P, T]:
+    """The reading method with ExchangeUnreachable for an answer that it cannot read."""
+
+    @wraps(method)
+    def guarded(*args: P.args, **options: P.kwargs) -> T:
+        try:
+            return method(*args, **options)
+        except UNREADABLE as error:
+            raise ExchangeUnreachable(f"{method.__name__}: the answer cannot be read ({error!r:.200})") from error
+
+    return guarded
 
 
 @dataclass(slots=True)
@@ -108,6 +128,8 @@ def _answered(error: ccxt.BaseError, record: CallRecord, text: str) -> Tradewind
         return ClockSkewed(f"{text}: the clock's offset is measured again before the next call")
     if isinstance(error, ccxt.OnMaintenance | ccxt.MarketClosed):
         return ExchangeMaintenance(text)
+    if record.status == 200 and not record.code and type(error) is ccxt.ExchangeError:
+        return ExchangeUnreachable(text)  # neither an answer nor a refusal: what gateways say
     if isinstance(error, ccxt.OperationFailed) or record.status is None or record.status >= 500:
         return ExchangeUnreachable(text) if record.sent or isinstance(error, ccxt.OperationFailed) else None
     return None

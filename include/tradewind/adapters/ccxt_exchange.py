@@ -17,6 +17,7 @@ from tradewind.core.types import Bars, BookTop, Instrument
 from tradewind.errors import NotSupported, UnknownSymbol
 
 from .ccxt_client import CcxtClient
+from .ccxt_errors import readable
 from .clock import WallClock
 
 # Raw klines cost a third of ccxt's parsed ones. Binance clamps spot pages to 1000 bars.
@@ -57,6 +58,7 @@ class CcxtMarketData:
         return self._client.clock_offset_ms()
 
     # ------------------------------------------------------------------------------------------------------- candles
+    @readable
     def candles(self, symbol: str, timeframe: str, start_ms: int, end_ms: int, *, bulk: bool = False) -> Bars:
         """Bars with start_ms <= open_time < end_ms as the exchange reports them, the unfinished one included.
 
@@ -106,6 +108,7 @@ class CcxtMarketData:
 
         return parsed, _PAGES.get(self._client.config.exchange_id, int(page)), False
 
+    @readable
     def first_open_ms(self, symbol: str, timeframe: str) -> int | None:
         """The open time of the first bar that the exchange has of a symbol; None where it cannot be asked for it."""
         if not self._is_binance:
@@ -124,6 +127,7 @@ class CcxtMarketData:
         return floor_ms(to_ms(self._clock.now()), timeframe) - (bars - 1) * timeframe_ms(timeframe)
 
     # -------------------------------------------------------------------------------------------------------- prices
+    @readable
     def book_tops(self, symbols: Sequence[str]) -> dict[str, BookTop]:
         """Best bid and ask of every symbol that has a price, in one call; what is not listed or no price is absent."""
         listed = self._client.listed(symbols)

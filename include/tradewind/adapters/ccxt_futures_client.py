@@ -48,8 +48,6 @@ class CcxtFuturesClient(CcxtClient):
             instrument_from_market(market, attached_brackets=False),
             symbol=symbol,
             bracket=BracketSupport.EMULATED,
-            # A perpetual contract's delivery date only says that it has none.
-            delisted_at=None,
             margin=MarginRules(min(self.leverage, brackets[0].leverage), brackets),
         )
 

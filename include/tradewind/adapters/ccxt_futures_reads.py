@@ -14,12 +14,12 @@ from decimal import Decimal
 from typing import Any, Final
 
 from tradewind.adapters.ccxt_futures_client import CcxtFuturesClient
-from tradewind.adapters.ccxt_orders import STATES, STATUSES
+from tradewind.adapters.ccxt_orders import STATES, STATUSES, state_of
 from tradewind.adapters.ccxt_trading_base import CcxtTradingBase
 from tradewind.core.orders import is_final, is_ours
 from tradewind.core.timeframes import from_ms, to_ms
 from tradewind.core.types import Balance, ExchangeOrder, Fill, Order, OrderState, Payment
-from tradewind.errors import LedgerMismatch, TradewindError
+from tradewind.errors import TradewindError
 
 _ALGO_LETTERS: Final = ("tws", "twt")  # how the ids of our stops and targets begin
 _ALGO_STATES: Final[Mapping[str, OrderState]] = {
@@ -87,10 +87,10 @@ class CcxtFuturesReads(CcxtTradingBase[CcxtFuturesClient]):
         actual_id = str(answer.get("actualOrderId") or "")
         state, filled = _ALGO_STATES.get(status), Decimal(0)
         if state is None:
-            if status not in _TRIGGERED:
-                raise LedgerMismatch(f"the exchange reports an algo status that is unknown here: {status}")
             placed = self._placed_for(client_id, actual_id, symbol) if actual_id else None
-            if placed is not None:
+            if status not in _TRIGGERED:
+                state = state_of(_ALGO_STATES, status)
+            elif placed is not None:
                 state, filled = placed.state, placed.filled_quantity
             else:
                 since_ms = int(answer.get("triggerTime") or answer.get("updateTime") or 0)
@@ -159,7 +159,7 @@ class CcxtFuturesReads(CcxtTradingBase[CcxtFuturesClient]):
                 quantity=Decimal(trade["qty"]),
                 price=Decimal(trade["price"]),
                 fee=Decimal(trade["commission"]),
-                fee_asset=str(trade["commissionAsset"]),
+                fee_asset=self._client.asset(trade["commissionAsset"], free_of_charge=symbol.split("/")[1]),
                 is_maker=trade["maker"] is True or trade["maker"] == "true",
                 at=from_ms(int(trade["time"])),
             )
@@ -202,7 +202,7 @@ class CcxtFuturesReads(CcxtTradingBase[CcxtFuturesClient]):
                 payment_id=f"{row['incomeType']}:{row['symbol']}:{row['tranId']}",
                 symbol=symbols.get(str(row["symbol"]), ""),
                 kind=str(row["incomeType"]).lower(),
-                asset=str(row["asset"]),
+                asset=self._client.asset(row["asset"]),
                 amount=Decimal(row["income"]),
                 at=from_ms(int(row["time"])),
             )
@@ -242,10 +242,7 @@ class CcxtFuturesReads(CcxtTradingBase[CcxtFuturesClient]):
 
 
 def order_of(answer: Mapping[str, Any], symbol: str) -> ExchangeOrder:
-    """One order of the matching engine. Raises LedgerMismatch for a status that is unknown here."""
-    status = str(answer["status"])
-    if status not in STATES:
-        raise LedgerMismatch(f"the exchange reports an order status that is unknown here: {status}")
+    """One order of the matching engine."""
     price, stop = Decimal(answer.get("price") or 0), Decimal(answer.get("stopPrice") or 0)
     return ExchangeOrder(
         client_order_id=str(answer["clientOrderId"]),
@@ -254,7 +251,7 @@ def order_of(answer: Mapping[str, Any], symbol: str) -> ExchangeOrder:
         symbol=symbol,
         is_buy=answer["side"] == "BUY",
         order_type=str(answer["type"]),
-        state=STATES[status],
+        state=state_of(STATES, answer["status"]),
         quantity=Decimal(answer["origQty"]),
         filled_quantity=Decimal(answer["executedQty"]),
         price=price or None,

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from tradewind.core.timeframes import from_ms
 from tradewind.core.types import BracketSupport, Instrument
+
+_NO_END_MS: Final = 4_000_000_000_000  # in the year 2096; Binance's perpetuals end in 2100
+# Entries end so long before a market does: twice what a position is held for.
+_LAST_DAYS: Final = timedelta(days=2)
 
 
 def instrument_from_market(market: Mapping[str, Any], *, attached_brackets: bool) -> Instrument:
@@ -23,8 +28,11 @@ def instrument_from_market(market: Mapping[str, Any], *, attached_brackets: bool
     market_lot = filters.get("MARKET_LOT_SIZE") or info.get("lotSizeFilter") or {}
     notional = filters.get("NOTIONAL") or filters.get("MIN_NOTIONAL") or {}
     limits = market["limits"]
+    # Announced delistings: of Binance's perpetuals, okx's and bitget's spot markets.
+    ends = (market.get("expiry"), info.get("deliveryDate"), info.get("expTime"), info.get("offTime"))
+    delisted_at = next((moment for moment in map(_moment, ends) if moment is not None), None)
     step = _decimal(lot.get("stepSize"), market["precision"]["amount"], default="1e-8")
-    return Instrument(
+    made = Instrument(
         symbol=market["symbol"],
         base=market["base"],
         quote=market["quote"],
@@ -40,8 +48,17 @@ def instrument_from_market(market: Mapping[str, Any], *, attached_brackets: bool
         bracket=_bracket(info, attached=attached_brackets),
         active=market.get("active") is not False,
         listed_at=_moment(market.get("created")),
-        delisted_at=_moment(market.get("expiry")),
     )
+    return made if delisted_at is None else ending(made, delisted_at)
+
+
+def ending(instrument: Instrument, delisted_at: datetime) -> Instrument:
+    """A market with its announced end: without entries where that leaves too little time for a position.
+
+    What is held when a market ends cannot be sold any more.
+    """
+    has_time = delisted_at - datetime.now(UTC) >= _LAST_DAYS
+    return replace(instrument, delisted_at=delisted_at, active=instrument.active and has_time)
 
 
 def _bracket(info: Mapping[str, Any], *, attached: bool) -> BracketSupport:
@@ -61,4 +78,5 @@ def _decimal(*candidates: Any, default: str) -> Decimal:
 
 
 def _moment(ms: Any) -> datetime | None:
-    return from_ms(int(ms)) if ms else None
+    """None also for the date by which a contract says that it has no end, and for a negative one."""
+    return from_ms(int(ms)) if ms and 0 < int(ms) < _NO_END_MS else None

@@ -18,11 +18,12 @@ from functools import cached_property
 from typing import Any, Final
 
 from tradewind.adapters.ccxt_attached import STOP, TARGET, CcxtAttachedTrading, Request, leg_of, leg_report, own_part
+from tradewind.adapters.ccxt_orders import state_of
 from tradewind.core.orders import is_ours
 from tradewind.core.ports import BracketLegs
 from tradewind.core.timeframes import from_ms, to_ms
 from tradewind.core.types import Balance, ExchangeOrder, Fill, Instrument, MarketStatus, Order, OrderState
-from tradewind.errors import LedgerMismatch, NotSupported, OrderRejected
+from tradewind.errors import NotSupported, OrderRejected
 
 _DIGITS: Final = string.digits + string.ascii_lowercase
 _ID_DIGITS: Final = 25  # of base 36 hold 128 bits
@@ -161,10 +162,8 @@ class CcxtOkxTrading(CcxtAttachedTrading):
         leg, status, filled = leg_of(client_order_id) or STOP, str(row["state"]), Decimal(0)
         state = _ALGO_STATES.get(status)
         if state is None:
-            if status not in _TRIGGERED:
-                raise LedgerMismatch(f"okx reports an algo status that is unknown here: {status}")
-            state = OrderState.CANCELLED
-            if _SIDES.get(str(row.get("actualSide"))) == leg:
+            state = OrderState.CANCELLED if status in _TRIGGERED else state_of(_ALGO_STATES, status)
+            if status in _TRIGGERED and _SIDES.get(str(row.get("actualSide"))) == leg:
                 placed = self._placed_for(row, symbol)
                 state, filled = (placed.state, placed.filled_quantity) if placed else (OrderState.WORKING, Decimal(0))
         return leg_report(
@@ -184,14 +183,25 @@ class CcxtOkxTrading(CcxtAttachedTrading):
     def open_orders(self, symbols: Sequence[str]) -> list[ExchangeOrder]:
         """Everything that works or waits at the exchange in these markets, ours or not."""
         markets = self._client.listed(symbols)
-        placed = self._client.read("private_get_trade_orders_pending", {"instType": "SPOT", "limit": _PAGE})["data"]
+        placed = self._pages("private_get_trade_orders_pending", {"instType": "SPOT"}, "ordId")
         found = [self._remember(_order(row, markets[row["instId"]])) for row in placed if row["instId"] in markets]
         for kind in ("oco", "conditional"):
-            wanted = {"instType": "SPOT", "ordType": kind, "limit": _PAGE}
-            for row in self._client.read("private_get_trade_orders_algo_pending", wanted)["data"]:
+            wanted = {"instType": "SPOT", "ordType": kind}
+            for row in self._pages("private_get_trade_orders_algo_pending", wanted, "algoId"):
                 if row["instId"] in markets:
                     found += self._legs(row, markets[row["instId"]])
         return found
+
+    def _pages(self, method: str, wanted: Mapping[str, Any], key: str) -> list[Any]:
+        """All rows of a list, newest first, a page at a time."""
+        rows: list[Any] = []
+        question = {**wanted, "limit": _PAGE}
+        while True:
+            page = self._client.read(method, question)["data"]
+            rows += page
+            if len(page) < _PAGE:
+                return rows
+            question["after"] = page[-1][key]
 
     def _legs(self, row: Mapping[str, Any], symbol: str) -> list[ExchangeOrder]:
         known = self._legs_known(symbol, str(row["algoId"])).values()
@@ -201,16 +211,8 @@ class CcxtOkxTrading(CcxtAttachedTrading):
         """Every execution of the account in one market at or after `since`, oldest first, with its client order id."""
         is_recent = datetime.now(UTC) - since < _RECENT
         method = "private_get_trade_fills" if is_recent else "private_get_trade_fills_history"
-        wanted: dict[str, Any] = {
-            "instType": "SPOT", "instId": self._client.market_id(symbol), "begin": to_ms(since), "limit": _PAGE,
-        }  # fmt: skip
-        rows: list[Any] = []
-        while True:
-            page = self._client.read(method, wanted)["data"]
-            rows += page
-            if len(page) < _PAGE:
-                break
-            wanted["after"] = page[-1]["billId"]
+        wanted = {"instType": "SPOT", "instId": self._client.market_id(symbol), "begin": to_ms(since)}
+        rows = self._pages(method, wanted, "billId")
         return [self._fill(row, symbol) for row in sorted(rows, key=lambda row: (int(row["ts"]), int(row["billId"])))]
 
     def _fill(self, row: Mapping[str, Any], symbol: str) -> Fill:
@@ -223,7 +225,7 @@ class CcxtOkxTrading(CcxtAttachedTrading):
             quantity=Decimal(row["fillSz"]),
             price=Decimal(row["fillPx"]),
             fee=-Decimal(row.get("fee") or 0),  # what is charged is negative there
-            fee_asset=str(row["feeCcy"]),
+            fee_asset=self._client.asset(row["feeCcy"], free_of_charge=symbol.split("/")[1]),
             is_maker=row.get("execType") == "M",
             at=from_ms(int(row["ts"])),
         )
@@ -248,9 +250,10 @@ class CcxtOkxTrading(CcxtAttachedTrading):
         (account,) = self._client.read("private_get_account_balance")["data"]
         found = {}
         for row in account["details"]:
-            total, free = Decimal(row["cashBal"]), Decimal(row["availBal"])
+            total, asset = Decimal(row["cashBal"]), self._client.asset(row["ccy"])
+            free = Decimal(row["availBal"] or total)
             if total:
-                found[str(row["ccy"])] = Balance(str(row["ccy"]), free, total - free)
+                found[asset] = Balance(asset, free, total - free)
         return found
 
 
@@ -264,10 +267,7 @@ def _triggers(stop: Order, target: Order) -> dict[str, str]:
 
 
 def _order(row: Mapping[str, Any], symbol: str) -> ExchangeOrder:
-    """An ordinary order. Raises LedgerMismatch for a status that is unknown here."""
-    status = str(row["state"])
-    if status not in _STATES:
-        raise LedgerMismatch(f"okx reports an order status that is unknown here: {status}")
+    """An ordinary order."""
     price = Decimal(row.get("px") or 0)
     return ExchangeOrder(
         client_order_id=our_id(str(row.get("clOrdId") or "")) or str(row["ordId"]),
@@ -276,7 +276,7 @@ def _order(row: Mapping[str, Any], symbol: str) -> ExchangeOrder:
         symbol=symbol,
         is_buy=row["side"] == "buy",
         order_type=str(row["ordType"]).upper(),
-        state=_STATES[status],
+        state=state_of(_STATES, row["state"]),
         quantity=Decimal(row["sz"]),
         filled_quantity=Decimal(row.get("accFillSz") or 0),
         price=price or None,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
 from tradewind.core.timeframes import from_ms
 from tradewind.core.types import ExchangeOrder, MarketStatus, Order, OrderState
-from tradewind.errors import LedgerMismatch
 
+_log = logging.getLogger(__name__)
 STATES: Final[Mapping[str, OrderState]] = {
     # Accepted, but only placed once its list's working order has filled: it protects nothing yet.
     "PENDING_NEW": OrderState.SENT,
@@ -33,14 +34,16 @@ STATUSES: Final[Mapping[str, MarketStatus]] = {
 }
 
 
-def exchange_order(report: Mapping[str, Any], symbol: str, list_client_id: str | None = None) -> ExchangeOrder:
-    """One report, whichever endpoint it came from.
+def state_of(states: Mapping[str, OrderState], word: Any) -> OrderState:
+    """Our state for an exchange's word. One that it has added since makes this order UNKNOWN, and no other order."""
+    found = states.get(str(word))
+    if found is None:
+        _log.warning("The exchange reports an order's status in a word that is not known here: %.60s", word)
+    return found or OrderState.UNKNOWN
 
-    Raises LedgerMismatch for a status that Binance has added since: guessing would be worse than stopping.
-    """
-    status = str(report["status"])
-    if status not in STATES:
-        raise LedgerMismatch(f"the exchange reports an order status that is unknown here: {status}")
+
+def exchange_order(report: Mapping[str, Any], symbol: str, list_client_id: str | None = None) -> ExchangeOrder:
+    """One report, whichever endpoint it came from."""
     at_ms = report.get("updateTime") or report.get("transactTime") or report.get("time") or 0
     return ExchangeOrder(
         # The answer to a cancellation calls the cancellation itself "clientOrderId".
@@ -50,7 +53,7 @@ def exchange_order(report: Mapping[str, Any], symbol: str, list_client_id: str |
         symbol=symbol,
         is_buy=report["side"] == "BUY",
         order_type=str(report["type"]),
-        state=STATES[status],
+        state=state_of(STATES, report["status"]),
         # A leg that is sized from proceeds still to come has no quantity yet.
         quantity=Decimal(report.get("origQty") or 0),
         filled_quantity=Decimal(report.get("executedQty") or 0),

@@ -13,7 +13,9 @@ from decimal import Decimal
 from typing import Any, Final
 
 from tradewind.adapters.ccxt_client import CcxtClient
+from tradewind.adapters.ccxt_delistings import Delistings
 from tradewind.adapters.ccxt_exchange import ask_listed
+from tradewind.adapters.ccxt_instruments import ending
 from tradewind.adapters.ccxt_orders import STATUSES, exchange_order, order_fields, reports_of
 from tradewind.adapters.ccxt_trading_base import NO_SUCH_ORDER, CcxtTradingBase
 from tradewind.core.ports import BracketLegs
@@ -34,6 +36,19 @@ class CcxtTrading(CcxtTradingBase[CcxtClient]):
     no_such_order = NO_SUCH_ORDER | {-2018}
 
     statuses = STATUSES
+
+    def __init__(self, client: CcxtClient, account: str) -> None:
+        super().__init__(client, account)
+        self._delistings = Delistings(client)
+
+    def instruments(self, symbols: Sequence[str]) -> dict[str, Instrument]:
+        """The rules of each market that the exchange lists, with its announced end."""
+        found = super().instruments(symbols)
+        for market, symbol in self._client.listed(list(found)).items():
+            end = self._delistings.end_of(market)
+            if end is not None:
+                found[symbol] = ending(found[symbol], end)
+        return found
 
     def _told_status(self, market: str) -> str | None:
         told = self._client.read("public_get_exchangeinfo", {"symbol": market, "showPermissionSets": "false"})
@@ -203,7 +218,7 @@ class CcxtTrading(CcxtTradingBase[CcxtClient]):
                 quantity=Decimal(trade["qty"]),
                 price=Decimal(trade["price"]),
                 fee=Decimal(trade["commission"]),
-                fee_asset=str(trade["commissionAsset"]),
+                fee_asset=self._client.asset(trade["commissionAsset"], free_of_charge=symbol.split("/")[1]),
                 is_maker=_is_true(trade["isMaker"]),
                 at=from_ms(int(trade["time"])),
             )
@@ -225,7 +240,10 @@ class CcxtTrading(CcxtTradingBase[CcxtClient]):
     def balances(self) -> dict[str, Balance]:
         """What the account holds, by asset; assets without a holding are absent."""
         answer = self._client.read("private_get_account", {"omitZeroBalances": "true"})
-        found = [Balance(row["asset"], Decimal(row["free"]), Decimal(row["locked"])) for row in answer["balances"]]
+        found = [
+            Balance(self._client.asset(row["asset"]), Decimal(row["free"]), Decimal(row["locked"]))
+            for row in answer["balances"]
+        ]
         return {balance.asset: balance for balance in found if balance.total != 0}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, Final
 
 from tradewind.adapters.account_store import as_json
@@ -19,8 +18,9 @@ _ORDER_COLUMNS: Final = (
     "stop_price, list_client_id, state, exchange_order_id, filled_quantity, planned_at, sent_at, updated_at, reason, "
     "seen_at"
 )
-_FILL_COLUMNS: Final = (
-    "account, symbol, trade_id, client_order_id, is_buy, quantity, price, fee, fee_asset, is_maker, at"
+FILL_COLUMNS: Final = (
+    "f.account, f.symbol, f.trade_id, client_order_id, f.is_buy, f.quantity, f.price, f.fee, f.fee_asset, f.is_maker, "
+    "f.at"
 )
 
 
@@ -184,9 +184,10 @@ class OrderStore(PositionStore):
         """Every step of one order's life, oldest first."""
         return list(self._database.rows(self.EVENTS, (self.account, client_order_id)))
 
-    INSERT_FILL: Final = f"""
-        INSERT INTO fills ({_FILL_COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-        ON CONFLICT DO NOTHING"""  # noqa: S608 - constant columns
+    INSERT_FILL: Final = """
+        INSERT INTO fills
+            (account, symbol, trade_id, client_order_id, is_buy, quantity, price, fee, fee_asset, is_maker, at)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
 
     def insert_fills(self, fills: Sequence[Fill]) -> int:
         """Executions, each once by its trade id; returns how many were new."""
@@ -212,10 +213,10 @@ class OrderStore(PositionStore):
             cursor.executemany(self.INSERT_FILL, rows)
             return cursor.rowcount
 
-    FILLS_OF: Final = """
-        SELECT f.* FROM fills f JOIN orders o USING (client_order_id)
+    FILLS_OF: Final = f"""
+        SELECT {FILL_COLUMNS} FROM fills f JOIN orders o USING (client_order_id)
         WHERE o.account = %s AND f.account = o.account AND o.position_id = %s
-        ORDER BY f.at, length(f.trade_id), f.trade_id"""
+        ORDER BY f.at, length(f.trade_id), f.trade_id"""  # noqa: S608 - constant columns
 
     def fills_of(self, position_id: str) -> list[Fill]:
         """Every execution of a position's orders, in time; those of one millisecond as the exchange numbered them."""
@@ -237,7 +238,7 @@ class OrderStore(PositionStore):
                 - CASE WHEN fee_asset = split_part(symbol, '/', 2) THEN fee ELSE 0 END) AS cash_quote
         FROM fills WHERE account = %s GROUP BY symbol"""
     OTHER_FEES: Final = """
-        SELECT symbol, fee_asset, sum(fee) AS fee FROM fills
+        SELECT symbol, fee_asset, sum(fee) AS fee, coalesce(sum(fee_quote), 0) AS fee_quote FROM fills
         WHERE account = %s AND fee_asset NOT IN (split_part(symbol, '/', 1), split_part(symbol, '/', 2))
         GROUP BY symbol, fee_asset"""
 
@@ -246,12 +247,9 @@ class OrderStore(PositionStore):
         with self._database.transaction() as connection:
             totals = connection.execute(self.TOTALS, (self.account,)).fetchall()
             others = connection.execute(self.OTHER_FEES, (self.account,)).fetchall()
-        fees: dict[str, dict[str, Decimal]] = {}
-        for row in others:
-            fees.setdefault(row["symbol"], {})[row["fee_asset"]] = row["fee"]
-        return {
-            row["symbol"]: LedgerTotal(
-                row["symbol"], row["base_quantity"], row["cash_quote"], fees.get(row["symbol"], {})
-            )
-            for row in totals
+        found = {
+            row["symbol"]: LedgerTotal(row["symbol"], row["base_quantity"], row["cash_quote"], {}) for row in totals
         }
+        for row in others:
+            found[row["symbol"]] = found[row["symbol"]].with_fee(row["fee_asset"], row["fee"], row["fee_quote"])
+        return found

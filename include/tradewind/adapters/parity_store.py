@@ -9,7 +9,7 @@ from typing import Any, Final
 from psycopg.types.json import Jsonb
 
 from tradewind.adapters.account_store import AccountStore
-from tradewind.adapters.order_store import order_of
+from tradewind.adapters.order_store import FILL_COLUMNS, order_of
 from tradewind.core.codec import decode
 from tradewind.core.inputs import CycleInputs
 from tradewind.core.parity import Ledger, ParityReport
@@ -46,10 +46,10 @@ class PgParityStore(AccountStore):
         SELECT o.* FROM orders o JOIN positions p USING (position_id)
         WHERE o.account = %s AND p.strategy_version = %s AND p.bar >= %s AND p.bar < %s
         ORDER BY o.planned_at, o.client_order_id"""
-    FILLS: Final = """
-        SELECT f.* FROM fills f JOIN orders o USING (client_order_id) JOIN positions p USING (position_id)
+    FILLS: Final = f"""
+        SELECT {FILL_COLUMNS} FROM fills f JOIN orders o USING (client_order_id) JOIN positions p USING (position_id)
         WHERE f.account = %s AND p.strategy_version = %s AND p.bar >= %s AND p.bar < %s
-        ORDER BY f.at, length(f.trade_id), f.trade_id"""
+        ORDER BY f.at, length(f.trade_id), f.trade_id"""  # noqa: S608 - constant columns
 
     def ledger(self, since: datetime, until: datetime) -> Ledger:
         """Decisions on the bars opened in [since, until), and every order and fill that came of them."""
@@ -61,14 +61,17 @@ class PgParityStore(AccountStore):
         )
 
     FLOWS: Final = """
-        SELECT split_part(symbol, '/', 1) AS asset,
-            sum(CASE WHEN is_buy THEN quantity ELSE -quantity END
-                - CASE WHEN fee_asset = split_part(symbol, '/', 1) THEN fee ELSE 0 END) AS moved
-        FROM fills WHERE account = %s AND at < %s GROUP BY 1"""
+        SELECT split_part(symbol, '/', 1) AS asset, sum(moved) AS moved FROM (
+            SELECT symbol, CASE WHEN is_buy THEN quantity ELSE -quantity END
+                - CASE WHEN fee_asset = split_part(symbol, '/', 1) THEN fee ELSE 0 END AS moved
+            FROM fills WHERE account = %(account)s AND at < %(before)s
+            UNION ALL SELECT symbol, -quantity FROM write_offs WHERE account = %(account)s) AS moves GROUP BY 1"""
 
     def base_flows(self, before: datetime) -> dict[str, Decimal]:
-        """What all fills before a moment left of each base asset, fees in it taken off: dust, when nothing is held."""
-        return {row["asset"]: row["moved"] for row in self._database.rows(self.FLOWS, (self.account, before))}
+        """What all fills before a moment left of each base asset, fees in it and what was given up taken off: dust,
+        when nothing is held."""
+        bound = {"account": self.account, "before": before}
+        return {row["asset"]: row["moved"] for row in self._database.rows(self.FLOWS, bound)}
 
     NEWEST: Final = """
         SELECT inputs -> 'symbols' AS symbols FROM cycle_inputs WHERE account = %s ORDER BY bar DESC LIMIT 1"""

@@ -55,7 +55,7 @@ class PaymentStore(OrderStore):
     # under "/" and the currency that is counted in, which the mark of the beginning names.
     PAYMENT_TOTALS: Final = """
         SELECT CASE WHEN strpos(symbol, '/') > 0 THEN symbol ELSE '/' || COALESCE(counted_in, asset) END AS symbol,
-            asset, sum(amount) AS amount
+            asset, sum(amount) AS amount, coalesce(sum(amount_quote), 0) AS amount_quote
         FROM payments
         CROSS JOIN (SELECT min(asset) AS counted_in FROM payments WHERE account = %(account)s AND kind = 'begin') mark
         WHERE account = %(account)s AND amount <> 0 AND kind <> ALL (%(transfers)s) GROUP BY 1, 2"""
@@ -73,6 +73,5 @@ class PaymentStore(OrderStore):
             if row["asset"] == symbol.split("/")[-1]:
                 totals[symbol] = replace(known, cash_quote=known.cash_quote + amount)
             else:
-                paid = known.other_fees.get(row["asset"], ZERO) - amount
-                totals[symbol] = replace(known, other_fees={**known.other_fees, row["asset"]: paid})
+                totals[symbol] = known.with_fee(row["asset"], -amount, -row["amount_quote"])
         return totals

@@ -14,15 +14,16 @@ from typing import Any, Final
 
 from tradewind.adapters.account_store import AccountStore, as_json
 from tradewind.adapters.database import Connection, Database
+from tradewind.core.codec import decode
 from tradewind.core.params import PositionRules
 from tradewind.core.ports import UnprotectedSpan
-from tradewind.core.types import ClosedTrade, Position, PositionStatus, RegimeFamily, Side
+from tradewind.core.types import ClosedTrade, Minimums, Position, PositionStatus, RegimeFamily, Side
 from tradewind.errors import LockNotAcquired
 
 _COLUMNS: Final = (
     "position_id, account, strategy_version, symbol, side, family, status, bar, opened_at, closed_at, quantity, "
     "entry_quantity, entry_price, initial_stop_price, stop_price, target_price, atr_quote, best_close, managed_bar, "
-    "realised_quote, fees_quote, exit_reason"
+    "realised_quote, fees_quote, exit_reason, minimums"
 )
 
 
@@ -33,6 +34,7 @@ def _position(row: Mapping[str, Any]) -> Position:
             "side": Side(row["side"]),
             "family": RegimeFamily(row["family"]),
             "status": PositionStatus(row["status"]),
+            "minimums": None if row["minimums"] is None else decode(Minimums, row["minimums"]),
         }
     )
 
@@ -86,7 +88,7 @@ class PositionStore(AccountStore):
     # ----------------------------------------------------------------------------------------------------- positions
     INSERT: Final = f"""
         INSERT INTO positions ({_COLUMNS}, rules, fence)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
         ON CONFLICT DO NOTHING RETURNING position_id"""  # noqa: S608 - the columns are a constant above
     INSERT_POSITION_EVENT: Final = """
         INSERT INTO position_events (position_id, event, detail, at) VALUES (%s, %s, %s, %s)"""
@@ -122,6 +124,13 @@ class PositionStore(AccountStore):
 
         Side, bar, first stop and ATR are what was decided and stay. Raises LockNotAcquired under an older fence.
         """
+        with self._database.transaction() as connection:
+            self._require_fence(connection, position.position_id)
+            self._save(connection, position, event, at, detail)
+
+    def _save(
+        self, connection: Connection, position: Position, event: str, at: datetime, detail: Mapping[str, Any]
+    ) -> None:
         values = {
             "position_id": position.position_id,
             "account": self.account,
@@ -139,12 +148,10 @@ class PositionStore(AccountStore):
             "fees_quote": position.fees_quote,
             "exit_reason": position.exit_reason,
         }
-        with self._database.transaction() as connection:
-            self._require_fence(connection, position.position_id)
-            connection.execute(self.SAVE, values)
-            connection.execute(self.INSERT_POSITION_EVENT, (position.position_id, event, as_json(detail), at))
-            if position.status in (PositionStatus.CLOSED, PositionStatus.DUST):
-                connection.execute(self.END_SPAN_NOW, (position.position_id,))
+        connection.execute(self.SAVE, values)
+        connection.execute(self.INSERT_POSITION_EVENT, (position.position_id, event, as_json(detail), at))
+        if position.status in (PositionStatus.CLOSED, PositionStatus.DUST):
+            connection.execute(self.END_SPAN_NOW, (position.position_id,))
 
     def position(self, position_id: str) -> Position | None:
         """The position of an intent, or None."""
@@ -259,4 +266,5 @@ def _values(position: Position, account: str) -> tuple[Any, ...]:
         position.realised_quote,
         position.fees_quote,
         position.exit_reason,
+        None if position.minimums is None else as_json(position.minimums),
     )

@@ -7,12 +7,13 @@ tightens, except through `open_latch`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
 from tradewind.adapters.account_store import AccountStore, as_json
 from tradewind.core.ports import Flattening, ReconciliationRecord
+from tradewind.core.transfers import Reading
 from tradewind.core.types import Latch, TradingMode
 from tradewind.errors import TradingHalted
 
@@ -43,10 +44,11 @@ class SafetyStore(AccountStore):
 
     OPEN: Final = """
         SELECT mode, reason, since, sequence FROM open_latch(
-            %(account)s, %(sequence)s, %(reason)s, %(actor)s, %(source)s, %(at)s, %(market_at)s, %(equity)s)"""
+            %(account)s, %(sequence)s, %(reason)s, %(actor)s, %(source)s, %(at)s, %(market_at)s, %(equity)s,
+            '{}', %(link)s)"""
     OPEN_AS_REQUESTED: Final = """
         SELECT mode, reason, since, sequence FROM open_latch_as_requested(
-            %(account)s, %(request)s, %(reason)s, %(at)s, %(market_at)s, %(equity)s)"""
+            %(account)s, %(request)s, %(reason)s, %(at)s, %(market_at)s, %(equity)s, %(link)s)"""
 
     def open_latch(
         self,
@@ -56,8 +58,7 @@ class SafetyStore(AccountStore):
         actor: str,
         source: str,
         sequence: int,
-        market_at: datetime,
-        equity_quote: Decimal,
+        equity: Reading,
         request: str | None = None,
     ) -> Latch:
         """Open the latch, with its history, its audit row and the equity from which losses count anew: all or nothing.
@@ -67,7 +68,7 @@ class SafetyStore(AccountStore):
         """
         values = {
             "account": self.account, "sequence": sequence, "reason": reason, "actor": actor, "source": source,
-            "at": at, "market_at": market_at, "equity": equity_quote, "request": request,
+            "at": at, "market_at": equity.at, "equity": equity.equity_quote, "link": equity.link, "request": request,
         }  # fmt: skip
         row = self._database.row(self.OPEN if request is None else self.OPEN_AS_REQUESTED, values)
         if row is None:
@@ -132,11 +133,13 @@ class SafetyStore(AccountStore):
 
     # ----------------------------------------------------------------------------------------------------- heartbeats
     BEAT: Final = """
-        INSERT INTO heartbeats (account, name, at) VALUES (%s, %s, %s)
-        ON CONFLICT (account, name) DO UPDATE SET at = greatest(heartbeats.at, excluded.at)"""
+        INSERT INTO heartbeats (account, name, at) VALUES (%s, %s, least(%s, clock_timestamp()))
+        ON CONFLICT (account, name) DO UPDATE SET at = CASE
+            WHEN heartbeats.at > clock_timestamp() THEN excluded.at ELSE greatest(heartbeats.at, excluded.at) END"""
 
     def beat(self, name: str, at: datetime) -> None:
-        """Say that something is alive (wall time)."""
+        """Say that something is alive (wall time). By the server's clock no beat is in the future: one of a machine
+        that is ahead counts as made now, and one that was made before a clock was set right gives way."""
         self._database.execute(self.BEAT, (self.account, name, at))
 
     HEARTBEATS: Final = "SELECT name, at FROM heartbeats WHERE account = %s"
@@ -144,49 +147,6 @@ class SafetyStore(AccountStore):
     def heartbeats(self) -> dict[str, datetime]:
         """When each was last alive (wall time)."""
         return {row["name"]: row["at"] for row in self._database.rows(self.HEARTBEATS, (self.account,))}
-
-    # --------------------------------------------------------------------------------------------------------- equity
-    RECORD_EQUITY: Final = """
-        INSERT INTO equity (account, kind, at, equity_quote, detail) VALUES (%s, %s, %s, %s, %s)
-        ON CONFLICT (account, kind, at) DO UPDATE
-        SET equity_quote = excluded.equity_quote, detail = excluded.detail WHERE equity.kind = 'mark'"""
-
-    def record_equity(self, kind: str, at: datetime, equity_quote: Decimal, **detail: Any) -> None:
-        """Keep one reading: `day_open` or `mark`, at a moment of the market's clock. An opening is never rewritten."""
-        self._database.execute(self.RECORD_EQUITY, (self.account, kind, at, equity_quote, as_json(detail)))
-
-    DAY_OPEN: Final = """
-        SELECT equity_quote FROM equity
-        WHERE account = %s AND kind = 'day_open' AND at >= %s AND at < %s ORDER BY at DESC LIMIT 1"""
-
-    def day_open_equity(self, day: datetime) -> Decimal | None:
-        """The reference of the UTC day that holds `day`: its newest opening (a resume within the day makes one)."""
-        start = day.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-        row = self._database.row(self.DAY_OPEN, (self.account, start, start + timedelta(days=1)))
-        return None if row is None else row["equity_quote"]
-
-    LAST_BEFORE: Final = """
-        SELECT equity_quote FROM equity WHERE account = %s AND at < %s ORDER BY at DESC LIMIT 1"""
-
-    def last_equity_before(self, moment: datetime) -> Decimal | None:
-        """The newest reading before a moment of the market's clock, or None."""
-        row = self._database.row(self.LAST_BEFORE, (self.account, moment))
-        return None if row is None else row["equity_quote"]
-
-    RESUMED_AT: Final = """
-        SELECT max(at) AS at FROM equity WHERE account = %s AND kind = 'day_open' AND detail ? 'resumed_by'"""
-
-    def resumed_at(self) -> datetime | None:
-        """When trading was last resumed, by the market's clock: losses and peaks before it no longer count."""
-        row = self._database.row(self.RESUMED_AT, (self.account,))
-        return None if row is None else row["at"]
-
-    PEAK: Final = "SELECT max(equity_quote) AS peak FROM equity WHERE account = %s AND at >= %s"
-
-    def peak_equity(self) -> Decimal | None:
-        """The highest reading since the last resume, or since the beginning."""
-        row = self._database.row(self.PEAK, (self.account, self.resumed_at() or _NEVER))
-        return None if row is None else row["peak"]
 
     # -------------------------------------------------------------------------------------------------- reconciliation
     INSERT_BASELINE: Final = """
@@ -218,14 +178,6 @@ class SafetyStore(AccountStore):
             held[asset] = held.get(asset, Decimal(0)) + quantity
         return held
 
-    ACCEPT: Final = """
-        INSERT INTO accepted_differences (account, asset, quantity, reason, actor, at)
-        VALUES (%s, %s, %s, %s, %s, %s)"""
-
-    def accept_difference(self, asset: str, quantity: Decimal, reason: str, at: datetime, *, actor: str) -> None:
-        """Keep a person's explanation: from now on so much more (or less) of the asset is expected (wall time)."""
-        self._database.execute(self.ACCEPT, (self.account, asset, quantity, reason, actor, at))
-
     ACCEPTED: Final = """
         SELECT asset, sum(quantity) AS quantity FROM accepted_differences WHERE account = %s GROUP BY asset"""
 
@@ -241,11 +193,10 @@ class SafetyStore(AccountStore):
         self._database.execute(self.INSERT_RECONCILIATION, (self.account, at, clean, as_json(report)))
 
     LAST_RECONCILIATION: Final = """
-        SELECT at, clean, report FROM reconciliations WHERE account = %s
-        ORDER BY at DESC, reconciliation_id DESC LIMIT 1"""
+        SELECT at, clean, report FROM reconciliations WHERE account = %s ORDER BY reconciliation_id DESC LIMIT 1"""
 
     def last_reconciliation(self) -> ReconciliationRecord | None:
-        """The newest comparison, or None before the first."""
+        """The comparison that was stored last, or None before the first."""
         row = self._database.row(self.LAST_RECONCILIATION, (self.account,))
         return None if row is None else ReconciliationRecord(**row)
 

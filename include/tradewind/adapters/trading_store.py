@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tradewind.adapters.decision_store import DecisionStore
-from tradewind.adapters.payment_store import PaymentStore
-from tradewind.adapters.safety_store import SafetyStore
+from tradewind.adapters.equity_store import EquityStore
+from tradewind.adapters.price_store import PriceStore
+from tradewind.adapters.write_off_store import WriteOffStore
 
 
-class PgTradingStore(DecisionStore, PaymentStore, SafetyStore):
-    """Decisions, orders, fills, payments, positions, latch and equity of one account under one strategy version."""
+class PgTradingStore(DecisionStore, WriteOffStore, EquityStore, PriceStore):
+    """All rows of one account and strategy: decisions, orders, fills, payments, positions, write-offs, latch, money."""

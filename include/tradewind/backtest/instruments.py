@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
@@ -38,6 +39,13 @@ def inferred_instrument(bars: Bars, params: StrategyParams) -> Instrument:
         taker_fee_frac=fee,
         bracket=BracketSupport.OTOCO,
     )
+
+
+def judged_fees(instrument: Instrument, params: StrategyParams) -> Instrument:
+    """The rules with fees of at most what the strategy is judged with: a dearer market is refused when it is traded."""
+    most = Decimal(repr(params.fee_frac))
+    maker, taker = min(instrument.maker_fee_frac, most), min(instrument.taker_fee_frac, most)
+    return replace(instrument, maker_fee_frac=maker, taker_fee_frac=taker)
 
 
 def _price_decimals(bars: Bars, most: int) -> int:

@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from tradewind.adapters.database import Database
+from tradewind.adapters.equity_store import read_links
+from tradewind.core.transfers import Reading, in_todays_money
 from tradewind.core.types import Bars, Side
 
 from .results import EquityPoint, FunnelRow, RunResult, Trade
@@ -23,7 +25,9 @@ FROM positions p LEFT JOIN LATERAL (
 WHERE p.account = %(account)s AND p.status IN ('closed', 'dust') AND p.entry_price IS NOT NULL
 ORDER BY p.closed_at
 """
-_EQUITY = "SELECT at, equity_quote FROM equity WHERE account = %(account)s ORDER BY at"
+_EQUITY = """
+SELECT at, equity_quote, link_id AS link FROM equity WHERE account = %(account)s ORDER BY at, reading_id
+"""
 _DECISIONS = """
 SELECT symbol, bar, outcome, reason, decision FROM decisions
 WHERE account = %(account)s ORDER BY bar DESC, symbol LIMIT %(limit)s
@@ -60,7 +64,14 @@ def read_run(
     and ends at `end` with an equity of zero, which the report then shows as it is.
     """
     key = {"account": account}
-    marks = [EquityPoint(_ms(row["at"]), float(row["equity_quote"])) for row in database.rows(_EQUITY, key)]
+    links = read_links(database, account)
+    readings = [Reading(**row) for row in database.rows(_EQUITY, key)]
+    # As the breaker sees them: what was paid in or out since is no result of the run.
+    marks = [
+        EquityPoint(_ms(reading.at), float(counted))
+        for reading in readings
+        if (counted := in_todays_money(reading, links)) is not None
+    ]
     return RunResult(
         title=title,
         labels=labels,

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tradewind.core.candles import empty_bars
+from tradewind.core.gates import pays_more_than_judged
 from tradewind.core.inputs import SymbolInputs
 from tradewind.core.market_numbers import MarketColumns, market_columns
 from tradewind.core.params import StrategyParams
@@ -262,6 +263,7 @@ def prefilter(
     chaotic = (regimes != UNDETERMINED) & (families < 0)
     least = np.array([params.least_probability(family) for family in FAMILIES])[np.maximum(families, 0)]
     complete = known & (regimes != UNDETERMINED) & (predicted | chaotic)
+    fees_hold = not pays_more_than_judged(series.instrument, params)
     with np.errstate(invalid="ignore"):
         natr = atr_quote / close
         short = (expected_short > expected_long) & may_short
@@ -276,7 +278,7 @@ def prefilter(
             "trend": predicted & (families >= 0) & known & with_trend,
             "volatility": known & (natr >= params.natr_min_frac) & (natr <= params.natr_max_frac),
             "volume": known & (volume_ratio >= params.min_volume_ratio),
-            "expected_value": predicted & (families >= 0) & (expected >= params.min_expected_r),
+            "expected_value": predicted & (families >= 0) & (expected >= params.min_expected_r) & fees_hold,
         }
 
 

@@ -1,4 +1,4 @@
-"""How fast the status app answers with a year of trading behind it: by gunicorn, through the role that it has there.
+"""How fast the status app answers with a year of trading behind it: as it is served, through the role it has there.
 
 The paper exchange runs beside it; its checks of Airflow fail at once, and are asked in the background as ever.
 """
@@ -6,14 +6,17 @@ The paper exchange runs beside it; its checks of Airflow fail at once, and are a
 from __future__ import annotations
 
 import secrets
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import httpx
 import psycopg
@@ -31,10 +34,17 @@ from tradewind.stack.postgres import EmbeddedPostgres
 from tradewind.stack.processes import ProcessMark, end_sessions, free_port, spawn
 
 _BOUND_MS: Final = 50.0
+_HALT_BOUND_MS: Final = 2000.0
+_FLOODING: Final = 32
+_HELD: Final = 300
 _DAYS: Final = 365
 _START_S: Final = 60.0
 # As a deployment serves it, but for its limit on requests.
-_APP: Final = "trading_api:create_app(config={'REQUESTS_PER_MINUTE': 1000000000})"
+_APP: Final = """
+from trading_api import create_app
+from trading_api.serve import serve
+serve(create_app(config={'READER_REQUESTS_PER_MINUTE': 10**9}), '127.0.0.1', %d)
+"""
 
 
 def measure(options: BenchOptions) -> list[Row]:
@@ -73,17 +83,16 @@ def _status_role(server: EmbeddedPostgres) -> str:
 
 @contextmanager
 def _serving(settings: Settings, directory: Path) -> Iterator[str]:
-    """The paper exchange and gunicorn, until the caller is done; yields the status app's address."""
+    """The paper exchange and the status app, until the caller is done; yields the status app's address."""
     exchange = [sys.executable, "-m", "tradewind.paper", "--port", str(settings.exchange_port)]
-    status = [sys.executable, "-m", "gunicorn", "--config", "python:tradewind.stack.gunicorn_config"]
-    status += ["--bind", f"127.0.0.1:{settings.status_port}", _APP]
+    status = [sys.executable, "-c", _APP % settings.status_port]
     marks = []
     try:
-        for argv, environment, url in (
-            (exchange, paper_environment(settings), f"{settings.exchange_url}/api/v3/time"),
-            (status, status_environment(settings), f"http://127.0.0.1:{settings.status_port}/api/health"),
+        for name, argv, environment, url in (
+            ("exchange", exchange, paper_environment(settings), f"{settings.exchange_url}/api/v3/time"),
+            ("status", status, status_environment(settings), f"http://127.0.0.1:{settings.status_port}/api/health"),
         ):
-            log = directory / f"{argv[2]}.log"
+            log = directory / f"{name}.log"
             process = spawn(argv, log=log, env=environment, cwd=PROJECT_DIR)
             marks.append(ProcessMark.of(process.pid))
             _wait_for(url, process, log)
@@ -130,7 +139,26 @@ def _ask(address: str, days: int, duration_s: float) -> list[Row]:
         spread = (min(taken_ms), max(taken_ms))
         what = f"GET {shown}, {days} days stored: p95"
         rows.append(Row("status", what, percentile(taken_ms, 0.95), "ms", _BOUND_MS, spread=spread))
-    return rows
+    return [*rows, _halt_among_strangers(address, duration_s)]
+
+
+def _halt_among_strangers(address: str, duration_s: float) -> Row:
+    """The slowest halt while strangers ask as fast as they are answered, and hold requests that they do not end."""
+    stranger = b"GET /login HTTP/1.1\r\nHost: status\r\n\r\n"
+    body = b'{"reason": "bench"}'
+    halt = b"POST /api/halt HTTP/1.1\r\nHost: status\r\nX-Tradewind-Control: control\r\n"
+    halt += b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    parts = urlsplit(address)
+    with ExitStack() as held, ThreadPoolExecutor(1) as others:
+        for _ in range(_HELD):
+            connection = socket.create_connection((str(parts.hostname), int(parts.port or 80)))
+            held.enter_context(connection)
+            connection.sendall(stranger[:-2])
+        flood = others.submit(as_fast_as_answered, address, lambda: stranger, _FLOODING, duration_s)
+        taken_ms = _latencies_ms(address, halt, duration_s / 2)
+        flood.result()
+    what = f"POST /api/halt among {_FLOODING} strangers who ask and {_HELD} who do not end asking: the slowest"
+    return Row("status", what, max(taken_ms), "ms", _HALT_BOUND_MS, spread=(min(taken_ms), max(taken_ms)))
 
 
 def _latencies_ms(address: str, request: bytes, duration_s: float) -> list[float]:

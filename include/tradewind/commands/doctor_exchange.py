@@ -29,7 +29,7 @@ def doctor_exchange(
     """Show what each supported exchange gives an entry; then your own: clock, key, filters, fees.
 
     Exit status 1 when something keeps entries from being sent: a clock too far off, a key that may not trade or that
-    may withdraw, a symbol that is not listed or not active.
+    may withdraw, a symbol that is not listed or not active, a fee above what the strategy is judged with.
     """
     from dataclasses import asdict
 
@@ -52,6 +52,7 @@ def examine(wiring: Wiring) -> dict[str, Any]:
     """Clock, key, rules and fees of the configured exchange; `problems` are what keeps entries from being sent."""
     from dataclasses import asdict
 
+    from tradewind.core.gates import pays_more_than_judged
     from tradewind.jobs.fetching import market_symbols
     from tradewind.settings import STRATEGY_FILE
 
@@ -73,8 +74,15 @@ def examine(wiring: Wiring) -> dict[str, Any]:
         if symbol not in instruments:
             mend = f": name another leader_symbol in {STRATEGY_FILE.name}" if symbol == leader else ""
             problems.append(f"{symbol} is not listed{mend}")
-        elif not instruments[symbol].active:
+            continue
+        rules = instruments[symbol]
+        if not rules.active:
             problems.append(f"{symbol} is not active")
+        if pays_more_than_judged(rules, wiring.params):
+            problems.append(
+                f"a taker pays {float(rules.taker_fee_frac):.4%} in {symbol}, the strategy is judged with "
+                f"{wiring.params.fee_frac:.4%}: set fee_frac in {STRATEGY_FILE.name} to what is paid and train again"
+            )
     return {
         "exchange": settings.exchange,
         "market_type": settings.market_type,
@@ -103,17 +111,23 @@ def _print(found: dict[str, Any]) -> None:
     key = yours["key"]
     console.print(f"{yours['exchange']} {yours['market_type']}, mode {yours['mode']}, at {yours['url']}")
     console.print(f"clock: {yours['clock_offset_ms']} ms off, requests are good for {yours['recv_window_ms']:.0f} ms")
-    told = ", ".join(f"{name.replace('_', ' ')}: {_yes(value)}" for name, value in key.items())
-    console.print(f"key: {told}")
-    rules = Table("symbol", "bracket", "tick", "step", "least quantity", "least notional", "maker", "taker", "active")
+    may = ", ".join(f"{name.replace('_', ' ')}: {_yes(value)}" for name, value in key.items())
+    console.print(f"key: {may}")
+    sizes = ("tick", "step", "least quantity", "least notional")
+    rules = Table("symbol", "bracket", *sizes, "maker", "taker", "fees", "active")
     for symbol, row in yours["symbols"].items():
         numbers = ("tick_size", "step_size", "min_quantity", "min_notional_quote", "maker_fee_frac", "taker_fee_frac")
-        rules.add_row(symbol, str(row["bracket"]), *(str(row[name]) for name in numbers), _yes(row["active"]))
+        told = (*(str(row[name]) for name in numbers), _whose(row), _yes(row["active"]))
+        rules.add_row(symbol, str(row["bracket"]), *told)
     console.print(rules)
     for problem in yours["problems"]:
         console.print(f"[red]✗[/red] {problem}")
     if not yours["problems"]:
         console.print("[green]✓[/green] nothing keeps entries from being sent")
+
+
+def _whose(row: dict[str, Any]) -> str:
+    return "the account's" if row["fees_are_own"] else "published"
 
 
 def _yes(value: bool | None) -> str:

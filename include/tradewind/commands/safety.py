@@ -18,7 +18,7 @@ _LONGEST_PAUSE_S = 15.0
 
 
 def register(app: typer.Typer) -> None:
-    for command in (halt, resume, flatten, accept, adopt):
+    for command in (halt, resume, flatten, accept, adopt, write_off):
         app.command(rich_help_panel="Safety")(command)
     app.add_typer(drill_app, name="drill", rich_help_panel="Safety")
 
@@ -101,6 +101,33 @@ def adopt(
         f"{done['quantity']} adopted as {done['position_id']}, stop at {done['stop']}.",
         as_json,
     )
+
+
+def write_off(
+    position_id: Annotated[str, typer.Argument(help="What cannot be sold any more, as ./tradewind flatten names it.")],
+    reason: Annotated[str, typer.Option("--reason", help="What became of its market: kept in the audit log.")],
+    settled_at: Annotated[
+        str | None, typer.Option("--settled-at", help="On futures, the price at which the exchange settled it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give up a position whose market is delisted, halted, without a price, or takes no order so small.
+
+    Its loss is counted from then on. What is held stays in the account, and is never sold or missed again.
+    """
+    from decimal import Decimal, InvalidOperation
+
+    from tradewind.jobs import writing_off
+
+    try:
+        price = None if settled_at is None else Decimal(settled_at)
+    except InvalidOperation:
+        raise BadInput(f"--settled-at is {settled_at!r}: give a price, such as 1.25") from None
+    with acting_ports(quietly=as_json) as ports:
+        done = writing_off.write_off(ports, position_id, reason, _actor(), settled_at=price)
+    rest = "Exchange and ledger agree." if done["clean"] else "Other differences stand: ./tradewind status."
+    words = f"{done['quantity']} of {done['symbol']} written off, bought for {done['cost_quote']}. {rest}"
+    _print(ports.account, done, words, as_json)
 
 
 @drill_app.command("breaker")

@@ -19,6 +19,7 @@ from .gates import (
     has_own_risk,
     has_room,
     has_slot,
+    pays_more_than_judged,
     required_expected_r,
     sentiment_score,
 )
@@ -209,6 +210,14 @@ def check_expected_value(inputs: CycleInputs, symbol: SymbolInputs, signal: Sign
     if signal is None:
         return Verdict("expected_value", False, "no signal", {"least_r": needed})
     numbers: Numbers = {"expected_r": signal.expected_r, "least_r": needed}
+    if symbol.instrument is not None and pays_more_than_judged(symbol.instrument, inputs.params):
+        paid, judged = float(symbol.instrument.taker_fee_frac), inputs.params.fee_frac
+        whose = "the account pays" if symbol.instrument.fees_are_own else "the exchange publishes"
+        reason = (
+            f"{whose} a taker fee of {paid:.4%} in {symbol.symbol}, the strategy was judged with {judged:.4%}: "
+            "set fee_frac to what is paid and train again"
+        )
+        return Verdict("expected_value", False, reason, numbers | {"taker_fee_frac": paid, "judged_fee_frac": judged})
     return Verdict("expected_value", gates.is_worth_it(inputs, symbol, signal), f"{signal.expected_r:+.3f} R", numbers)
 
 

@@ -17,7 +17,7 @@ from .inputs import BAR, CycleInputs, SymbolInputs
 from .params import StrategyParams
 from .risk import loss_pause_until
 from .sizing import Number, Room, least_risk, slot_risk
-from .types import Exposure, Portfolio, Prediction, Regime, SentimentState, Side
+from .types import Exposure, Instrument, Portfolio, Prediction, Regime, SentimentState, Side
 
 ZERO: Final = Decimal(0)
 
@@ -153,9 +153,16 @@ def required_expected_r(symbol: SymbolInputs, signal: Signal | None, inputs: Cyc
     return params.min_expected_r + (params.sentiment_raise_expected_r if leans else 0.0)
 
 
+def pays_more_than_judged(instrument: Instrument, params: StrategyParams) -> bool:
+    """Does a taker pay more in this market than the strategy was judged with? Then its results do not hold there."""
+    return instrument.taker_fee_frac > decimal_of(params.fee_frac)
+
+
 def is_worth_it(inputs: CycleInputs, symbol: SymbolInputs, signal: Signal | None) -> bool:
-    """What an entry is worth after its costs, which the model's class results carry, is enough."""
-    return signal is not None and signal.expected_r >= required_expected_r(symbol, signal, inputs)
+    """What an entry is worth after its costs is enough; the model's class results carry them, so they must hold."""
+    if signal is None or (symbol.instrument is not None and pays_more_than_judged(symbol.instrument, inputs.params)):
+        return False
+    return signal.expected_r >= required_expected_r(symbol, signal, inputs)
 
 
 Gate = Callable[[CycleInputs, SymbolInputs, Signal | None], bool]

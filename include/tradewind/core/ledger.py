@@ -9,18 +9,52 @@ result.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Final
+from typing import Final, Protocol
 
 from .brackets import ZERO, floor_to_step, is_tradable
 from .orders import is_final
 from .positions import r_distance, sign_of
-from .types import ClosedTrade, Fill, Instrument, Order, OrderRole, Position, PositionStatus, Side
+from .types import (
+    ClosedTrade,
+    Fill,
+    Instrument,
+    Minimums,
+    Order,
+    OrderRole,
+    Position,
+    PositionStatus,
+    Side,
+)
 from .values import changed
 
 NOT_FILLED: Final = "not_filled"
+WRITTEN_OFF: Final = "written_off"
+
+
+class Pair(Protocol):
+    """The two assets of a market: an instrument, or what is left of one that is not listed any more."""
+
+    @property
+    def base(self) -> str: ...
+    @property
+    def quote(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Assets:
+    """The pair of a symbol, without any rules."""
+
+    base: str
+    quote: str
+
+    @classmethod
+    def of(cls, symbol: str) -> Assets:
+        """From a symbol such as BTC/USDT."""
+        base, quote = symbol.split("/")
+        return cls(base, quote)
 
 
 def in_time(fill: Fill) -> tuple[datetime, int, str]:
@@ -80,7 +114,7 @@ def distinct(fills: Iterable[Fill]) -> list[Fill]:
     return sorted(found.values(), key=in_time) if len(found) > 1 else list(found.values())
 
 
-def total(fills: Iterable[Fill], side: Side, instrument: Instrument) -> FillTotals:
+def total(fills: Iterable[Fill], side: Side, pair: Pair) -> FillTotals:
     """The exact sums over the distinct fills of one position."""
     entry = exit_ = entry_notional = exit_notional = ZERO
     base_fees = quote_fees = entry_quote_fees = base_fees_quote = cash = ZERO
@@ -97,10 +131,10 @@ def total(fills: Iterable[Fill], side: Side, instrument: Instrument) -> FillTota
             exit_, exit_notional = exit_ + fill.quantity, exit_notional + notional
             last_exit_at = fill.at
         last_at = fill.at
-        if fill.fee_asset == instrument.quote:
+        if fill.fee_asset == pair.quote:
             quote_fees, cash = quote_fees + fill.fee, cash - fill.fee
             entry_quote_fees += fill.fee if enters else ZERO
-        elif fill.fee_asset == instrument.base:
+        elif fill.fee_asset == pair.base:
             base_fees, base_fees_quote = base_fees + fill.fee, base_fees_quote + fill.fee * fill.price
         else:
             other[fill.fee_asset] = other.get(fill.fee_asset, ZERO) + fill.fee
@@ -164,7 +198,7 @@ def apply_fills(
 
     Status: OPENING → OPEN with the first fill, CLOSED when nothing is held, DUST when what is held was no order's worth
     at the entry's price; an entry that ended without a fill is CLOSED with the reason "not_filled". A CLOSING position
-    stays so until then.
+    stays so until then, and one that was written off stays CLOSED, whatever is held of it.
     """
     working = [order for order in orders if not is_final(order.state)]
     entering = any(order.role is OrderRole.ENTRY for order in working)
@@ -205,12 +239,14 @@ def after_totals(
     an entry that may not had news (None while it may).
     """
     status, closed_at, exit_reason = position.status, position.closed_at, position.exit_reason
-    if totals.entry_quantity == 0:
+    if status is PositionStatus.CLOSED and exit_reason == WRITTEN_OFF:
+        pass
+    elif totals.entry_quantity == 0:
         if ended_at is not None:
             status, closed_at, exit_reason = PositionStatus.CLOSED, closed_at or ended_at, exit_reason or NOT_FILLED
     elif not entering and totals.held <= 0:
         status, closed_at = PositionStatus.CLOSED, totals.last_at
-    elif not entering and not leaving and is_dust(totals.held, totals.entry_price, instrument):
+    elif not entering and not leaving and is_dust(totals.held, totals.entry_price, instrument, position.minimums):
         status, closed_at = PositionStatus.DUST, totals.last_at
     elif status is not PositionStatus.CLOSING:
         status, closed_at = PositionStatus.OPEN, None
@@ -230,13 +266,43 @@ def after_totals(
     )
 
 
-def is_dust(held: Decimal, entry_price: Decimal | None, instrument: Instrument) -> bool:
-    """Something is held, and at the price that was paid for it the exchange would not trade it.
+def written_off(position: Position, fills: Iterable[Fill], settled_quote: Decimal, at: datetime) -> Position:
+    """The position given up at a moment: closed with what is held, its result the cash that its fills moved and what
+    the exchange paid for it (`settled_quote`).
+
+    Needs no rules of its market, which may be gone. Third-asset fees stay what they were last valued at.
+    """
+    totals = total(fills, position.side, Assets.of(position.symbol))
+    other = position.fees_quote - totals.quote_fees - totals.base_fees_quote
+    return changed(
+        position,
+        status=PositionStatus.CLOSED,
+        closed_at=at,
+        realised_quote=totals.cash_quote + settled_quote - other,
+        exit_reason=WRITTEN_OFF,
+    )
+
+
+def is_dust(
+    held: Decimal, entry_price: Decimal | None, instrument: Instrument, minimums: Minimums | None = None
+) -> bool:
+    """Something is held, and at the price that was paid for it the exchange would not trade it: neither by today's
+    rules nor by the `minimums` of its opening.
 
     Never judged by the present price: a book without bids, or a crash, would turn any position into dust, which is not
     chased any more.
     """
-    return held > 0 and not is_tradable(floor_to_step(held, instrument.step_size), entry_price or ZERO, instrument)
+    if held <= 0 or is_tradable(floor_to_step(held, instrument.step_size), entry_price or ZERO, instrument):
+        return False
+    if minimums is None:
+        return True
+    opened = replace(
+        instrument,
+        step_size=minimums.step_size,
+        min_quantity=minimums.min_quantity,
+        min_notional_quote=minimums.min_notional_quote,
+    )
+    return is_dust(held, entry_price, opened)
 
 
 def lot_quantities(

@@ -61,8 +61,8 @@ def params_of(values: Mapping[str, object], leader_symbol: str) -> StrategyParam
     params = StrategyParams(leader_symbol=leader)
     for name, value in given.items():
         table, dot, field = name.partition(".")
-        changed: Any = replace(getattr(params, table), **{field: value}) if dot else value
-        params = replace(params, **{table: changed})
+        changed: dict[str, Any] = {table: replace(getattr(params, table), **{field: value}) if dot else value}
+        params = replace(params, **changed)
     for low, high in ORDERED:
         if value_of(params, low) > value_of(params, high):
             name, other = (high, low) if high in given and low not in given else (low, high)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .inputs import CycleInputs
 from .params import PositionRules, StrategyParams
+from .prices import KnownPrice
 from .types import (
     Article,
     ArticleScore,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from .ensemble import FamilyModel, LoadedModel
     from .parity import Ledger, ParityReport
     from .study import Trial
+    from .transfers import EquityRecord, Reading
     from .validation import Gate
 
 
@@ -361,7 +363,10 @@ class TradingExchange(Protocol):
         ...
 
     def instruments(self, symbols: Sequence[str]) -> dict[str, Instrument]:
-        """The rules of each of these that the exchange lists; an unlisted one is absent."""
+        """The rules of each of these that the exchange lists; an unlisted one is absent.
+
+        Fees are the account's own where the exchange tells them (`fees_are_own`).
+        """
         ...
 
     def market_status(self, symbol: str) -> MarketStatus:
@@ -427,13 +432,48 @@ class UnprotectedSpan:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteOff:
+    """A holding that a person gave up. `quantity` is negative for a short, `cost_quote` what it was entered for,
+    `settled_quote` what the exchange paid for it; `at` is wall time."""
+
+    position_id: str
+    account: str
+    symbol: str
+    quantity: Decimal
+    cost_quote: Decimal
+    settled_quote: Decimal
+    reason: str
+    actor: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerTotal:
-    """All fills and payments of one symbol, summed exactly: base held net of base fees, quote moved net of its fees."""
+    """All fills and payments of one symbol, summed exactly: base held net of base fees, quote moved net of its fees.
+
+    What was written off is not held any more, and what the exchange paid for it is part of the quote moved.
+    """
 
     symbol: str
     base_quantity: Decimal
     cash_quote: Decimal
     other_fees: Mapping[str, Decimal]  # fees taken in a third asset, by asset
+    other_fees_quote: Decimal = Decimal(0)  # those of them that are valued, at the rates of their time
+
+    def with_fee(self, asset: str, fee: Decimal, fee_quote: Decimal) -> LedgerTotal:
+        """The same with another fee in a third asset."""
+        fees = {**self.other_fees, asset: self.other_fees.get(asset, Decimal(0)) + fee}
+        return replace(self, other_fees=fees, other_fees_quote=self.other_fees_quote + fee_quote)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenQuantity:
+    """What a position's fills leave held: negative for a short; at what average price and from when it was entered."""
+
+    symbol: str
+    quantity: Decimal
+    entry_price: Decimal | None
+    opened_at: datetime
 
 
 class TradingStore(Protocol):
@@ -527,16 +567,66 @@ class TradingStore(Protocol):
 
     def unprotected_spans(self, position_id: str | None = None) -> list[UnprotectedSpan]: ...
 
+    # equity and prices
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Within, everything that is read of this store is as it was at one moment; nothing can be written."""
+        ...
+
+    def open_quantities(self) -> list[OpenQuantity]: ...
+    def fees_not_valued(self, quote: str) -> list[str]:
+        """Third assets that something was paid in whose worth in quote is not kept yet."""
+        ...
+
+    def value_fees(self, asset: str, rate_quote: Decimal) -> None: ...
+    def estimate_fees(self, asset: str, fee_frac: Decimal) -> None: ...
+    def fee_rates(self, position_id: str) -> dict[str, Decimal]:
+        """What one unit of each third asset was worth when a position's fees were paid in it, on average."""
+        ...
+
+    def last_prices(self, symbols: Collection[str]) -> dict[str, KnownPrice]:
+        """What is known of each market that was ever looked at."""
+        ...
+
+    def keep_prices(self, prices: Collection[KnownPrice]) -> None: ...
+
+    # what was given up
+    def write_off(self, position: Position, given_up: WriteOff, ended: Sequence[str], *, source: str) -> WriteOff:
+        """Close the position, keep the write-off, end these orders and audit it, in one transaction and once.
+
+        Returns the write-off that is kept. Needs the position's lock.
+        """
+        ...
+
+    def write_offs(self) -> list[WriteOff]:
+        """Every holding that was given up, oldest first."""
+        ...
+
     # reconciliation
     def take_baseline(self, holdings: Mapping[str, Decimal], at: datetime) -> dict[str, Decimal]:
         """Keep what the account held before us, once; returns what is kept."""
         ...
 
     def baseline(self) -> dict[str, Decimal] | None:
-        """What the account holds that is not ours: what it held before us and what a person explained since."""
+        """What the account holds that is not ours: what it held before us, what a person explained or gave up since."""
         ...
 
-    def accept_difference(self, asset: str, quantity: Decimal, reason: str, at: datetime, *, actor: str) -> None: ...
+    def accept_difference(
+        self,
+        asset: str,
+        quantity: Decimal,
+        reason: str,
+        at: datetime,
+        *,
+        actor: str,
+        accepted: Decimal,
+        equity: Reading | None = None,
+    ) -> None:
+        """Keep a person's explanation, and for the quote currency the reading just before it, in one transaction.
+
+        `accepted` is what was explained of the asset so far; raises LockNotAcquired when that is not so any more.
+        """
+        ...
+
     def accepted_differences(self) -> dict[str, Decimal]: ...
     def record_reconciliation(self, at: datetime, clean: bool, report: Mapping[str, Any]) -> None: ...
     def last_reconciliation(self) -> ReconciliationRecord | None: ...
@@ -556,8 +646,7 @@ class TradingStore(Protocol):
         actor: str,
         source: str,
         sequence: int,
-        market_at: datetime,
-        equity_quote: Decimal,
+        equity: Reading,
         request: str | None = None,
     ) -> Latch:
         """Open the latch as it was looked at (`sequence`): the last step of a resume, after its checks.
@@ -582,10 +671,22 @@ class TradingStore(Protocol):
     def flattening(self, latch_sequence: int) -> Flattening | None: ...
     def beat(self, name: str, at: datetime) -> None: ...
     def heartbeats(self) -> dict[str, datetime]: ...
-    def record_equity(self, kind: str, at: datetime, equity_quote: Decimal, **detail: Any) -> None: ...
-    def day_open_equity(self, day: datetime) -> Decimal | None: ...
-    def last_equity_before(self, moment: datetime) -> Decimal | None: ...
-    def peak_equity(self) -> Decimal | None: ...
+    def keep_mark(self, at: datetime, equity_quote: Decimal, *, link: int, is_peak: bool, **detail: Any) -> None:
+        """Keep one reading in the place of this minute's earlier ones; a peak stays beside them."""
+        ...
+
+    def record_equity(
+        self, kind: str, at: datetime, equity_quote: Decimal, *, link: int | None = None, **detail: Any
+    ) -> None: ...
+    def open_day(self, midnight: datetime, equity_quote: Decimal, *, link: int, **detail: Any) -> None:
+        """Keep the opening of a day; one that it has already stays."""
+        ...
+
+    def equity_record(self, moment: datetime) -> EquityRecord: ...
+    def close_link(self, equity: Reading) -> None:
+        """Say what equity is after the link that the reading names, if that was not said before."""
+        ...
+
     def resumed_at(self) -> datetime | None: ...
     def audit(self, actor: str, action: str, outcome: str, detail: Mapping[str, Any], *, source: str) -> None: ...
 

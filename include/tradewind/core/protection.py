@@ -161,12 +161,13 @@ def _left(orders: Iterable[Order], states: Collection[OrderState]) -> Decimal:
 # -------------------------------------------------------------------------------------------------------------- judge
 def holds_nothing(held: Decimal, position: Position, instrument: Instrument) -> bool:
     """Is nothing held, or what the ledger calls dust? No order could hold it, whatever the price of today."""
-    return held <= 0 or is_dust(held, position.entry_price, instrument)
+    return held <= 0 or is_dust(held, position.entry_price, instrument, position.minimums)
 
 
 def _is_over(orders: Sequence[Order], lot: int, held: Decimal, position: Position, instrument: Instrument) -> bool:
-    """Is there nothing left to protect? A lot whose stop rests is not dust because a minimum has grown."""
-    if _on_step(held, instrument) <= 0:
+    """Is there nothing left to protect? A lot whose stop rests is not dust because a minimum or a step has grown."""
+    steps = [instrument.step_size, *([] if position.minimums is None else [position.minimums.step_size])]
+    if floor_to_step(held, min(steps)) <= 0:
         return True
     if resting(orders, lot, OrderRole.STOP) and not holds_nothing(position.quantity, position, instrument):
         return False
@@ -215,7 +216,7 @@ def next_step(
     """
     amount, wanted = _on_step(held, instrument), _on_step(min(held, share), instrument)
     rests = resting(orders, lot)
-    if _is_over(orders, lot, amount, position, instrument):
+    if _is_over(orders, lot, held, position, instrument):
         return Step(Move.CLEAR if rests else Move.KEEP)
     if is_fine(orders, lot, min(held, share), position, instrument, over):
         return Step(Move.KEEP)

@@ -1,8 +1,10 @@
 """When to stop: the account's equity from its own ledger, the breaker's test, and the pause after losses.
 
-Equity is the ledger's: quote capital, plus the cash that fills moved, plus what is still held marked at the price it
-could be sold at. What the account held before (the baseline) is in none of the three, nor is a deposit or a withdrawal:
-only trading moves this number.
+Equity is the ledger's: the account's quote currency and what was paid in or out of it since, plus the cash that fills
+moved, plus what is still held marked at the price it could be sold at, less fees paid in third assets. Holdings of
+before (the baseline) are in none of it, and no setting is.
+
+What it is measured against is scaled over transfers (`core.transfers`): a loss is a share of the money that is there.
 """
 
 from __future__ import annotations
@@ -12,14 +14,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from fractions import Fraction
+from typing import TypeVar
 
 from .brackets import decimal_of
 from .params import StrategyParams
 from .positions import Costs
 from .sizing import risk_per_unit
+from .transfers import as_decimal
 from .types import BookTop, ClosedTrade, Exposure, Intent, Position
 
 ZERO = Decimal(0)
+# Replay has no transfers and is exact in decimals; a scaled reading is exact as a fraction alone.
+Money = TypeVar("Money", Decimal, Fraction)
 
 
 class BreachKind(StrEnum):
@@ -29,25 +36,25 @@ class BreachKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """Equity stands at or below a limit. `change_frac` is negative: -0.031 is 3.1 % lost against `reference_quote`."""
+    """Equity stands at or below a limit. `change_frac` is negative: -0.031 is 3.1 % of `base_quote` lost.
+
+    `reference_quote` is what was there; `base_quote` what the limit is a share of: all of it, or what trading may use.
+    """
 
     kind: BreachKind
     equity_quote: Decimal
     reference_quote: Decimal
+    base_quote: Decimal
     change_frac: Decimal
     limit_frac: Decimal
-
-    @property
-    def needs_confirmation(self) -> bool:
-        """A daily loss is confirmed by a second fresh mark; a drawdown from the peak latches at once."""
-        return self.kind is BreachKind.DAILY_LOSS
 
     @property
     def reason(self) -> str:
         """The words that the latch is written with."""
         against = "the day's opening" if self.kind is BreachKind.DAILY_LOSS else "the peak"
+        share = "" if self.base_quote == self.reference_quote else f" of the {self.base_quote:.2f} that trading may use"
         return (
-            f"equity {self.equity_quote:.2f} is {self.change_frac * 100:+.2f} % against {against} equity "
+            f"equity {self.equity_quote:.2f} is {self.change_frac * 100:+.2f} %{share} against {against} equity "
             f"{self.reference_quote:.2f} (limit {self.limit_frac * 100:+.2f} %)"
         )
 
@@ -82,44 +89,58 @@ def marked_value(holdings: Iterable[Holding], books: Mapping[str, BookTop]) -> D
 
 
 def ledger_equity(
-    quote_capital: Decimal,
-    cash_flow_quote: Decimal,
-    holdings: Iterable[Holding],
-    books: Mapping[str, BookTop],
-    max_capital_quote: Decimal | None = None,
+    quote_capital: Decimal, cash_flow_quote: Decimal, holdings: Iterable[Holding], books: Mapping[str, BookTop]
 ) -> Decimal:
-    """Quote capital (at most `max_capital_quote`) + cash moved by fills, fees included + open quantity at bid."""
-    capital = quote_capital if max_capital_quote is None else min(quote_capital, max_capital_quote)
-    return capital + cash_flow_quote + marked_value(holdings, books)
+    """Quote capital + cash moved by fills, fees included + open quantity at the price it could be closed at."""
+    return quote_capital + cash_flow_quote + marked_value(holdings, books)
 
 
 def sizing_equity(equity_quote: Decimal, max_capital_quote: Decimal | None) -> Decimal:
-    """The equity that sizing may use: profits over the granted capital are not risked."""
-    return equity_quote if max_capital_quote is None else min(equity_quote, max_capital_quote)
+    """The equity that sizing may use: at most the granted capital, and never below zero."""
+    return max(equity_quote if max_capital_quote is None else min(equity_quote, max_capital_quote), ZERO)
+
+
+def spendable_quote(free_quote: Decimal, invested_quote: Decimal, max_capital_quote: Decimal | None) -> Decimal:
+    """What new entries may take: what is free, at most what the granted capital leaves beside what is invested."""
+    room = free_quote if max_capital_quote is None else min(free_quote, max_capital_quote - invested_quote)
+    return max(room, ZERO)
 
 
 # ------------------------------------------------------------------------------------------------------------- breaker
+def loss_limit_quote(reference_quote: Money, limit_frac: float, usable_quote: Money | None = None) -> Money:
+    """How much may be lost against a reference: a share of it, or of what trading may use where that is less."""
+    return type(reference_quote)(decimal_of(limit_frac)) * _base(reference_quote, usable_quote)
+
+
+def _base(reference_quote: Money, usable_quote: Money | None) -> Money:
+    """What a limit is a share of: no more is at risk than trading may use."""
+    return reference_quote if usable_quote is None else min(reference_quote, usable_quote)
+
+
 def breached(
-    equity_quote: Decimal,
-    day_open_quote: Decimal | None,
-    peak_quote: Decimal | None,
+    equity_quote: Money,
+    day_open_quote: Money | None,
+    peak_quote: Money | None,
     params: StrategyParams,
+    usable_quote: Money | None = None,
 ) -> Breach | None:
     """The breaker's test, the same for the watch, the minute run and replay: at the limit counts as breached.
 
-    A reference that is missing or not positive is not compared with. Returns the drawdown when both are breached, since
-    it needs no confirmation.
+    `usable_quote` is the most that trading may use, None for all. A reference that is missing or not above zero is not
+    compared with: entries are blocked without one (`EquityRecord.blind_spots`). Returns the drawdown when both are
+    breached.
     """
     found: Breach | None = None
-    for kind, reference, limit in (
-        (BreachKind.DAILY_LOSS, day_open_quote, -decimal_of(params.max_daily_loss_frac)),
-        (BreachKind.DRAWDOWN, peak_quote, -decimal_of(params.max_drawdown_frac)),
+    for kind, reference, limit_frac in (
+        (BreachKind.DAILY_LOSS, day_open_quote, params.max_daily_loss_frac),
+        (BreachKind.DRAWDOWN, peak_quote, params.max_drawdown_frac),
     ):
         if reference is None or reference <= 0:
             continue
         # Compared by multiplication: exact, where a quotient would be rounded.
-        if equity_quote - reference <= limit * reference:
-            found = Breach(kind, equity_quote, reference, equity_quote / reference - 1, limit)
+        if reference - equity_quote >= loss_limit_quote(reference, limit_frac, usable_quote):
+            now, then, base = map(as_decimal, (equity_quote, reference, _base(reference, usable_quote)))
+            found = Breach(kind, now, then, base, (now - then) / base, -decimal_of(limit_frac))
     return found
 
 

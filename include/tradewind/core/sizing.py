@@ -160,7 +160,8 @@ def size_entry(
 def explain(found: Reckoning, room: Room, instrument: Instrument, params: StrategyParams) -> Verdict:
     """A reckoning in words and numbers."""
     if found.refusal == "inactive":
-        return Verdict(SIZE, False, f"{instrument.symbol} is not trading at the exchange now")
+        words = f"{instrument.symbol} is not open to entries: it does not trade now, or is about to be delisted"
+        return Verdict(SIZE, False, words)
     prices: dict[str, float | int | str | bool | None] = {
         "entry_limit_price": float(found.entry),
         "stop_price": float(found.stop),

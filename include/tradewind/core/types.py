@@ -110,7 +110,7 @@ class Instrument:
     maker_fee_frac: Decimal
     taker_fee_frac: Decimal
     bracket: BracketSupport
-    active: bool = True
+    active: bool = True  # entries may be sent: it trades, and for longer than a position is held
     listed_at: datetime | None = None
     delisted_at: datetime | None = None
     margin: MarginRules | None = None  # None on spot: only what is paid for in full can be held, and never short
@@ -118,6 +118,7 @@ class Instrument:
     target_rests: bool = True
     # The most that one market order takes, which a stop becomes when it fires. 0 stands for `max_quantity`.
     max_market_quantity: Decimal = Decimal(0)
+    fees_are_own: bool = False  # the account's rates, as the exchange told them; else what it publishes for everybody
 
     def __post_init__(self) -> None:
         if not 0 < self.max_market_quantity <= self.max_quantity:
@@ -412,6 +413,20 @@ class PositionStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Minimums:
+    """The least that the exchange took of a market when a position was opened there: what grows later makes no dust."""
+
+    step_size: Decimal
+    min_quantity: Decimal
+    min_notional_quote: Decimal
+
+    @classmethod
+    def of(cls, instrument: Instrument) -> Minimums:
+        """Those of today's rules."""
+        return cls(instrument.step_size, instrument.min_quantity, instrument.min_notional_quote)
+
+
+@dataclass(frozen=True, slots=True)
 class Position:
     """One entry's whole life in the ledger; quantities come from fills alone."""
 
@@ -437,6 +452,7 @@ class Position:
     realised_quote: Decimal  # proceeds minus cost of what was closed, fees included
     fees_quote: Decimal
     exit_reason: str = ""
+    minimums: Minimums | None = None  # None: none were kept, and today's are the only ones
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from tradewind.core.types import (
     Fill,
     Instrument,
     MarketStatus,
+    Minimums,
     Order,
     OrderRole,
     OrderState,
@@ -28,6 +29,7 @@ from tradewind.core.types import (
     Side,
 )
 from tradewind.errors import BadInput, LockNotAcquired
+from tradewind.jobs.equity import mark, quote_asset
 from tradewind.jobs.protection import converge_protection
 from tradewind.jobs.reconciling import compare, record
 from tradewind.jobs.settling import ingest_fills, price_of, refresh
@@ -53,12 +55,15 @@ def unexplained(ports: Ports) -> dict[str, Decimal]:
 def accept_difference(ports: Ports, asset: str, reason: str, actor: str, source: str = "command") -> dict[str, Any]:
     """Take one asset's difference as explained: from now on the account is expected to hold what it holds.
 
+    In the quote currency it is money that trading gains or gives up: sized on, and no gain and no loss.
+
     Raises BadInput where nothing is to be explained, or where less is there than our positions need: what is gone then
     was ours, and no words bring it back.
     """
     if not reason.strip():
         raise BadInput('an explanation needs words, such as ./tradewind accept USDT --reason "withdrew 500"')
     store = ports.trading_store
+    accepted = store.accepted_differences().get(asset, ZERO)
     found = unexplained(ports)
     if asset not in found:
         raise BadInput(f"{asset} needs no explanation; what does: {_listed(found) or 'nothing'}")
@@ -68,7 +73,9 @@ def accept_difference(ports: Ports, asset: str, reason: str, actor: str, source:
             f"{-quantity} {asset} are missing and less was held before: part of it is the ledger's. "
             "Buy it back at the exchange, or flatten, which closes what is left"
         )
-    store.accept_difference(asset, quantity, reason, ports.wall.now(), actor=actor)
+    # What was there before the transfer: earlier equity is scaled by it, so that a loss stays the share that it was.
+    equity = mark(ports).reading if asset == quote_asset(ports) else None
+    store.accept_difference(asset, quantity, reason, ports.wall.now(), actor=actor, accepted=accepted, equity=equity)
     store.audit(actor, "accept", "accepted", {"asset": asset, "quantity": quantity, "reason": reason}, source=source)
     clean = record(ports, compare(ports, instruments_of(ports), foreign_fills(ports)))
     return {"asset": asset, "quantity": str(quantity), "clean": clean}
@@ -178,6 +185,7 @@ def _position_of(
         managed_bar=None,
         realised_quote=ZERO,
         fees_quote=ZERO,
+        minimums=Minimums.of(instrument),
     )
 
 

@@ -46,9 +46,12 @@ class Look:
         self._status: MarketStatus | None = None
         self.problems: list[str] = []
 
-    def may_trade(self, *, anew: bool = False) -> bool:
-        """Does the market trade? Asked of the exchange right before the first thing that is cancelled or sent."""
-        if self._status is None or anew:
+    def may_trade(self) -> bool:
+        """Does the market trade? Asked of the exchange right before anything is cancelled or sent for a lot.
+
+        A market that did not trade when it was asked is not asked again in the same look.
+        """
+        if self._status in (None, MarketStatus.TRADING):
             self._status = self._ports.exchange.market_status(self._symbol)
         if self._status is not MarketStatus.TRADING:
             self.say(f"{self._symbol} is {self._status.value} at the exchange: what rests is left, and asked for again")

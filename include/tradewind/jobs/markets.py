@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from tradewind.core.ports import Ports
-from tradewind.core.prices import is_price
 from tradewind.core.types import BookTop, ExchangeOrder, Instrument
 from tradewind.errors import MissingData, UnknownSymbol
 from tradewind.jobs.isolation import each_symbol
+from tradewind.jobs.pricing import believable_books
 
 GIVE_UP: Final = "if it stays so, ./tradewind write-off gives the position up"
 
@@ -59,10 +59,10 @@ def read_markets(ports: Ports, symbols: Sequence[str], *, with_orders: bool = Tr
 
 
 def read_books(ports: Ports, symbols: Sequence[str]) -> tuple[dict[str, BookTop], dict[str, str]]:
-    """The prices of these markets that can be believed, and by symbol why some could not be read."""
-    answers, troubles = each_symbol(ports.exchange.book_tops, symbols)
-    tops = {symbol: top for answer in answers for symbol, top in answer.items()}
-    return {symbol: top for symbol, top in tops.items() if is_price(top.bid, top.ask)}, troubles
+    """The prices of these markets that can be believed, and by symbol why the others have none."""
+    held = [position for position in ports.trading_store.live_positions() if position.symbol in symbols]
+    priced = believable_books(ports, held, symbols)
+    return dict(priced.books), dict(priced.unpriced)
 
 
 def read_instruments(ports: Ports, symbols: Sequence[str]) -> tuple[dict[str, Instrument], dict[str, str]]:

@@ -13,6 +13,8 @@ WATCH: Final = "watch_risk"  # the name under which the watch's heartbeat is kep
 MANAGER: Final = "manage_positions"
 # `manage_positions` reconciles every minute; two missed runs mean that nobody compares.
 MAX_RECONCILIATION_AGE_S: Final = 150.0
+# Clocks of two machines differ by less; what is further in the future was written before a clock was set back.
+CLOCKS_DIFFER_S: Final = 1.0
 
 
 def permission_now(ports: Ports) -> Permission:
@@ -27,8 +29,13 @@ def permission_now(ports: Ports) -> Permission:
         reasons.append(error)
     watch_age_s = _age_s(store.heartbeats().get(WATCH), wall)
     details["watch_age_s"] = watch_age_s
-    if watch_age_s is None or watch_age_s > ports.params.watch_silent_s:
-        reasons.append("the risk watch is silent" if watch_age_s is None else f"no risk watch for {watch_age_s:.0f} s")
+    if watch_age_s is None:
+        reasons.append("the risk watch is silent")
+    elif watch_age_s < 0:
+        reasons.append(f"the risk watch's last sign is {-watch_age_s:.0f} s in the future: the clock ran backwards")
+    elif watch_age_s > ports.params.watch_silent_s:
+        reasons.append(f"no risk watch for {watch_age_s:.0f} s")
+    reasons += store.equity_record(ports.clock.now()).blind_spots()
     reasons += _reconciliation_reasons(ports, wall, details)
     return Permission(not reasons, tuple(reasons), latch.mode, ports.clock.now(), details)
 
@@ -40,7 +47,9 @@ def _reconciliation_reasons(ports: Ports, wall: datetime, details: dict[str, Any
     reasons = []
     age_s = _age_s(last.at, wall)
     details["reconciliation_age_s"] = age_s
-    if age_s is None or age_s > MAX_RECONCILIATION_AGE_S:
+    if age_s is not None and age_s < 0:
+        reasons.append(f"the last reconciliation is {-age_s:.0f} s in the future: the clock ran backwards")
+    elif age_s is None or age_s > MAX_RECONCILIATION_AGE_S:
         reasons.append(f"the last reconciliation is {age_s:.0f} s old: is manage_positions paused?")
     if not last.clean:
         reasons.append("reconciliation is not clean")
@@ -78,4 +87,8 @@ def own_contract(ports: Ports, instrument: Instrument) -> str | None:
 
 
 def _age_s(moment: datetime | None, now: datetime) -> float | None:
-    return None if moment is None else (now - moment).total_seconds()
+    """Seconds since a moment; below zero where it is further ahead than clocks differ. None without a moment."""
+    if moment is None:
+        return None
+    age_s = (now - moment).total_seconds()
+    return age_s if age_s < -CLOCKS_DIFFER_S else max(age_s, 0.0)

@@ -67,6 +67,7 @@ def _compare_once(
         instruments=instruments,
         assets=frozenset({quote, *_traded(ports, positions, totals)}),
         tolerances={quote: MARGIN_TOLERANCE} if margined else {},
+        written_off=_written_off(ports),
     )
     return reconcile(exchange, ledger)
 
@@ -78,6 +79,15 @@ def _traded(ports: Ports, positions: Sequence[Position], totals: Mapping[str, Le
     """
     bases = {symbol.split("/")[0] for symbol in (*ports.symbols, *(position.symbol for position in positions))}
     return bases.union(*(total.other_fees for total in totals.values()))
+
+
+def _written_off(ports: Ports) -> dict[str, Decimal]:
+    """What was given up, by asset; negative for a short."""
+    found: dict[str, Decimal] = {}
+    for gone in ports.trading_store.write_offs():
+        base = gone.symbol.split("/")[0]
+        found[base] = found.get(base, Decimal(0)) + gone.quantity
+    return found
 
 
 def asset_flows(ports: Ports) -> dict[str, Decimal]:

@@ -69,7 +69,7 @@ def replace_lot(
         cancel_resting(ports, half)
         look.say(f"no new pair for lot {lot} could be placed: the old one is left")
         return after_cancel(ports, situation, half)
-    if not may_exit or not look.may_trade(anew=True):
+    if not may_exit or not look.may_trade():
         return again(ports, situation)
     situation = leave_bare(ports, situation, lot, look)
     if situation.is_over:

@@ -15,80 +15,90 @@ sold. All of this works without Airflow.
 from __future__ import annotations
 
 import time
-from datetime import timedelta
-from decimal import Decimal
 from functools import partial
 from typing import Any, Final
 
 from tradewind.core.orders import LIVE, is_ours
 from tradewind.core.ports import Ports
-from tradewind.core.risk import Breach, breached
-from tradewind.core.timeframes import from_ms, to_ms
+from tradewind.core.risk import Breach
 from tradewind.core.types import Latch, MarketStatus, OrderRole, Position, TradingMode
-from tradewind.errors import BadInput, LedgerMismatch, NotFlatYet, StopError, TradewindError, TradingHalted
-from tradewind.jobs.equity import day_start, mark_equity
+from tradewind.errors import (
+    BadInput,
+    LedgerMismatch,
+    NotFlatYet,
+    RetryError,
+    StopError,
+    TradewindError,
+    TradingHalted,
+)
+from tradewind.jobs.equity import Mark, mark
 from tradewind.jobs.isolation import alone
 from tradewind.jobs.leaving import cancel_resting
 from tradewind.jobs.markets import Markets, read_markets
 from tradewind.jobs.permission import WATCH
 from tradewind.jobs.protection import exit_position
+from tradewind.jobs.readings import breach_of, keep_mark, open_day
 from tradewind.jobs.reconciling import compare, record
 from tradewind.jobs.settling import refresh
 from tradewind.jobs.tending import BUSY, instruments_of, is_too_small, protect_naked, tend_all
 
 BREAKER: Final = "circuit_breaker"
-# An opening reading taken this soon after midnight is the day's own; later, the last one before midnight is nearer.
-_OPENING: Final = timedelta(minutes=2)
 _FLATTEN_ROUNDS: Final = 3
-_MARK_EVERY_MS: Final = 60_000
 
 
 # --------------------------------------------------------------------------------------------------------------- watch
-def open_day(ports: Ports) -> dict[str, Any]:
-    """Keep the opening equity of the UTC day, once: now, else the last reading before midnight, else the first one."""
-    store, now = ports.trading_store, ports.clock.now()
-    kept = store.day_open_equity(now)
-    if kept is not None:
-        return {"day": day_start(now).date().isoformat(), "equity_quote": str(kept), "from": "kept"}
-    midnight = day_start(now)
-    earlier = store.last_equity_before(midnight)
-    if now - midnight <= _OPENING or earlier is None:
-        source, equity = "marked now", mark_equity(ports)
-    else:
-        source, equity = "the last reading before midnight", earlier
-    store.record_equity("day_open", midnight, equity, source=source)
-    opened = store.day_open_equity(now)
-    return {"day": midnight.date().isoformat(), "equity_quote": str(opened), "from": source}
-
-
 def watch_risk_once(ports: Ports, heartbeat: str = WATCH) -> dict[str, Any]:
-    """One reading: mark equity, test for a breach, latch it; the watch also protects what a killed task left bare.
+    """One reading: the watch protects what a killed task left bare; then equity is marked, a breach tested and latched.
 
-    Returns `breached`, true only where this call latched; then also `reason` and `latch_sequence`.
+    Returns `breached`, true only where this call latched; then also `reason` and `latch_sequence`. Trouble with the
+    protection is alerted and named in `problems`; it keeps nothing from being marked, nor does marking keep anything
+    from being protected.
 
     Raises RetryError when equity cannot be marked: the heartbeat then stays away, and entries are blocked.
     """
-    store = ports.trading_store
-    latch = store.latch()
-    equity = mark_equity(ports)
-    _keep_mark(ports, equity)
-    store.beat(heartbeat, ports.wall.now())
-    reading: dict[str, Any] = {"breached": False, "mode": latch.mode.value, "equity_quote": str(equity)}
-    if latch.mode is TradingMode.HALTED:
-        if heartbeat == WATCH and _breaker_is_silent(ports, latch):
-            reading["flattened"] = carry_on_flatten(ports)
-        elif heartbeat == WATCH:
-            protect_naked(ports)
-        return reading
-    breach = _confirmed_breach(ports, equity)
-    if breach is None:
-        if heartbeat == WATCH and (problems := protect_naked(ports)):
-            reading["problems"] = problems
-        return reading
-    latch = store.set_latch(TradingMode.HALTED, breach.reason, ports.wall.now(), actor=heartbeat)
+    latch = ports.trading_store.latch()
+    reading: dict[str, Any] = {"breached": False, "mode": latch.mode.value}
+    if heartbeat == WATCH:
+        reading |= _protect(ports, latch)
+    try:
+        marked = mark(ports)
+        keep_mark(ports, marked)
+        if marked.record.opening is None:
+            open_day(ports, marked)
+            marked = mark(ports)
+        ports.trading_store.beat(heartbeat, ports.wall.now())
+        reading |= {"equity_quote": str(marked.equity_quote), "unpriced": sorted(marked.priced.unpriced)}
+        breach = None if latch.mode is TradingMode.HALTED else _confirmed_breach(ports, marked)
+    except RetryError:
+        raise
+    except Exception as error:
+        _say_failed(ports, "mark", "The risk watch cannot mark equity: the breaker is blind", error)
+        raise
+    return reading if breach is None else reading | _latch(ports, breach, heartbeat)
+
+
+def _protect(ports: Ports, latch: Latch) -> dict[str, Any]:
+    """Carry on a flatten that nothing carries on, or protect what is bare; what fails is said, and ends nothing."""
+    try:
+        if latch.mode is TradingMode.HALTED and _breaker_is_silent(ports, latch):
+            return {"flattened": carry_on_flatten(ports)}
+        problems = protect_naked(ports)
+    except Exception as error:  # noqa: BLE001 - the breach test comes after it, whatever it was
+        if not isinstance(error, RetryError):
+            _say_failed(ports, "protect", "The risk watch cannot protect positions", error)
+        problems = [f"{type(error).__name__}: {error}"]
+    return {"problems": problems} if problems else {}
+
+
+def _say_failed(ports: Ports, what: str, title: str, error: Exception) -> None:
+    ports.alerts.raise_alert("critical", f"watch-{what}", title, f"{type(error).__name__}: {error}"[:2000])
+
+
+def _latch(ports: Ports, breach: Breach, actor: str) -> dict[str, Any]:
+    latch = ports.trading_store.set_latch(TradingMode.HALTED, breach.reason, ports.wall.now(), actor=actor)
     ports.metrics.count("tradewind.breaker.latched", kind=breach.kind.value)
     ports.alerts.raise_alert("critical", "breaker", "Circuit breaker: trading is halted", breach.reason)
-    return reading | {
+    return {
         "breached": True,
         "reason": breach.reason,
         "mode": latch.mode.value,
@@ -96,31 +106,12 @@ def watch_risk_once(ports: Ports, heartbeat: str = WATCH) -> dict[str, Any]:
     }
 
 
-def _keep_mark(ports: Ports, equity: Decimal) -> None:
-    """Keep one reading a minute, and every new peak."""
-    store, now = ports.trading_store, ports.clock.now()
-    peak = store.peak_equity()
-    is_peak = peak is None or equity > peak
-    now_ms = to_ms(now)
-    store.record_equity("mark", now if is_peak else from_ms(now_ms - now_ms % _MARK_EVERY_MS), equity)
-    ports.metrics.gauge("tradewind.equity_quote", float(equity))
-
-
-def _test(ports: Ports, equity: Decimal) -> Breach | None:
-    store, now = ports.trading_store, ports.clock.now()
-    day_open = store.day_open_equity(now)
-    if day_open is None:
-        day_open = Decimal(open_day(ports)["equity_quote"])
-    return breached(equity, day_open, store.peak_equity(), ports.params)
-
-
-def _confirmed_breach(ports: Ports, equity: Decimal) -> Breach | None:
-    """The breach, if there is one and, where it needs that, a second fresh mark agrees."""
-    breach = _test(ports, equity)
-    if breach is None or not breach.needs_confirmation:
-        return breach
+def _confirmed_breach(ports: Ports, marked: Mark) -> Breach | None:
+    """The breach, if there is one and a second fresh mark agrees."""
+    if breach_of(ports, marked) is None:
+        return None
     time.sleep(ports.params.breach_confirm_s / 2)
-    return _test(ports, mark_equity(ports))
+    return breach_of(ports, mark(ports))
 
 
 def _breaker_is_silent(ports: Ports, latch: Latch) -> bool:
@@ -296,11 +287,12 @@ def resume(
     if refusals:
         store.audit(actor, "resume", "refused", {"refusals": refusals}, source=source)
         raise TradingHalted(f"resume is refused: {'; '.join(refusals)}")
-    equity = mark_equity(ports)
+    reading = mark(ports).reading
+    equity = reading.equity_quote
     try:
         opened = store.open_latch(
-            reason, ports.wall.now(), actor=actor, source=source, sequence=latch.sequence,
-            market_at=ports.clock.now(), equity_quote=equity, request=request,
+            reason, ports.wall.now(), actor=actor, source=source, sequence=latch.sequence, equity=reading,
+            request=request,
         )  # fmt: skip
     except TradingHalted as error:
         store.audit(actor, "resume", "refused", {"refusals": [str(error)]}, source=source)

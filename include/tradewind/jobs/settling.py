@@ -31,8 +31,8 @@ from tradewind.core.types import (
 )
 from tradewind.errors import LedgerMismatch, MissingData
 from tradewind.jobs.adopting import adopt_sales
-from tradewind.jobs.markets import read_books
 from tradewind.jobs.orders import ask, observe, withdraw
+from tradewind.jobs.pricing import value_fees
 
 OVER: Final = (PositionStatus.CLOSED, PositionStatus.DUST)
 # Our clock and the exchange's differ a little; asking for a few known fills again costs nothing.
@@ -185,7 +185,7 @@ def _apply(ports: Ports, position_id: str, orders: Sequence[Order], instrument: 
     if before is None:
         raise LedgerMismatch(f"orders of {position_id} have no position row")
     fills = store.fills_of(position_id)
-    rates = _fee_rates(ports, fills, instrument)
+    rates = _fee_rates(ports, position_id, fills, instrument)
     after = apply_fills(before, fills, orders, instrument, rates)
     if after.status in OVER and not after.exit_reason:
         after = replace(after, exit_reason=closing_reason(fills, orders))
@@ -193,7 +193,7 @@ def _apply(ports: Ports, position_id: str, orders: Sequence[Order], instrument: 
         event = after.status.value if after.status is not before.status else "filled"
         store.save_position(after, event, ports.clock.now(), quantity=after.quantity, reason=after.exit_reason)
         if after.status in OVER and before.status not in OVER:
-            _say_closed(ports, after)
+            say_closed(ports, after)
     lots = lot_quantities(orders, fills, after.side, instrument)
     return Figures(after, tuple(orders), lots)
 
@@ -206,30 +206,15 @@ def price_of(ports: Ports, symbol: str) -> BookTop:
     return book
 
 
-def _fee_rates(ports: Ports, fills: Sequence[Fill], instrument: Instrument) -> dict[str, Decimal]:
-    """Prices in quote of the third assets that fees were taken in.
-
-    Where such an asset has no price at the moment, its fees count as what they would have been in quote: another
-    market's empty book must not keep a position from being tended, and no fee counts as nothing.
-    """
-    assets = {fill.fee_asset for fill in fills} - {instrument.base, instrument.quote}
-    symbols = {asset: f"{asset}/{instrument.quote}" for asset in sorted(assets)}
-    books, _ = read_books(ports, list(symbols.values()))
-    return {
-        asset: books[symbol].bid if symbol in books else _usual_rate(asset, fills, instrument)
-        for asset, symbol in symbols.items()
-    }
+def _fee_rates(ports: Ports, position_id: str, fills: Sequence[Fill], instrument: Instrument) -> dict[str, Decimal]:
+    """Prices in quote of the third assets that fees were taken in, as equity counts them."""
+    if not {fill.fee_asset for fill in fills} - {instrument.base, instrument.quote}:
+        return {}
+    value_fees(ports, instrument.quote)
+    return ports.trading_store.fee_rates(position_id)
 
 
-def _usual_rate(asset: str, fills: Sequence[Fill], instrument: Instrument) -> Decimal:
-    """The price at which the fees in an asset come to the market's taker fee."""
-    paid = [fill for fill in fills if fill.fee_asset == asset]
-    fees = sum((fill.fee for fill in paid), Decimal(0))
-    notional = sum((fill.quantity * fill.price for fill in paid), Decimal(0))
-    return notional * instrument.taker_fee_frac / fees if fees else Decimal(0)
-
-
-def _say_closed(ports: Ports, position: Position) -> None:
+def say_closed(ports: Ports, position: Position) -> None:
     ports.metrics.count("tradewind.positions.closed", reason=position.exit_reason)
     ports.metrics.gauge("tradewind.positions.result_quote", float(position.realised_quote), symbol=position.symbol)
     if position.entry_price is not None:

@@ -150,7 +150,6 @@ def _tend_at(ports: Ports, situation: Situation, *, apply_rules: bool) -> None:
         return
     if position.status is PositionStatus.CLOSING:
         exit_position(ports, situation, position.exit_reason)
-        _say_too_small(ports, situation)
         return
     rules = rules_of(ports, [position])[position.position_id]
     leaves_at = situation.book.bid if position.side is Side.LONG else situation.book.ask
@@ -172,11 +171,11 @@ def _tend_at(ports: Ports, situation: Situation, *, apply_rules: bool) -> None:
 def protect_naked(ports: Ports) -> list[str]:
     """Tend what is without protection now; returns what could not be done, in words.
 
-    By the ledger: something is held without a stop at the exchange, a replacement was begun and not ended, or an order
-    is undecided for longer than an answer takes (its task seems to have died between two lines); or a target that does
-    not rest was reached. By the exchange, every few seconds: a stop that is not among its open orders any more, because
-    a maintenance, a fill of its target in part or a rule of the exchange's ended it. A position whose lock a task holds
-    is left to that task.
+    By the ledger: something is held without a stop at the exchange, a replacement was begun and not ended, an entry is
+    filled and the position does not know yet, or an order is undecided for longer than an answer takes (its task seems
+    to have died between two lines); or a target that does not rest was reached. By the exchange, every few seconds: a
+    stop that is not among its open orders any more, because a maintenance, a fill of its target in part or a rule of
+    the exchange's ended it. A position whose lock a task holds is left to that task.
     """
     store = ports.trading_store
     positions = {position.position_id: position for position in store.live_positions()}
@@ -187,6 +186,7 @@ def protect_naked(ports: Ports) -> list[str]:
         live.setdefault(order.position_id, []).append(order)
     begun = store.unprotected_now()
     urgent = {key for key in positions if key in begun or _is_overdue(ports, live.get(key, []))}
+    urgent |= {key for key, position in positions.items() if _is_behind(ports, position)}
     unseen, problems = _unseen_stops(ports, [order for key in positions for order in live.get(key, [])])
     bare = {key: quantity for key, p in positions.items() if (quantity := _bare(p, live.get(key, []))) > 0}
     instruments, _ = read_instruments(ports, sorted({position.symbol for position in positions.values()}))
@@ -236,6 +236,12 @@ def _see(ports: Ports, orders: Sequence[Order], listed: Collection[str], at: dat
 
 def _resting_stops(orders: Sequence[Order]) -> list[Order]:
     return [order for order in orders if order.role is OrderRole.STOP and order.state in AT_EXCHANGE]
+
+
+def _is_behind(ports: Ports, position: Position) -> bool:
+    """Do the entries' orders say that more was filled than the position knows of?"""
+    entries = [o for o in ports.trading_store.orders_of(position.position_id) if o.role is OrderRole.ENTRY]
+    return sum((order.filled_quantity for order in entries), Decimal(0)) > position.entry_quantity
 
 
 def _is_at_target(position: Position, books: Mapping[str, BookTop]) -> bool:

@@ -31,6 +31,7 @@ from tradewind.core.types import (
     Decision,
     Instrument,
     Intent,
+    Minimums,
     Order,
     OrderRole,
     OrderState,
@@ -198,7 +199,7 @@ def _enter(ports: Ports, intent: Intent, decision: Decision, instrument: Instrum
     refusal = entry_refusal(ports, intent, instrument)
     lists = plan_entry(intent, instrument, now)
     native = instrument.bracket is not BracketSupport.EMULATED
-    store.open_position(_new_position(intent, decision), version_rules(ports, intent.strategy_version))
+    store.open_position(_new_position(intent, decision, instrument), version_rules(ports, intent.strategy_version))
     # Without native brackets only the entry is an order yet; its fill is protected by `converge_protection`.
     planned = [order for legs in lists for order in (_orders(legs) if native else [legs.entry])]
     rows = {row.client_order_id: row for row in store.plan_orders(planned)}
@@ -225,7 +226,7 @@ def _send(ports: Ports, legs: BracketLegs, instrument: Instrument, native: bool)
     return [ports.exchange.send_order(legs.entry, instrument)]
 
 
-def _new_position(intent: Intent, decision: Decision) -> Position:
+def _new_position(intent: Intent, decision: Decision, instrument: Instrument) -> Position:
     family = decision.prediction.family if decision.prediction is not None else RegimeFamily.TRENDING
     return Position(
         position_id=intent.intent_id,
@@ -249,6 +250,7 @@ def _new_position(intent: Intent, decision: Decision) -> Position:
         managed_bar=None,
         realised_quote=ZERO,
         fees_quote=ZERO,
+        minimums=Minimums.of(instrument),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from tradewind.backtest.instruments import judged_fees
 from tradewind.core.boosters import BoosterSettings
 from tradewind.core.ensemble import LoadedModel
 from tradewind.core.features import longest_warmup_bars
@@ -59,7 +60,8 @@ def _train(ports: Ports, reason: str, training: TrainingParams, now: datetime) -
     version = version_name(bars, ports.params, training)
     if ports.model_store.has_version(version):
         return {"version": version, "promoted": False, "unchanged": True, "gates": {}}
-    instruments = ports.market_data.instruments(tuple(bars))
+    published = ports.market_data.instruments(tuple(bars))
+    instruments = {symbol: judged_fees(rules, ports.params) for symbol, rules in published.items()}
     rival = _rival(ports)
 
     challenger = make_challenger(bars, instruments, ports.params, training, rival)

@@ -76,6 +76,12 @@ def system_status(_: Call) -> dict[str, Any]:
     return {"status": 0, "msg": "normal"}
 
 
+@endpoint("GET", "/sapi/v1/spot/delist-schedule", _USER, weight=100)
+def delist_schedule(_: Call) -> list[dict[str, Any]]:
+    """Nothing is announced here: an operator's `delist` acts at once."""
+    return []
+
+
 @endpoint("GET", "/sapi/v1/account/status", _USER)
 def account_status(_: Call) -> dict[str, Any]:
     return {"data": "Normal"}

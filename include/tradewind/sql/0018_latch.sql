@@ -82,7 +82,7 @@ END $$;
 -- and the equity from which losses count anew, after every reading so far. No row when it was closed anew since.
 CREATE FUNCTION open_latch(
     wanted_account text, seen bigint, wanted_reason text, wanted_actor text, wanted_source text, moment timestamptz,
-    market_moment timestamptz, equity_now numeric, asked_by jsonb DEFAULT '{}'
+    market_moment timestamptz, equity_now numeric, asked_by jsonb DEFAULT '{}', after_link bigint DEFAULT NULL
 ) RETURNS SETOF latches
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
@@ -98,8 +98,9 @@ BEGIN
     IF NOT FOUND THEN
         RETURN;
     END IF;
-    INSERT INTO equity (account, kind, at, equity_quote, detail)
+    INSERT INTO equity (account, kind, at, equity_quote, link_id, detail)
     SELECT wanted_account, 'day_open', greatest(market_moment, max(at) + interval '1 microsecond'), equity_now,
+           coalesce(after_link, (SELECT max(link_id) FROM equity_links WHERE account = wanted_account), 0),
            jsonb_build_object('resumed_by', wanted_actor, 'reason', wanted_reason)
     FROM equity WHERE account = wanted_account;
     INSERT INTO audit (actor, action, outcome, detail, source)
@@ -147,41 +148,62 @@ END $$;
 -- latch was closed anew since.
 CREATE FUNCTION open_latch_as_requested(
     wanted_account text, wanted_request text, wanted_reason text, moment timestamptz, market_moment timestamptz,
-    equity_now numeric
+    equity_now numeric, after_link bigint DEFAULT NULL
 ) RETURNS SETOF latches
 LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '2s' AS $$
     SELECT opened.* FROM (SELECT * FROM signed_request(wanted_account, 'resume', wanted_request) LIMIT 1) AS asked,
         open_latch(wanted_account, asked.seen, wanted_reason, asked.actor, asked.source, moment, market_moment,
-                   equity_now, jsonb_build_object('request', wanted_request)) AS opened
+                   equity_now, jsonb_build_object('request', wanted_request), after_link) AS opened
 $$;
 
 -- A login link is good once: the row that says so is the row in the audit.
 CREATE UNIQUE INDEX login_ticket_used_once ON audit ((detail ->> 'login_ticket')) WHERE detail ? 'login_ticket';
 
 -- ---------------------------------------------------------------------------------------------------------- equity
--- What the breaker measures losses from. A task adds readings; it rewrites the mark of the running minute alone, opens a
--- day at its midnight, and begins nothing anew: that is an opening's, above. Whoever could rewrite the references could
--- disarm the breaker.
+-- What the breaker measures losses from. A task adds readings and opens a day once, at its midnight; it rewrites none,
+-- and begins nothing anew: that is an opening's, above. Whoever could rewrite the references could disarm the breaker.
 CREATE FUNCTION guard_equity() RETURNS trigger
 LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 BEGIN
-    IF pg_has_role(current_user, (SELECT relowner FROM pg_class WHERE oid = TG_RELID), 'MEMBER') THEN
+    IF NEW.kind <> 'day_open'
+       OR pg_has_role(current_user, (SELECT relowner FROM pg_class WHERE oid = TG_RELID), 'MEMBER') THEN
         RETURN NEW;
     END IF;
-    IF TG_OP = 'UPDATE'
-       AND (OLD.kind <> 'mark' OR (NEW.account, NEW.kind, NEW.at) IS DISTINCT FROM (OLD.account, OLD.kind, OLD.at))
-       OR NEW.kind = 'day_open' AND (NEW.detail ? 'resumed_by' OR NEW.at <> date_trunc('day', NEW.at, 'UTC')) THEN
-        RAISE EXCEPTION 'this role may not rewrite what losses are measured from'
+    IF NEW.detail ? 'resumed_by' OR NEW.at <> date_trunc('day', NEW.at, 'UTC') THEN
+        RAISE EXCEPTION 'this role may not begin anew what losses are measured from'
             USING ERRCODE = 'insufficient_privilege';
     END IF;
-    IF TG_OP = 'UPDATE' AND OLD.at <= (
-        SELECT max(at) - interval '1 minute' FROM equity WHERE account = OLD.account AND kind = 'mark'
-    ) THEN
-        RETURN NULL;  -- a reading that comes late changes nothing
+    IF EXISTS (SELECT FROM equity WHERE account = NEW.account AND kind = 'day_open'
+               AND at >= NEW.at AND at < NEW.at + interval '24 hours') THEN
+        RETURN NULL;  -- the day has its opening
     END IF;
     RETURN NEW;
 END $$;
-CREATE TRIGGER guard_equity BEFORE INSERT OR UPDATE ON equity FOR EACH ROW EXECUTE FUNCTION guard_equity();
+CREATE TRIGGER guard_equity BEFORE INSERT ON equity FOR EACH ROW EXECUTE FUNCTION guard_equity();
+
+-- Make way for a new reading: the newest minute's earlier ones, but no peak and no opening.
+CREATE FUNCTION remove_replaced_marks(wanted_account text, after_link bigint, moment timestamptz) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '2s' AS $$
+    DELETE FROM equity WHERE account = wanted_account AND kind = 'mark' AND NOT is_kept AND link_id = after_link
+      AND at >= date_trunc('minute', greatest(moment, (SELECT max(at) FROM equity WHERE account = wanted_account)))
+$$;
+
+-- Say what equity was after a link that did not know it, once; where nothing was there before it is a new reference.
+CREATE FUNCTION close_equity_link(wanted_account text, link bigint, moment timestamptz, equity_now numeric)
+RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '2s' AS $$
+DECLARE
+    before numeric;
+BEGIN
+    UPDATE equity_links SET after_quote = equity_now
+    WHERE account = wanted_account AND link_id = link AND after_quote IS NULL RETURNING before_quote INTO before;
+    IF before <= 0 THEN
+        INSERT INTO equity (account, kind, at, equity_quote, link_id, detail)
+        VALUES (wanted_account, 'day_open',
+                greatest(moment, (SELECT max(at) FROM equity WHERE account = wanted_account)), equity_now, link,
+                '{"source": "nothing was there before"}');
+    END IF;
+END $$;
 
 -- Marks come every few seconds. After a week the highest (the peak that drawdown is measured from), the lowest and the
 -- last of each quarter of an hour tell as much. Returns how many went.
@@ -197,7 +219,7 @@ BEGIN
                row_number() OVER (quarter ORDER BY at DESC) AS from_end
         FROM equity
         WHERE kind = 'mark' AND at < market_now - interval '7 days' AND at >= market_now - interval '40 days'
-        WINDOW quarter AS (PARTITION BY account, date_bin('15 minutes', at, 'epoch'))
+        WINDOW quarter AS (PARTITION BY account, link_id, date_bin('15 minutes', at, 'epoch'))
     ) AS ranked
     WHERE e.ctid = ranked.ctid AND from_top > 1 AND from_bottom > 1 AND from_end > 1;
     GET DIAGNOSTICS removed = ROW_COUNT;
@@ -230,17 +252,20 @@ BEGIN
             EXECUTE format('GRANT INSERT (%s) ON %s TO tradewind_writer', numbered.columns, numbered.name);
         END LOOP;
         REVOKE INSERT, UPDATE, DELETE ON schema_migrations, deployment, latch_history, latches, latch_changes_in_force,
-            accepted_differences FROM tradewind_writer;
+            accepted_differences, equity_links FROM tradewind_writer;
         REVOKE ALL ON control_key FROM tradewind_writer;
         REVOKE ALL ON SEQUENCE latch_history_sequence_seq FROM tradewind_writer;
         -- What was done stays written, and nobody gives it another time.
         REVOKE INSERT, UPDATE, DELETE ON audit FROM tradewind_writer;
         GRANT INSERT (actor, action, outcome, detail, request_id, source) ON audit TO tradewind_writer;
-        REVOKE UPDATE, DELETE ON candles, order_events, position_events, fills, payments, baselines
-            FROM tradewind_writer;
-        REVOKE DELETE ON orders, positions, unprotected_spans, flattenings, heartbeats, equity FROM tradewind_writer;
+        REVOKE UPDATE, DELETE ON candles, order_events, position_events, fills, payments, baselines, equity,
+            write_offs FROM tradewind_writer;
+        -- What a fee in a third asset was worth is told after it was paid.
+        GRANT UPDATE (fee_quote) ON fills TO tradewind_writer;
+        GRANT UPDATE (amount_quote) ON payments TO tradewind_writer;
+        REVOKE DELETE ON orders, positions, unprotected_spans, flattenings, heartbeats FROM tradewind_writer;
         GRANT EXECUTE ON FUNCTION tighten_latch, signed_request, open_latch_as_requested, remove_expired_marks,
-            renew_statistics TO tradewind_writer;
+            remove_replaced_marks, close_equity_link, renew_statistics TO tradewind_writer;
     END IF;
     IF to_regrole('tradewind_reader') IS NOT NULL THEN
         GRANT USAGE ON SCHEMA public TO tradewind_reader;

@@ -16,7 +16,7 @@ import redis
 
 from tradewind.adapters.exchange_clock import ask_clock, clock_url
 from tradewind.errors import TradewindError
-from tradewind.jobs.permission import WATCH
+from tradewind.jobs.permission import CLOCKS_DIFFER_S, WATCH
 from tradewind.settings import Settings
 from tradewind.stack.airflow_api import AirflowClient
 from tradewind.stack.state import READY, StackState, state_file
@@ -195,6 +195,9 @@ def watch_check(age_s: float | None, limit_s: float) -> Check:
     """What the age of the risk watch's last heartbeat means; None: it never beat."""
     if age_s is None:
         return Check("watch", False, "the risk watch has never reported")
+    if age_s < -CLOCKS_DIFFER_S:
+        words = f"last heartbeat {-age_s:.0f} s in the future: the clock ran backwards"
+        return Check("watch", False, words, age_s)
     words = f"last heartbeat {age_s:.0f} s ago"
     return Check("watch", age_s <= limit_s, words if age_s <= limit_s else f"{words}, limit {limit_s:.0f} s", age_s)
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import psycopg
 from redis.exceptions import RedisError
 
+from tradewind.core.risk import loss_limit_quote
 from tradewind.core.types import Regime
 from tradewind.errors import StoreUnavailable, TradewindError
 from tradewind.stack.checks import Check, DagHealth
@@ -19,15 +20,8 @@ _log = logging.getLogger(__name__)
 _TIGHTNESS: Final = {"active": 0.0, "reduce_only": 1.0, "halted": 2.0}
 
 _MONEY: Final = """
-    SELECT last.equity_quote AS equity, opened.equity_quote AS day_open, (
-        SELECT max(equity_quote) FROM equity WHERE account = %(account)s AND at >= coalesce((
-            SELECT max(at) FROM equity WHERE account = %(account)s AND kind = 'day_open' AND detail ? 'resumed_by'
-        ), '-infinity')) AS peak
-    FROM (SELECT at, equity_quote FROM equity WHERE account = %(account)s AND kind = 'mark'
-          ORDER BY at DESC LIMIT 1) last
-    LEFT JOIN LATERAL (
-        SELECT equity_quote FROM equity WHERE account = %(account)s AND kind = 'day_open' AND at <= last.at
-        ORDER BY at DESC LIMIT 1) opened ON true"""
+    SELECT at, equity_quote FROM equity WHERE account = %(account)s AND kind = 'mark'
+    ORDER BY at DESC, reading_id DESC LIMIT 1"""
 _POSITIONS: Final = """
     SELECT count(*) AS open,
            coalesce(sum(p.quantity * c.close), 0)::float8 AS notional_quote,
@@ -116,17 +110,18 @@ class Gauges:
         (held,) = self._rows(_POSITIONS)
         gauge("tradewind.positions.open", held["open"])
         for money in self._rows(_MONEY):
-            equity = float(money["equity"])
+            equity = float(money["equity_quote"])
             gauge("tradewind.equity_quote", equity)
             gauge("tradewind.exposure_frac", held["notional_quote"] / equity if equity > 0 else 0.0)
             gauge("tradewind.open_risk_frac", held["risk_quote"] / equity if equity > 0 else 0.0)
-            if money["peak"]:
-                gauge("tradewind.drawdown_frac", equity / float(money["peak"]) - 1)
-            if money["day_open"]:
-                day_frac = equity / float(money["day_open"]) - 1
-                gauge("tradewind.day_result_frac", day_frac)
-                used = max(0.0, -day_frac / self._wiring.params.max_daily_loss_frac)
-                gauge("tradewind.day_loss_used_frac", used)
+            store, params = self._wiring.trading_store, self._wiring.params
+            peak, day_open = store.peak_equity(), store.day_open_equity(money["at"])
+            if peak is not None and peak > 0:
+                gauge("tradewind.drawdown_frac", equity / float(peak) - 1)
+            if day_open is not None and day_open > 0:
+                gauge("tradewind.day_result_frac", equity / float(day_open) - 1)
+                limit_quote = loss_limit_quote(day_open, params.max_daily_loss_frac, self._wiring.max_capital_quote)
+                gauge("tradewind.day_loss_used_frac", max(0.0, (float(day_open) - equity) / float(limit_quote)))
 
     def _safety(self, _now: datetime) -> None:
         gauge = self._wiring.metrics.gauge

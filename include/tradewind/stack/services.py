@@ -247,8 +247,7 @@ def _airflow(settings: Settings, server: EmbeddedPostgres | None) -> list[Servic
 def _status(settings: Settings) -> Service:
     environment = status_environment(settings)
     log = log_dir(settings) / "status.log"
-    argv = [sys.executable, "-m", "gunicorn", "--config", "python:tradewind.stack.gunicorn_config"]
-    argv += ["--bind", f"{LOCALHOST}:{settings.status_port}", "trading_api:create_app()"]
+    argv = [sys.executable, "-m", "trading_api", "--host", LOCALHOST, "--port", str(settings.status_port)]
     return Service(
         name="status",
         needs=("databases", "valkey"),

@@ -6,14 +6,16 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+from tradewind.adapters.equity_store import read_links
+from tradewind.core.transfers import Reading, first_comparable, in_todays_money, rounded
 from tradewind.wiring import Wiring
 
 _EQUITY: Final = """
-    SELECT (SELECT equity_quote FROM equity WHERE account = %(account)s AND at <= %(now)s ORDER BY at DESC LIMIT 1)
-               AS last,
-           (SELECT equity_quote FROM equity WHERE account = %(account)s AND at <= %(since)s ORDER BY at DESC LIMIT 1)
-               AS before,
-           (SELECT equity_quote FROM equity WHERE account = %(account)s ORDER BY at LIMIT 1) AS first"""
+    SELECT at, equity_quote, link_id AS link FROM equity WHERE account = %(account)s AND at <= %(now)s
+    ORDER BY at DESC, reading_id DESC LIMIT 1"""
+_FIRST_EQUITY: Final = """
+    SELECT at, equity_quote, link_id AS link FROM equity WHERE account = %(account)s AND link_id >= %(link)s
+    ORDER BY at, reading_id LIMIT 1"""
 _CLOSED: Final = """
     SELECT symbol, realised_quote, exit_reason,
            CASE WHEN entry_price IS NOT NULL AND entry_price <> initial_stop_price AND entry_quantity > 0
@@ -38,11 +40,10 @@ def daily_summary(wiring: Wiring, now: datetime) -> tuple[str, str]:
     """Title and body over the 24 hours before `now`, the market's time. Raises StoreUnavailable."""
     values = {"account": wiring.account, "now": now, "since": now - timedelta(days=1)}
     rows = wiring.database.rows
-    equity = rows(_EQUITY, values)[0]
     closed = rows(_CLOSED, values)
     result = sum((row["realised_quote"] for row in closed), Decimal(0))
     title = f"Daily summary: {len(closed)} closed, {result:+,.2f} {wiring.settings.quote_currency}"
-    lines = [_equity_line(equity, wiring.settings.quote_currency)]
+    lines = [_equity_line(wiring, values)]
     lines += [f"{row['symbol']} {_r(row)} by {row['exit_reason'].replace('_', ' ') or 'exit'}" for row in closed[:20]]
     held = ", ".join(f"{row['symbol']} {row['side']}" for row in rows(_OPEN, values))
     lines.append(f"Open: {held or 'nothing'}")
@@ -58,13 +59,19 @@ def daily_summary(wiring: Wiring, now: datetime) -> tuple[str, str]:
     return title, "\n".join(lines)
 
 
-def _equity_line(equity: dict[str, Any], quote: str) -> str:
-    if equity["last"] is None:
+def _equity_line(wiring: Wiring, values: dict[str, Any]) -> str:
+    database = wiring.database
+    links = read_links(database, wiring.account)
+    last = database.row(_EQUITY, values)
+    if last is None:
         return "Equity has not been measured yet."
-    words = f"Equity {equity['last']:,.2f} {quote}"
-    for name, word in (("before", "since yesterday"), ("first", "since the start")):
-        if equity[name]:
-            words += f", {equity['last'] / equity[name] - 1:+.2%} {word}"
+    words = f"Equity {last['equity_quote']:,.2f} {wiring.settings.quote_currency}"
+    before = database.row(_EQUITY, values | {"now": values["since"]})
+    first = database.row(_FIRST_EQUITY, values | {"link": first_comparable(links)})
+    for row, word in ((before, "since yesterday"), (first, "since the start")):
+        counted = None if row is None else rounded(in_todays_money(Reading(**row), links))
+        if counted:
+            words += f", {last['equity_quote'] / counted - 1:+.2%} {word}"
     return words
 
 

@@ -1,0 +1,3 @@
+from trading_api.serve import main
+
+main()
