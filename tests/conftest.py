@@ -49,14 +49,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-seeds", action="store_true", help="every seed of tests/jobs/test_shuffled_market.py")
 
 
-# Before xdist's own, which reads the groups.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For a run in several processes: what shares servers stays together, and what takes longest comes first."""
-    for item in items:
-        directory = item.path.parent.name
-        # One booted stack serves every file of e2e.
-        item.add_marker(pytest.mark.xdist_group("e2e" if directory == "e2e" else item.nodeid.partition("::")[0]))
+    """For a run in several processes, which take a file each: what takes longest comes first."""
     items.sort(key=lambda item: _LONGEST_FIRST.index(name) if (name := item.path.parent.name) in _LONGEST_FIRST else 9)
 
 

@@ -154,4 +154,4 @@ def test_up_killed_and_down_leave_nothing(command_home: Path) -> None:
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
     assert not any(accepts_connections(port) for port in ports.values())
     assert list((command_home / "run").iterdir()) == []
-    assert command("down").stdout.strip() == "No stack was up."
+    assert command("down").stdout.splitlines()[-1] == "No stack was up."

@@ -8,7 +8,7 @@ import sys
 import typer
 
 # Files stay together, for what they share; in the order of collection (tests/conftest.py), the longest first.
-_WHOLE_SUITE = ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder")
+_WHOLE_SUITE = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 
 
 def register(app: typer.Typer) -> None:
