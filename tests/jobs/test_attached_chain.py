@@ -213,7 +213,8 @@ def test_a_watched_target_is_taken_by_the_watch(rig: AttachedRig) -> None:
     manage_positions(rig)
     rig.venue.move("53000")
     watch_risk_once(rig)
-    assert (rig.position(position_id).status in OVER) == (rig.name != "okx")
+    # okx sells by itself, which the minute's look may be the first to see.
+    assert rig.position(position_id).status in OVER or rig.name == "okx"
     assert manage_positions(rig)["clean"]
     assert rig.position(position_id).exit_reason == "target"
 

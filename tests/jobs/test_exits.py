@@ -225,7 +225,8 @@ def test_rests_of_two_lots_that_are_too_small_alone_are_protected_and_sold_toget
             rig.exchange.cancel_order("BTC/USDT", order["clientOrderId"])
     rig.exchange = raised = HigherMinimum(rig.client, rig.account)
     raised.least = Decimal(1500)  # each half was bought for 1,200
-    assert manage_positions(rig)["clean"]
+    report = manage_positions(rig)
+    assert report["clean"], report
     (stop,) = [order for order in rig.exchange_orders() if order["type"] == "STOP_LOSS"]
     assert Decimal(stop["origQty"]) == floor_to_step(position.quantity, STEP)
     assert flatten(rig, "a person")["flat"]

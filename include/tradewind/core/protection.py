@@ -58,9 +58,12 @@ def covered(orders: Iterable[Order], lot: int) -> Decimal:
 
 
 def leave_together(lots: Mapping[int, Decimal], position: Position, instrument: Instrument) -> bool:
-    """Is each lot dust alone, and all of them together are not? Then only an order for all can be placed."""
-    alone = all(holds_nothing(held, position, instrument) for held in lots.values())
-    return len(lots) > 1 and alone and not holds_nothing(sum(lots.values(), ZERO), position, instrument)
+    """True if each lot is too small for an order by today's rules, and all of them together are not."""
+
+    def could_rest(held: Decimal) -> bool:
+        return is_tradable(_on_step(held, instrument), position.stop_price, instrument)
+
+    return len(lots) > 1 and not any(map(could_rest, lots.values())) and could_rest(sum(lots.values(), ZERO))
 
 
 def pooled(lots: Mapping[int, Decimal], position: Position, instrument: Instrument) -> dict[int, Decimal]:
