@@ -19,6 +19,7 @@ from psycopg import sql
 
 from tradewind.adapters.database import Database
 from tradewind.adapters.migrations import migrate
+from tradewind.stack import postgres_files
 from tradewind.stack.postgres import EmbeddedPostgres
 from tradewind.stack.processes import ProcessMark, end_sessions
 from tradewind.stack.valkey import EmbeddedValkey
@@ -87,6 +88,8 @@ def server_dir() -> Iterator[Path]:
     owner = ProcessMark.of(os.getpid())
     (directory / "owner").write_text(f"{owner.pid} {owner.started_s}")
     (directory / "servers").touch()
+    # As root, what a home cannot hold lies elsewhere: here it goes with the session.
+    postgres_files.SHARED_ROOT = directory / "shared"
     yield directory
     shutil.rmtree(directory, ignore_errors=True)
 

@@ -324,6 +324,23 @@ def test_a_sequence_cannot_be_set_where_it_runs_out(
         assert tables_of(there) == set()
 
 
+def test_a_latch_that_later_changes_would_not_shut_is_refused(
+    there: dict[str, Any], parts: Parts, tmp_path: Path
+) -> None:
+    """An opening in its history that names numbers still to come: that of the restore's own stop, and the breaker's."""
+    columns = ["account", "sequence", "mode", "reason", "actor", "at", "opens"]
+
+    def with_columns(manifest: dict[str, Any]) -> None:
+        manifest["databases"]["tradewind"]["tables"]["latch_history"] = columns
+
+    for named in ("{2}", "{7,8,9}", "{1}"):
+        row = rows(f"rig\t1\tactive\t\tme\t2026-01-01 00:00:00+00\t{named}")
+        forged = with_right_hashes(parts | {"tradewind/latch_history.copy.gz": row}, with_columns)
+        with pytest.raises(BadInput):
+            restore(packed(tmp_path / "forged.tar", forged), **there)
+        assert tables_of(there) == set()
+
+
 @pytest.mark.parametrize("number", [-5, 0, 1])
 def test_a_sequence_goes_on_behind_the_rows(number: int, there: dict[str, Any], parts: Parts, tmp_path: Path) -> None:
     """Set too low, the next row would collide: the audit's, or the latch's."""

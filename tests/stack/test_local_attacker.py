@@ -23,11 +23,10 @@ from tradewind import stack
 from tradewind.addresses import cache_socket, socket_dir
 from tradewind.errors import PortTaken, ServiceNotReady
 from tradewind.settings import Settings
-from tradewind.stack import services
+from tradewind.stack import postgres_files, services
 from tradewind.stack.backup import backup
 from tradewind.stack.on_record import on_record
 from tradewind.stack.postgres import discard
-from tradewind.stack.postgres_files import SHARED_ROOT
 from tradewind.stack.processes import ProcessMark, end_sessions, free_port, free_ports, spawn
 from tradewind.stack.state import StackState, state_file
 from tradewind.stack.supervisor import Service, SilentReporter, Supervisor
@@ -69,7 +68,7 @@ def assert_stranger_gets_nothing(settings: Settings) -> None:
         for place in (settings.home_dir, *(path.parent for path in sockets(settings) if path.parent.exists())):
             assert place.stat().st_mode & 0o077 == 0
         return
-    seen = attack("look", settings.home_dir, "/run/tradewind", SHARED_ROOT)
+    seen = attack("look", settings.home_dir, "/run/tradewind", postgres_files.SHARED_ROOT)
     assert not [path for path in seen if not path.startswith("/proc/")]
     assert not [path for path, content in seen.items() for secret in secrets_of(settings) if secret in content]
     assert attack("listen", *sockets(settings), settings.home_dir / "run" / "stack.json") == []

@@ -88,6 +88,11 @@ class PaperServerProcess:
         self.stop()
         raise RuntimeError(f"the paper exchange did not start:\n{self.log()}")
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def log(self) -> str:
         self._log.seek(0)
         return self._log.read().decode(errors="replace")

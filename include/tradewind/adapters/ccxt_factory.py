@@ -170,6 +170,9 @@ def build_exchange(config: ClientConfig, limiter: RateLimiter | None, state: Cal
     exchange.has["fetchCurrencies"] = False
     if config.base_url:
         exchange.urls["api"] = _rewrite(exchange.urls["api"], config.base_url.rstrip("/"))
+        if is_binance and config.api_key:
+            # Also where none is asked for: the paper exchange then counts us apart from others at the same address.
+            exchange.headers = {"X-MBX-APIKEY": config.api_key}
     elif config.testnet and config.market_type == "usdm":
         exchange.enable_demo_trading(True)  # what became of the futures testnet
     elif config.testnet:

@@ -50,16 +50,19 @@ class _Orders:
 
 
 class RateLimiter:
-    """Counts on wall time: weight by client address, orders by account."""
+    """Counts on wall time: weight by API key, else by client address, orders by account."""
 
     def __init__(self, limits: RateLimits) -> None:
         self.limits = limits
         self._clients: dict[str, _Client] = {}
         self._orders: dict[str, _Orders] = {}
 
-    def spend(self, address: str, weight: int, wall_ms: int) -> int:
-        """Count a request; returns the weight used in this minute. Raises ApiError 429 or 418 with Retry-After."""
-        client = self._clients.setdefault(address, _Client())
+    def spend(self, client_id: str, weight: int, wall_ms: int) -> int:
+        """Count a request of a key or of an address; returns the weight used in this minute.
+
+        Raises ApiError 429 or 418 with Retry-After.
+        """
+        client = self._clients.setdefault(client_id, _Client())
         if wall_ms < client.banned_until_ms:
             raise self._banned(client.banned_until_ms, wall_ms)
         minute = wall_ms // _MINUTE_MS

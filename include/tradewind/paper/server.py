@@ -1,8 +1,9 @@
 """The HTTP server: one Starlette application in front of one exchange, on one event loop.
 
-A request is: admitted (weight budget) → authenticated → parsed → the market walked up to now → handled → committed →
-answered. Everything between the walk and the hand-over to the store happens without a pause, so requests never
-interleave inside the engine. Bad input answers Binance's error; a defect answers 500 with -1000 and is logged.
+A request is: read to its end, which is near → admitted (weight budget) → authenticated → parsed → the market walked up
+to now → handled → committed → answered. Everything between the walk and the hand-over to the store happens without a
+pause, so requests never interleave inside the engine. Bad input answers Binance's error; a defect answers 500 with
+-1000 and is logged.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from tradewind.adapters.http_guard import LARGEST_BODY, BodyTooLarge, GuardedProtocol, whole_body
 from tradewind.core.matching_types import Refusal
 from tradewind.paper import (
     account_endpoints,
@@ -72,8 +73,8 @@ def wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, which also hands its transport to the application: a fault may cut the connection."""
+class Protocol(GuardedProtocol):
+    """The guarded HTTP protocol, which also hands its transport to the application: a fault may cut the connection."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -159,8 +160,15 @@ class PaperServer:
     async def api(self, request: Request) -> Response:
         method, path = request.method, request.url.path
         query = request.scope["query_string"].decode("latin-1")
-        body = (await request.body()).decode("utf-8", "replace") if method != "GET" else ""
         headers = {"X-Tradewind-Market": self.exchange.market.name}
+        try:
+            raw = await whole_body(request.scope, request.receive) if method != "GET" else b""
+        except BodyTooLarge:
+            too_large = {"code": -1000, "msg": f"The body is larger than {LARGEST_BODY} bytes."}
+            return _answer(too_large, 413, headers | {"Connection": "close"})
+        except ConnectionResetError:
+            return Response(status_code=400)  # nobody is there to read it
+        body = raw.decode("utf-8", "replace")
         struck: list[FaultRule] = []
         try:
             endpoint = ENDPOINTS.get((method, path))
@@ -170,8 +178,11 @@ class PaperServer:
                 return _answer({"code": -1000, "msg": f"There is no {path} on this exchange."}, 404, headers)
             sent = params.collect(query, body)
             weight = endpoint.weight if isinstance(endpoint.weight, int) else endpoint.weight(sent)
-            address = request.client.host if request.client else ""
-            headers["X-MBX-USED-WEIGHT-1M"] = str(self.limiter.spend(address, weight, self._wall()))
+            # Who knows a key of ours has a budget of its own: what others at the same address send cannot use it up.
+            client_id = request.headers.get("x-mbx-apikey", "")
+            if client_id not in self.exchange.keys:
+                client_id = request.client.host if request.client else ""
+            headers["X-MBX-USED-WEIGHT-1M"] = str(self.limiter.spend(client_id, weight, self._wall()))
             headers["X-MBX-USED-WEIGHT"] = headers["X-MBX-USED-WEIGHT-1M"]
             struck = self.faults.struck_by(method, path, sent.get("symbol"))
             if struck:

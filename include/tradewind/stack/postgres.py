@@ -23,8 +23,8 @@ import psycopg
 
 from tradewind.addresses import leave_socket_dir, make_socket_dir, postgres_url, socket_dir
 from tradewind.errors import AlreadyRunning, StackFailed
+from tradewind.stack import postgres_files
 from tradewind.stack.postgres_files import (
-    SHARED_ROOT,
     UNPRIVILEGED_USER,
     plain_environment,
     reachable,
@@ -255,6 +255,6 @@ def discard(data_dir: Path) -> None:
         raise AlreadyRunning(f"a PostgreSQL server runs on {data_dir}: end it first")
     real = server.data_dir
     shutil.rmtree(real, ignore_errors=True)
-    if real.parent.parent == SHARED_ROOT:
+    if real.parent.parent == postgres_files.SHARED_ROOT:
         data_dir.unlink()
         real.parent.rmdir()

@@ -266,6 +266,7 @@ def _component_check(client: AirflowClient, component: str) -> Callable[[], bool
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=5.0, trust_env=False).is_success
+        # A refusal is an answer too: others at this address may have used up its budget.
+        return httpx.get(url, timeout=5.0, trust_env=False).status_code < 500
     except httpx.TransportError:
         return False
