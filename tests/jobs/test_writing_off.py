@@ -197,6 +197,19 @@ def test_what_the_exchange_takes_no_order_for_is_given_up(rig: Rig, make_rig: Ca
     rig.assert_agrees()
 
 
+def test_a_market_without_a_price_is_waited_for_and_then_given_up(rig: Rig) -> None:
+    rig.make_ready()
+    eth = enter(rig, notional=200)
+    rig.admin.bend_book(ETH, "zero")
+    with pytest.raises(StopError, match="had a price at"):
+        write_off(rig, eth, "no bids", "kim")
+    assert held(rig, eth).status is PositionStatus.OPEN
+    rig.admin.step(5)  # an hour and a quarter
+    write_off(rig, eth, "no bids for an hour", "kim")
+    assert held(rig, eth).exit_reason == "written_off"
+    rig.assert_agrees()
+
+
 def test_a_position_that_another_task_holds_is_not_given_up(rig: Rig, postgres_url: str) -> None:
     rig.make_ready()
     eth = enter(rig)

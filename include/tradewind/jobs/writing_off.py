@@ -8,6 +8,7 @@ not, and is no difference, whether the exchange takes it away later or not.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final
 
@@ -24,6 +25,8 @@ from tradewind.jobs.settling import OVER, say_closed, settle
 from tradewind.jobs.tending import foreign_fills, instruments_of, is_too_small
 
 ZERO: Final = Decimal(0)
+# A book that is empty for a moment is no reason: a market that trades is waited for so long.
+UNPRICED_FOR: Final = timedelta(hours=1)
 
 
 def write_off(
@@ -87,7 +90,7 @@ def _give_up(
     orders = store.orders_of(position.position_id)
     settled_quote = _settled_quote(position, orders, status, settled_at)
     orders = [order for order in orders if not is_final(order.state)]
-    if refusal := _refusal(position, status, markets, orders):
+    if refusal := _refusal(ports, position, status, markets, orders):
         raise StopError(refusal)
     ended: list[str] = []
     if status is MarketStatus.DELISTED:
@@ -134,7 +137,7 @@ def _settled_quote(
     return signed_quantity(position) * settled_at
 
 
-def _refusal(position: Position, status: MarketStatus, markets: Markets, orders: Sequence[Order]) -> str:
+def _refusal(ports: Ports, position: Position, status: MarketStatus, markets: Markets, orders: Sequence[Order]) -> str:
     """Why a holding must not be given up, or ""."""
     if status is not MarketStatus.DELISTED and any(order.role is OrderRole.ENTRY for order in orders):
         return f"the entry of {position.position_id} may still fill: ./tradewind flatten cancels it"
@@ -142,10 +145,25 @@ def _refusal(position: Position, status: MarketStatus, markets: Markets, orders:
         return f"nothing is held in {position.position_id}"
     if status is not MarketStatus.TRADING:
         return ""
+    if position.symbol not in markets.books:
+        return _priced_lately(ports, position)
     market, book = markets.instrument(position.symbol), markets.book(position.symbol)
     if is_too_small(position, market, book):
         return ""
     return (
         f"{position.symbol} trades at {book.bid} and takes an order for {position.quantity} {market.base}: "
         "./tradewind flatten sells it, and so will its stop and its rules"
+    )
+
+
+def _priced_lately(ports: Ports, position: Position) -> str:
+    """Why a market that trades without a price is waited for, or "" once it had none for long enough."""
+    known = ports.trading_store.last_prices([position.symbol]).get(position.symbol)
+    moments = [at for at in (position.opened_at, known.at if known is not None else None) if at is not None]
+    since = max(moments, default=position.bar)
+    if ports.clock.now() - since >= UNPRICED_FOR:
+        return ""
+    return (
+        f"{position.symbol} trades and had a price at {since:%H:%M} UTC: wait for one, or until it had none for "
+        f"{UNPRICED_FOR.total_seconds() / 3600:.0f} hour"
     )
