@@ -232,7 +232,7 @@ def test_an_env_file_without_secrets_may_be_read_by_others(project: Path) -> Non
     path.write_text("TRADEWIND_MODE=demo\n")
     path.chmod(0o644)
     assert exposed_env_file() == ""
-    path.write_text("TRADEWIND_GEMINI_API_KEY=0123456789abcdef\n")
+    path.write_text("TRADEWIND_GEMINI_API_KEY=0123456789abcdef\n")  # pragma: allowlist secret
     assert "TRADEWIND_GEMINI_API_KEY" in exposed_env_file()
     assert load_settings().mode == "demo"
 

@@ -166,7 +166,11 @@ def test_what_the_refusal_says_to_type_works(up: Settings, shell: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("DATABASE_URL", "postgresql://me:hidden@db.example/tradewind_live", "db.example:5432/tradewind_live"),
+        (
+            "DATABASE_URL",
+            "postgresql://me:hidden@db.example/tradewind_live",
+            "db.example:5432/tradewind_live",
+        ),  # pragma: allowlist secret
         ("EXCHANGE_API_KEY", "anotherAccountsKeyAtTheExchange", "TRADEWIND_EXCHANGE_API_KEY is another key"),
     ],
 )

@@ -45,6 +45,27 @@ def test_root_places_the_data_where_the_server_can_read_it(tmp_path: Path) -> No
         discard(tmp_path / "postgres")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to give the data to another user")
+def test_a_home_that_was_removed_by_hand_begins_anew(tmp_path: Path) -> None:
+    """It led to the data of the one before, whose password nobody has any more: the start waited for ever."""
+    left: list[Path] = []
+    for password in ("of the first home", "of the second home"):
+        home = tmp_path / "home"
+        home.mkdir(mode=0o700)
+        server = EmbeddedPostgres(home / "postgres", password=password, durable=False)
+        try:
+            server.start()
+            with psycopg.connect(server.url()) as connection:
+                assert connection.execute("SELECT 1").fetchone() == (1,)
+        finally:
+            server.stop()
+        left.append(server.data_dir)
+        shutil.rmtree(home)
+    assert left[0] != left[1]
+    for directory in left:
+        shutil.rmtree(directory.parent)
+
+
 def test_postgres_keeps_its_data_over_a_restart_and_leaves_nothing(home: Path) -> None:
     (home / "a home").mkdir(mode=0o711)
     server = EmbeddedPostgres(home / "a home" / "postgres", password="p w/'\"%:@", durable=False)

@@ -26,9 +26,9 @@ from tradewind.errors import AlreadyRunning, StackFailed
 from tradewind.stack import postgres_files
 from tradewind.stack.postgres_files import (
     UNPRIVILEGED_USER,
+    new_shared_dir,
     plain_environment,
     reachable,
-    shared_dir,
     usable_binaries,
 )
 from tradewind.stack.processes import PRIVATE_UMASK, ProcessMark, end_sessions, last_words, spawn
@@ -222,13 +222,13 @@ class EmbeddedPostgres:
         if wanted.is_symlink() and not wanted.exists():
             raise StackFailed(f"{wanted} leads to {self.data_dir}, which is gone: bring it back, or remove the link")
         if self._account and not reachable(self.data_dir.parent, self._account):
-            self._move_to(shared_dir(wanted) / wanted.name, self._account)
+            self._move_to(new_shared_dir() / wanted.name, self._account)
         self.data_dir.mkdir(mode=0o700, exist_ok=True)
         self.data_dir.chmod(0o700)
         self._give(self.data_dir)
 
     def _move_to(self, place: Path, account: pwd.struct_passwd) -> None:
-        """Let the wished directory lead to `place`, with the cluster that an earlier start made there, if any."""
+        """Let the wished directory lead to `place`, with the cluster that an earlier version made in it, if any."""
         if self.data_dir.is_dir():
             if self.data_dir.stat().st_uid != account.pw_uid:
                 raise StackFailed(f"{self.data_dir} was made by another user: start it as that user, or move it away")

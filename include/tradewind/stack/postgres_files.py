@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
+import secrets
 import shutil
 import subprocess
 from importlib.util import find_spec
@@ -60,10 +61,14 @@ def usable_binaries(account: pwd.struct_passwd | None) -> Path:
     return copy / "bin"
 
 
-def shared_dir(wanted: Path) -> Path:
-    """A directory for what cannot lie where it is wanted, made through which others may pass."""
+def new_shared_dir() -> Path:
+    """A directory for what cannot lie where it is wanted, through which others may pass.
+
+    Each home's is its own, and the link in the home is all that leads there: one that was removed by hand and made anew
+    must not meet the data, and the passwords, of the one before.
+    """
     make_passage(SHARED_ROOT)
-    directory = SHARED_ROOT / f"data-{hashlib.sha256(str(wanted.parent).encode()).hexdigest()[:12]}"
+    directory = SHARED_ROOT / f"data-{secrets.token_hex(6)}"
     make_passage(directory)
     return directory
 
