@@ -53,7 +53,7 @@ class Troubled(CcxtTrading):
 
     def fills_since(self, symbol: str, since: datetime) -> list[Fill]:
         if symbol == self.defect:
-            raise ValueError(f"two different fills are called 7 in {symbol}")
+            raise RuntimeError(f"a defect of ours in {symbol}")
         return super().fills_since(symbol, since)
 
 
