@@ -171,6 +171,19 @@ def test_a_record_that_names_another_process_ends_none(settings: Settings, victi
     assert victim.poll() is None
 
 
+def test_a_process_that_is_just_ending_still_lives(
+    victim: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel forgets its program before it lets go of the process, whose exit status is still to come."""
+    mark = ProcessMark.of(victim.pid)
+    assert mark.program
+    monkeypatch.setattr(psutil.Process, "exe", lambda _: "")
+    assert mark.alive()
+    victim.kill()
+    victim.wait()
+    assert not mark.alive()
+
+
 def test_descendants_of_a_dead_leader_are_still_found(tmp_path: Path) -> None:
     script = "import os, time\nif os.fork() == 0: time.sleep(600)\nprint('forked', flush=True); time.sleep(600)"
     log = tmp_path / "log"

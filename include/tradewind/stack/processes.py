@@ -83,9 +83,9 @@ class ProcessMark:
 
 
 def _program(process: psutil.Process) -> str | None:
-    """The file it runs; None where the kernel does not tell, as of a process that may not be dumped."""
+    """The file it runs; None where the kernel does not tell: of one that may not be dumped, or that is just ending."""
     try:
-        return str(process.exe()).removesuffix(" (deleted)")  # by an upgrade while it runs
+        return str(process.exe()).removesuffix(" (deleted)") or None  # deleted by an upgrade while it runs
     except psutil.AccessDenied:
         return None
 
