@@ -106,7 +106,8 @@ def test_a_killed_scheduler_comes_back_and_runs_dags(system: RunningSystem) -> N
 @pytest.fixture
 def command_home() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="tradewind-e2e-", ignore_cleanup_errors=True) as directory:
-        home = Path(directory) / "home of it"
+        # Longer than a socket's name may be, and with spaces in it.
+        home = Path(directory).joinpath(*["a directory whose name is rather long"] * 3) / "home of it"
         yield home
         discard(home / "postgres")
 
