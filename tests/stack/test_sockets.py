@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import shutil
@@ -164,6 +165,49 @@ def test_a_cluster_in_a_home_that_was_closed_since_moves_along(place: Path) -> N
     server.start()
     try:
         assert (home / "postgres").is_symlink() == ROOT
+        with psycopg.connect(server.url()) as connection:
+            assert connection.execute("SELECT n FROM kept").fetchone() == (7,)
+    finally:
+        server.stop()
+        discard(home / "postgres")
+
+
+@pytest.mark.parametrize("why", ["killed", "elsewhere"])
+def test_a_move_that_is_cut_short_loses_no_ledger(place: Path, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    """Killed between moving the cluster and linking to it, or told to move it by hand: no start makes an empty one."""
+    home = place / "open"
+    home.mkdir(mode=0o711)
+    settings = stack.with_secrets(home_dir=home)
+    home.chmod(0o711)
+    server = services.embedded_postgres(settings)
+    server.start()
+    with psycopg.connect(server.url()) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 7 AS n")
+    server.stop()
+    home.chmod(0o700)
+
+    def killed(path: Path, target: Path) -> None:
+        raise KeyboardInterrupt(f"{path} {target}")
+
+    def other_disk(path: Path, target: Path) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    if ROOT:  # elsewhere nothing has to move
+        with monkeypatch.context() as patch:
+            if why == "killed":
+                patch.setattr(Path, "replace", killed)
+                with pytest.raises(KeyboardInterrupt):
+                    server.start()
+            else:
+                patch.setattr(Path, "rename", other_disk)
+                for _ in range(2):
+                    with pytest.raises(StackFailed, match="run mv") as caught:
+                        server.start()
+                _, source, _, target, _ = str(caught.value).rpartition("run ")[2].split("'")
+                os.rename(source, target)
+        assert not (home / "postgres").exists()
+    server.start()
+    try:
         with psycopg.connect(server.url()) as connection:
             assert connection.execute("SELECT n FROM kept").fetchone() == (7,)
     finally:

@@ -186,6 +186,10 @@ class EmbeddedPostgres:
         return self._wanted_dir.with_name(self._wanted_dir.name + ".process")
 
     @property
+    def _moving(self) -> Path:
+        return self._wanted_dir.with_name(f".{self._wanted_dir.name}.moving")
+
+    @property
     def _uid(self) -> int | None:
         return self._account.pw_uid if self._account else None
 
@@ -219,16 +223,23 @@ class EmbeddedPostgres:
         """Make the data directory, as root in a place the unprivileged user reaches, linked from the wished one."""
         wanted = self._wanted_dir
         wanted.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (self._moving / "PG_VERSION").exists() and not self.is_made:
+            self._moving.replace(wanted)  # a start ended between moving the cluster and linking to it
         if wanted.is_symlink() and not wanted.exists():
             raise StackFailed(f"{wanted} leads to {self.data_dir}, which is gone: bring it back, or remove the link")
         if self._account and not reachable(self.data_dir.parent, self._account):
-            self._move_to(new_shared_dir() / wanted.name, self._account)
+            self._move(self._account)
         self.data_dir.mkdir(mode=0o700, exist_ok=True)
         self.data_dir.chmod(0o700)
         self._give(self.data_dir)
 
-    def _move_to(self, place: Path, account: pwd.struct_passwd) -> None:
-        """Let the wished directory lead to `place`, with the cluster that an earlier version made in it, if any."""
+    def _move(self, account: pwd.struct_passwd) -> None:
+        """Let the wished directory lead to a shared one, with the cluster that an earlier version made, if any."""
+        if not self._moving.is_symlink() or self._moving.readlink().parent.parent != postgres_files.SHARED_ROOT:
+            # Told before anything is moved: whatever happens then, the next start finds it.
+            self._moving.unlink(missing_ok=True)
+            self._moving.symlink_to(new_shared_dir() / self._wanted_dir.name)
+        place = self._moving.readlink()
         if self.data_dir.is_dir():
             if self.data_dir.stat().st_uid != account.pw_uid:
                 raise StackFailed(f"{self.data_dir} was made by another user: start it as that user, or move it away")
@@ -240,8 +251,7 @@ class EmbeddedPostgres:
                     f"run mv '{self.data_dir}' '{place}'"
                 ) from None
         place.mkdir(mode=0o700, exist_ok=True)
-        self._wanted_dir.unlink(missing_ok=True)
-        self._wanted_dir.symlink_to(place)
+        self._moving.replace(self._wanted_dir)
 
     def _give(self, path: Path) -> None:
         if self._account:
