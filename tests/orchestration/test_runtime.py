@@ -159,6 +159,7 @@ def test_an_empty_request_for_history_takes_what_is_configured() -> None:
         symbols=("ETH/USDT",),
         params=StrategyParams(),
         settings=SimpleNamespace(history_months=2),
+        trading_store=SimpleNamespace(live_positions=list),
     )
     empty = {"symbols": [], "timeframes": ["15m"], "from": None, "to": None, "job_id": None}
     assert history_request(ports, empty, "run-1") == {
