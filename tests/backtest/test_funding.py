@@ -134,7 +134,7 @@ def test_the_market_s_rates_are_the_paper_exchange_s(tmp_path: Path) -> None:
 @pytest.mark.parametrize("given_rate", ["much", "nan", "1.5"])
 def test_a_rate_that_is_none_is_refused(series: dict[str, SymbolSeries], given_rate: str) -> None:
     with pytest.raises(BadInput, match="no rate"):
-        _funding(series, given_rate)
+        _funding(series, given_rate, is_paper=False)
 
 
 def test_spot_pays_no_funding() -> None:
@@ -142,6 +142,6 @@ def test_spot_pays_no_funding() -> None:
 
     bars = random_bars(count=400)
     spot = {"SOL/USDT": symbol_series(bars, instrument(), forecast(bars, 1), PARAMS)}
-    assert _funding(spot, "") is None
+    assert _funding(spot, "", is_paper=False) is None
     with pytest.raises(BadInput, match="for futures"):
-        _funding(spot, "0.0001")
+        _funding(spot, "0.0001", is_paper=False)

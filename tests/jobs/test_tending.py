@@ -198,7 +198,7 @@ def test_what_is_worth_too_little_today_stays_a_position_in_words(rig: Rig) -> N
     for order in rig.exchange_orders(["NEW"]):
         if order["type"] == "STOP_LOSS":
             rig.exchange.cancel_order(BTC, order["clientOrderId"])
-    rig.admin.shock(-0.5, BTC)
+    rig.admin.shock(-0.45, BTC)
     assert tend_all(rig, apply_rules=False) == []
     position = held(rig, intent.intent_id)
     assert position.status not in OVER

@@ -71,8 +71,8 @@ def step_until_intent(rig: Rig) -> tuple[dict[str, Any], list[str]]:
 
 def rows_of(rig: Rig) -> list[Any]:
     tables = ("predictions", "filter_verdicts", "decisions", "cycle_inputs", "cycles", "orders", "positions")
-    # Each lock draws a new fence: the only trace that a repeat leaves.
-    query = "SELECT to_jsonb({table}) - 'fence' AS row FROM {table} ORDER BY 1"
+    # Each lock draws a new fence, and each look at an order that rests is noted: the only traces that a repeat leaves.
+    query = "SELECT to_jsonb({table}) - 'fence' - 'seen_at' AS row FROM {table} ORDER BY 1"
     return [rig.database.rows(query.format(table=table)) for table in tables]
 
 
