@@ -411,6 +411,18 @@ def test_flatten_leaves_by_reduce_only_market_orders(rig: FuturesRig, side: Side
     rig.assert_agrees()
 
 
+@pytest.mark.parametrize("side", SIDES)
+def test_a_step_that_grows_delays_no_flatten_and_leaves_only_dust(rig: FuturesRig, side: Side) -> None:
+    """The refusal itself says that the rules have changed: they are read again at once, however new they are."""
+    position_id = enter(rig, side, two_lots=True, stop_frac=Decimal("0.05"), target_frac=Decimal("0.05"))
+    rig.admin.change_rules("BTC/USDT", tick="1", step="0.0001", min_notional="5")
+    assert flatten(rig, "tester")["flat"]
+    assert abs(rig.position_quantity()) < Decimal("0.0001")
+    assert rig.waiting() == []
+    assert position(rig, position_id).status is PositionStatus.DUST
+    rig.assert_agrees()
+
+
 def test_a_short_that_ran_away_trips_the_breaker_s_second_pair_of_eyes(rig: FuturesRig) -> None:
     enter(rig, Side.SHORT, notional=Decimal(2400), stop_frac=Decimal("0.25"), target_frac=Decimal("0.25"))
     rig.admin.shock(0.14, "BTC/USDT")

@@ -37,8 +37,9 @@ T = TypeVar("T")
 _MARKETS_TTL_S = 300.0
 # an unlisted symbol is looked for again after this,
 _ABSENT_TTL_S = 60.0
-# and nothing makes them be read more often than this.
+# and they are read no more often than this, or than this while the exchange refuses orders by rules that are not ours.
 _LEAST_AGE_S = 15.0
+_LEAST_AGE_IN_DOUBT_S = 1.0
 
 
 class CcxtClient:
@@ -229,7 +230,8 @@ class CcxtClient:
         if not self._speak_of(symbols):
             return False
         now_s = time.monotonic()
-        if now_s - max(self._markets_at_s, self._tried_at_s) < _LEAST_AGE_S:
+        least_age_s = _LEAST_AGE_IN_DOUBT_S if self._rules_doubted else _LEAST_AGE_S
+        if now_s - max(self._markets_at_s, self._tried_at_s) < least_age_s:
             return True
         lasts_s = _MARKETS_TTL_S if all(symbol in self.exchange.markets for symbol in symbols) else _ABSENT_TTL_S
         return not self._rules_doubted and now_s - self._markets_at_s < lasts_s

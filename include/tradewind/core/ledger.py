@@ -287,7 +287,7 @@ def is_dust(
     held: Decimal, entry_price: Decimal | None, instrument: Instrument, minimums: Minimums | None = None
 ) -> bool:
     """Something is held, and at the price that was paid for it the exchange would not trade it: neither by today's
-    rules nor by the `minimums` of its opening.
+    rules, nor as an order to open it by the `minimums` of its opening.
 
     Never judged by the present price: a book without bids, or a crash, would turn any position into dust, which is not
     chased any more.
@@ -302,7 +302,8 @@ def is_dust(
         min_quantity=minimums.min_quantity,
         min_notional_quote=minimums.min_notional_quote,
     )
-    return is_dust(held, entry_price, opened)
+    # What only reduces a contract has no least notional: without one, each rest below today's step would stay for ever.
+    return not is_tradable(floor_to_step(held, opened.step_size), entry_price or ZERO, opened, opens=True)
 
 
 def lot_quantities(

@@ -222,7 +222,7 @@ def _why_held(ports: Ports, position: Position, markets: Markets) -> str:
     elif book is None:
         why = "it has no price that can be believed: wait for one"
     elif is_too_small(position, market, book):
-        why = "too little for an order at today's price: wait for a better one"
+        why = "too little for an order at today's price and by today's rules: wait for better ones"
     else:
         return ""
     return f"; {why}, or ./tradewind write-off {position.position_id} --reason TEXT"
